@@ -1,0 +1,43 @@
+# Each target makes the environment it needs; PYTHON=python3.12 chooses the interpreter that makes it.
+PYTHON ?= python3
+BIN := .venv/bin
+# The stamp is newer than what it was made from, so a changed pyproject.toml or constraints.txt installs again.
+ENVIRONMENT := .venv/installed
+
+.PHONY: help quickstart test lint types dev
+
+help:
+	@echo "make quickstart   the whole story on a small generated world, in minutes on two cores"
+	@echo "make test         run the tests"
+	@echo "make lint         ruff, and mypy over an installed copy"
+	@echo "make dev          environment and pre-commit hooks, for work on the code"
+
+quickstart: $(ENVIRONMENT)
+	$(BIN)/dareu quickstart
+
+test: $(ENVIRONMENT)
+	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+lint: $(ENVIRONMENT)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	@$(MAKE) --no-print-directory types
+
+# The four folders are one package only once installed, so that is what mypy reads; its findings are
+# printed with the paths of the sources.
+types: $(ENVIRONMENT)
+	@rm -rf build
+	@$(BIN)/pip install --quiet --no-deps --no-build-isolation --target build/typed .
+	@MYPYPATH=build/typed $(BIN)/mypy -p dareu > build/findings; status=$$?; \
+	sed -E -e 's#^build/typed/dareu/(classifiers|recipes|rewards)/#\1/#' -e 's#^build/typed/##' build/findings; \
+	rm -rf build; exit $$status
+
+dev: $(ENVIRONMENT)
+	$(BIN)/pre-commit install
+
+$(ENVIRONMENT): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit("dareu needs Python 3.11 or later, and this is " + sys.version.split()[0] + \
+	"; name another one with make PYTHON=/path/to/python3." if sys.version_info < (3, 11) else 0)'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --constraint constraints.txt --editable '.[dev]' setuptools
+	@touch $@

@@ -1,0 +1,188 @@
+"""Run folders: what was run, with what, and what came out."""
+
+import dataclasses
+import json
+import logging
+import math
+import numbers
+import os
+import re
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, NotRequired, TypedDict, cast
+
+import yaml
+
+from dareu.files import atomic_file, to_plain, write_json, write_yaml
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Run:
+    """The folder of one run: its ``config.yaml``, and whatever the run writes beside it."""
+
+    folder: Path
+
+    @property
+    def metrics_path(self) -> Path:
+        """Where the run appends what it logs on the way, one JSON object a line."""
+        return self.folder / "metrics.jsonl"
+
+    @property
+    def results_path(self) -> Path:
+        """Where the run writes its rows (see ``write_results``)."""
+        return self.folder / "results.json"
+
+    @property
+    def done(self) -> bool:
+        """Whether ``mark_done`` was called on this folder, in this process or an earlier one."""
+        return (self.folder / "done").exists()
+
+    def mark_done(self) -> None:
+        """Says that the run is complete, so that starting it again finds nothing to do."""
+        with atomic_file(self.folder / "done") as temporary:
+            temporary.touch()
+
+
+def open_run(folder: str | os.PathLike[str], config: Mapping[str, Any]) -> Run:
+    """Opens the folder of a run: a new one, or one that the same config made before.
+
+    A new folder gets a ``config.yaml`` of the resolved config, which ``--config`` reads back; the
+    versions of the libraries and the git revision of the working directory stand in its head as comments.
+    All processes of a distributed run may call this.
+
+    Args:
+        folder: The run's folder; a missing or an empty one is new.
+        config: The resolved settings, of the types that ``to_plain`` takes. The entry ``output_dir`` is not
+            compared, since it is the folder itself, which may have moved.
+
+    Raises:
+        ValueError: If the folder was made by another config, or holds files but no ``config.yaml``.
+    """
+    folder = Path(folder)
+    path = folder / "config.yaml"
+    plain = to_plain(config)
+    if path.exists():
+        earlier = yaml.safe_load(path.read_text(encoding="utf-8"))
+        differing = _differences(_without_folder(earlier), _without_folder(plain))
+        if differing:
+            shown = "; ".join(differing[:3]) + ("; …" if len(differing) > 3 else "")
+            raise ValueError(
+                f"{folder} holds a run with another config ({shown}); give another --output_dir, or delete that folder."
+            )
+        logger.info("Found a run of the same config in %s.", folder)
+    elif folder.exists() and any(not item.name.startswith(".") and item != path for item in folder.iterdir()):
+        raise ValueError(f"{folder} holds files but no config.yaml of a run; give another --output_dir.")
+    else:
+        write_yaml(path, plain, comment=_circumstances())
+    return Run(folder)
+
+
+class ResultRow(TypedDict):
+    """One row of ``results.json``: one model, and what was measured on it."""
+
+    method: str
+    mask: str | None
+    """The kind of weight mask; None where there was none."""
+    seed: int
+    model: str
+    """The folder of the model."""
+    metrics: dict[str, float]
+    """Finite numbers by name, snake_case, split first (``forget_rouge``)."""
+    seconds: float | None
+    """The unlearning itself with rollouts and scoring; None where nothing was unlearned."""
+    peak_memory_bytes: int | None
+    """See ``dareu.memory.PeakMemory``; None where nothing was unlearned or the system does not tell."""
+    part: NotRequired[str]
+    stage: NotRequired[str]
+    trial: NotRequired[int]
+
+
+def write_results(path: str | os.PathLike[str], rows: Sequence[ResultRow]) -> None:
+    """Writes the rows as JSON, atomically.
+
+    Raises:
+        ValueError: If a row lacks a field, has an unknown one, or a value is of the wrong type or not finite;
+            nothing is written then.
+    """
+    for number, row in enumerate(rows):
+        _check_row(number, row)
+    write_json(path, rows)
+
+
+def read_results(path: str | os.PathLike[str]) -> list[ResultRow]:
+    """The rows that ``write_results`` wrote."""
+    return cast(list[ResultRow], json.loads(Path(path).read_text(encoding="utf-8")))
+
+
+def _check_row(number: int, row: Mapping[str, Any]) -> None:
+    where = f"Row {number} of the results"
+    required, optional = ResultRow.__required_keys__, ResultRow.__optional_keys__
+    if missing := sorted(required - row.keys()):
+        raise ValueError(f"{where} lacks {', '.join(missing)}; add what is missing.")
+    if unknown := sorted(row.keys() - required - optional):
+        raise ValueError(f"{where} has the unknown {', '.join(unknown)}; numbers belong in its metrics.")
+    kinds = {"seed": "an integer", "trial": "an integer", "peak_memory_bytes": "an integer"}
+    kinds |= {"seconds": "a finite number", "metrics": "a mapping"}
+    for field, value in row.items():
+        kind = kinds.get(field, "a string")
+        optional_value = field in ("mask", "seconds", "peak_memory_bytes")
+        if not (_is(kind, value) or (value is None and optional_value)):
+            raise ValueError(f"{where} has {field}={value!r}; give {kind}{' or None' * optional_value}.")
+    for name, value in row["metrics"].items():
+        if not re.fullmatch("[a-z][a-z0-9_]*", name):
+            raise ValueError(f"{where} names a metric {name!r}; write the name in snake_case.")
+        if not _is("a finite number", value):
+            raise ValueError(f"{where} has {name}={value!r}; a metric must be a finite number.")
+
+
+def _is(kind: str, value: Any) -> bool:
+    match kind:
+        case "a string":
+            return isinstance(value, str)
+        case "a mapping":
+            return isinstance(value, Mapping)
+        case "an integer":
+            return isinstance(value, numbers.Integral) and not isinstance(value, bool)
+    return isinstance(value, numbers.Real) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _without_folder(config: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in config.items() if key != "output_dir"}
+
+
+def _differences(earlier: Any, now: Any, name: str = "") -> list[str]:
+    """The settings that differ, as ``name: value there, value now``, nested ones by dotted names."""
+    if isinstance(earlier, dict) and isinstance(now, dict):
+        lines: list[str] = []
+        for key in dict.fromkeys([*earlier, *now]):
+            dotted = f"{name}.{key}" if name else key
+            lines += _differences(earlier.get(key, ...), now.get(key, ...), dotted)
+        return lines
+    there, here = ("nothing" if value is ... else repr(value) for value in (earlier, now))
+    return [] if earlier == now else [f"{name}: {there} there, {here} now"]
+
+
+def _circumstances() -> str:
+    """What stands in the head of ``config.yaml``: the versions of the libraries and the git revision."""
+    lines = [", ".join(f"{name} {version(name)}" for name in ("dareu", "torch", "transformers", "trl"))]
+    command = "git describe --always --dirty --abbrev=40 --exclude=*"  # the bare revision, without tags
+    try:
+        git = subprocess.run(command.split(), capture_output=True, text=True, check=True)
+        lines.append(f"git {git.stdout.strip()}")
+    except (OSError, subprocess.CalledProcessError):
+        logger.debug("No git here, or no commit in it.")
+    return "\n".join(lines)
+
+
+def config_of(*arguments: Any) -> dict[str, Any]:
+    """The resolved settings of a recipe's argument dataclasses, as `open_run` takes them.
+
+    Fields that only the dataclass itself fills in are left out, so that the config can be given back to the
+    recipe.
+    """
+    return {item.name: getattr(part, item.name) for part in arguments for item in dataclasses.fields(part) if item.init}

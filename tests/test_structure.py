@@ -1,0 +1,148 @@
+"""Holds the arrows between the packages: data flows one way, and nothing leans on a recipe."""
+
+import ast
+import re
+import sys
+import tomllib
+from collections.abc import Iterator
+from importlib.metadata import packages_distributions
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+FOLDERS: dict[str, str] = PROJECT["tool"]["setuptools"]["package-dir"]
+PARTS = {"dareu.classifiers", "dareu.rewards", "dareu.recipes"}
+BARE = {"classifiers", "rewards", "recipes"}
+
+
+def sources(package: str) -> Iterator[tuple[str, str]]:
+    """The dotted name (``pkg.__init__`` for a package's own) and the text of each module of a package."""
+    folder = ROOT / FOLDERS[package]
+    for path in sorted(folder.rglob("*.py")):
+        parts = path.relative_to(folder).with_suffix("").parts
+        yield ".".join([package, *parts]), path.read_text(encoding="utf-8")
+
+
+def imports(module: str, source: str) -> set[str]:
+    """The dotted names that a module imports, anywhere in it; a.b for ``from a import b``."""
+    names = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            package = module.rsplit(".", node.level)[0] + "." if node.level else ""
+            names |= {f"{package}{node.module or ''}.{alias.name}".replace("..", ".") for alias in node.names}
+    return names
+
+
+def within(name: str, package: str) -> bool:
+    return f"{name}.".startswith(f"{package}.")
+
+
+def forbidden(module: str, source: str) -> set[str]:
+    """The imports of a module that go against the arrows."""
+    ours = {name for name in imports(module, source) if within(name, "dareu")}
+    bare = {name for name in imports(module, source) if name.split(".")[0] in BARE}
+    if within(module, "dareu.classifiers"):
+        allowed = {"dareu.classifiers"}
+    elif within(module, "dareu.rewards"):
+        allowed = {"dareu.rewards", "dareu.classifiers"}
+    elif within(module, "dareu.recipes"):
+        return bare | {name for name in ours if within(name, "dareu.recipes")}
+    else:
+        return bare | {name for name in ours if any(within(name, part) for part in PARTS)}
+    return bare | {name for name in ours if not any(within(name, package) for package in allowed)}
+
+
+@pytest.mark.parametrize("package", FOLDERS)
+def test_the_arrows_hold(package):
+    wrong = {module: found for module, source in sources(package) if (found := forbidden(module, source))}
+    assert not wrong
+
+
+@pytest.mark.parametrize(
+    ("module", "source"),
+    [
+        ("dareu.classifiers.llm", "import dareu"),
+        ("dareu.classifiers.llm", "from dareu import data"),
+        ("dareu.classifiers.llm", "def f():\n    from dareu.data.records import text_of"),
+        ("dareu.classifiers.llm", "import rewards"),
+        ("dareu.rewards.fluency", "from dareu.metrics import rouge"),
+        ("dareu.rewards.fluency", "from .. import data"),
+        ("dareu.metrics.rouge", "from dareu import rewards"),
+        ("dareu.metrics.rouge", "from dareu.classifiers.llm import LLMClassifier"),
+        ("dareu.metrics.rouge", "from ..classifiers import LLMClassifier"),
+        ("dareu.cli", "import dareu.recipes.quickstart"),
+        ("dareu.recipes.quickstart", "from dareu.recipes import finetune"),
+        ("dareu.recipes.quickstart", "from . import finetune"),
+        ("dareu.recipes.quickstart", "from classifiers import LLMClassifier"),
+    ],
+)
+def test_an_import_against_the_arrows_is_found(module, source):
+    assert forbidden(module, source)
+
+
+@pytest.mark.parametrize(
+    ("module", "source"),
+    [
+        (
+            "dareu.classifiers.llm",
+            "import torch\nfrom dareu.classifiers.echo import strip_echo\nfrom . import echo",
+        ),
+        ("dareu.rewards.fluency", "from dareu.classifiers import strip_echo"),
+        ("dareu.rewards.__init__", "from .fluency import FluencyReward"),
+        ("dareu.metrics.rouge", "from dareu.data.records import text_of\nfrom ..data import records"),
+        (
+            "dareu.recipes.quickstart",
+            "from dareu.classifiers import LLMClassifier\nfrom dareu import rewards",
+        ),
+    ],
+)
+def test_an_import_along_the_arrows_is_let_through(module, source):
+    assert not forbidden(module, source)
+
+
+def test_no_recipe_is_imported_by_its_bare_name():
+    # A script's folder is on sys.path, so this would work when launched, and nowhere else.
+    recipes = {path.stem for path in (ROOT / "recipes").glob("[!_]*.py")}
+    for module, source in sources("dareu.recipes"):
+        assert not {name.split(".")[0] for name in imports(module, source)} & recipes, module
+
+
+def test_tests_import_the_packages_by_their_installed_name_and_no_recipe():
+    for path in sorted((ROOT / "tests").rglob("*.py")):
+        names = imports(f"tests.{path.stem}", path.read_text(encoding="utf-8"))
+        assert not {name for name in names if name.split(".")[0] in BARE}, path.name
+
+
+def test_no_recipe_is_named_like_an_importable_package():
+    # A script's folder is on sys.path: a recipe evaluate.py would be imported in its package's place.
+    known_but_not_installed = {"evaluate", "vllm", "wandb", "trackio", "deepspeed"}
+    taken = set(packages_distributions()) | set(sys.stdlib_module_names) | known_but_not_installed
+    assert not {path.stem for path in (ROOT / "recipes").glob("*.py")} & (taken - {"__init__"})
+
+
+def test_every_library_that_is_imported_is_a_declared_dependency_with_a_reason():
+    distributions = packages_distributions()
+    imported = {
+        name.split(".")[0] for package in FOLDERS for module, text in sources(package) for name in imports(module, text)
+    }
+    libraries = imported - sys.stdlib_module_names - {"dareu"}
+    declared = {re.split(r"[<>=!~ ;\[]", line)[0].lower() for line in PROJECT["project"]["dependencies"]}
+    needed = {
+        library: {name.lower().replace("_", "-") for name in distributions.get(library, ())} for library in libraries
+    }
+    assert not {library: names for library, names in needed.items() if not names & declared}
+    reasons = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    assert not {name for name in declared if f"`{name}`" not in reasons}
+
+
+def test_every_package_is_shipped():
+    found = set()
+    for package, folder in FOLDERS.items():
+        for path in (ROOT / folder).rglob("*.py"):
+            found.add(".".join([package, *path.parent.relative_to(ROOT / folder).parts]))
+    assert found == set(PROJECT["tool"]["setuptools"]["packages"])
+    assert all((ROOT / FOLDERS[package] / "__init__.py").is_file() for package in FOLDERS)
