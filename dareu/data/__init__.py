@@ -1,0 +1,53 @@
+"""Records, their encoding as token ids, and where they come from."""
+
+from dareu.data.encoding import (
+    CompletionCollator,
+    EncodedRecord,
+    check_tokenizer,
+    encode_dataset,
+    encode_prompt,
+    encode_record,
+    to_chat,
+)
+from dareu.data.facts import distinctive_words
+from dareu.data.loaders import (
+    QA_COMPLETION,
+    QA_PROMPT,
+    apply_templates,
+    cut_text,
+    load_records,
+    read_dataset,
+)
+from dareu.data.records import (
+    ForgetRetain,
+    check_records,
+    check_texts,
+    forget_retain_split,
+    is_chat,
+    text_of,
+)
+from dareu.data.tofu import load_tofu
+
+__all__ = [
+    "QA_COMPLETION",
+    "QA_PROMPT",
+    "CompletionCollator",
+    "EncodedRecord",
+    "ForgetRetain",
+    "apply_templates",
+    "check_records",
+    "check_texts",
+    "check_tokenizer",
+    "cut_text",
+    "distinctive_words",
+    "encode_dataset",
+    "encode_prompt",
+    "encode_record",
+    "forget_retain_split",
+    "is_chat",
+    "load_records",
+    "load_tofu",
+    "read_dataset",
+    "text_of",
+    "to_chat",
+]

@@ -1,0 +1,225 @@
+"""Records as token ids: prompts as TRL generates from them, completions with their end, padded batches."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
+
+import torch
+
+from dareu.data.records import check_texts, text_of
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+    from transformers import PreTrainedTokenizerBase
+
+Text: TypeAlias = str | list[dict[str, Any]]
+
+IGNORED_LABEL = -100
+
+
+class EncodedRecord(NamedTuple):
+    """Token ids of one record; `completion_ids` ends with the end token and holds it nowhere else."""
+
+    prompt_ids: list[int]
+    completion_ids: list[int]
+
+
+def check_tokenizer(tokenizer: PreTrainedTokenizerBase) -> None:
+    """Raise a `ValueError` with the remedy where the tokenizer lacks an end or a padding token."""
+    if tokenizer.eos_token_id is None:
+        raise ValueError(
+            "The tokenizer has no end token: set one that the model's vocabulary holds, tokenizer.eos_token = '...'."
+        )
+    if tokenizer.pad_token_id is None:
+        raise ValueError(
+            "The tokenizer has no padding token: set tokenizer.pad_token = tokenizer.eos_token "
+            "(the real end token still counts in the loss)."
+        )
+
+
+def encode_prompt(tokenizer: PreTrainedTokenizerBase, prompt: Text) -> list[int]:
+    """The ids of a prompt, equal to those that TRL's `GRPOTrainer` generates from.
+
+    Strings take the tokenizer's own special tokens, but no end token, after which nothing could follow;
+    messages go through the chat template, up to the opening of the assistant's turn.
+
+    Raises:
+        ValueError: The prompt is a message list and the tokenizer has no chat template.
+    """
+    if isinstance(prompt, str):
+        return _encode_string(tokenizer, prompt)
+    return _encode_chat(tokenizer, prompt, add_generation_prompt=True)
+
+
+def encode_record(tokenizer: PreTrainedTokenizerBase, prompt: Text, completion: Text) -> EncodedRecord:
+    """The ids of a prompt and of the completion that follows it.
+
+    The completion's ids are what follows the prompt's ids in prompt and completion tokenised together. Where
+    the prompt's ids do not open those (a token spans the border), the completion is tokenised alone, so that
+    the model is trained on the very prompt ids it will generate from. The completion ends at its first end
+    token, as generation does, or else gets one.
+
+    Args:
+        tokenizer: Needs an end token, and a chat template for message lists.
+        prompt: A string, or messages.
+        completion: Of the same form as `prompt`: a string, or one assistant message.
+
+    Raises:
+        ValueError: The prompt or the completion has no tokens, or the tokenizer lacks what it needs.
+    """
+    check_tokenizer(tokenizer)
+    prompt_ids = encode_prompt(tokenizer, prompt)
+    if not prompt_ids:
+        raise ValueError("the prompt has no tokens: give it a text, or a tokenizer that adds a start token.")
+    if isinstance(prompt, str) and isinstance(completion, str):
+        whole_ids, alone = _encode_string(tokenizer, prompt + completion), completion
+    else:
+        assert not isinstance(prompt, str) and not isinstance(completion, str), "mixed strings and messages"
+        whole_ids, alone = _encode_chat(tokenizer, [*prompt, *completion]), text_of(completion)
+    if whole_ids[: len(prompt_ids)] == prompt_ids:
+        completion_ids = whole_ids[len(prompt_ids) :]
+    else:
+        completion_ids = list(tokenizer(alone, add_special_tokens=False)["input_ids"])
+    eos: int = tokenizer.eos_token_id
+    if eos in completion_ids:
+        # Generation stops at the first end token; chat templates put whitespace behind it.
+        completion_ids = completion_ids[: completion_ids.index(eos)]
+    if not completion_ids:
+        raise ValueError("the completion has no tokens: fill it in or drop the row.")
+    return EncodedRecord(prompt_ids, [*completion_ids, eos])
+
+
+def encode_dataset(
+    dataset: Dataset, tokenizer: PreTrainedTokenizerBase, *, max_length: int | None = None
+) -> list[EncodedRecord]:
+    """Encode every row of a dataset with `prompt` and `completion` columns (an `owner` is not needed).
+
+    Args:
+        dataset: The records, strings or chat messages.
+        tokenizer: Needs an end token and a padding token.
+        max_length: Most tokens a row may have, end token included; None for no limit. Nothing is ever cut.
+
+    Raises:
+        ValueError: Names the row that cannot be encoded or is too long; see `check_texts`, `encode_record`.
+    """
+    check_tokenizer(tokenizer)
+    check_texts(dataset)
+    records = []
+    for row, (prompt, completion) in enumerate(zip(dataset["prompt"], dataset["completion"], strict=True)):
+        try:
+            record = encode_record(tokenizer, prompt, completion)
+        except ValueError as error:
+            raise ValueError(f"Row {row}: {error}") from error
+        if max_length is not None:
+            _check_length(row, record, max_length)
+        records.append(record)
+    return records
+
+
+@dataclass(frozen=True)
+class CompletionCollator:
+    """Pads encoded records into a batch whose loss falls on completion tokens only.
+
+    Padding is told by length, never by id: the end token of a row keeps its label even where the tokenizer
+    pads with its end token.
+
+    Attributes:
+        tokenizer: Gives the padding id.
+        padding_side: "right" for training, "left" for generation.
+    """
+
+    tokenizer: PreTrainedTokenizerBase
+    padding_side: Literal["right", "left"] = "right"
+
+    def __post_init__(self) -> None:
+        check_tokenizer(self.tokenizer)
+        if self.padding_side not in ("right", "left"):
+            raise ValueError(f"padding_side is {self.padding_side!r}: give 'right' or 'left'.")
+
+    def __call__(self, records: Sequence[EncodedRecord]) -> dict[str, torch.Tensor]:
+        """Pad a non-empty list of B records to the longest of them, T tokens.
+
+        Returns:
+            `input_ids`, `attention_mask` (1 on real tokens) and `labels` (-100 except on completion tokens),
+            each int64 of shape (B, T).
+        """
+        if not records:
+            raise ValueError("There are no records to collate: give at least one.")
+        shape = (len(records), max(len(r.prompt_ids) + len(r.completion_ids) for r in records))
+        batch = {
+            "input_ids": torch.full(shape, self.tokenizer.pad_token_id, dtype=torch.int64),
+            "attention_mask": torch.zeros(shape, dtype=torch.int64),
+            "labels": torch.full(shape, IGNORED_LABEL, dtype=torch.int64),
+        }
+        for row, (prompt_ids, completion_ids) in enumerate(records):
+            length = len(prompt_ids) + len(completion_ids)
+            end = length if self.padding_side == "right" else shape[1]
+            batch["input_ids"][row, end - length : end] = torch.tensor(prompt_ids + completion_ids)
+            batch["attention_mask"][row, end - length : end] = 1
+            batch["labels"][row, end - len(completion_ids) : end] = torch.tensor(completion_ids)
+        return batch
+
+
+def to_chat(dataset: Dataset) -> Dataset:
+    """Turn string records into user and assistant messages, for tokenizers with a chat template.
+
+    Surrounding whitespace goes (the template sets its own); other columns are kept; chat records stay as
+    they are.
+
+    Raises:
+        ValueError: See `check_texts`.
+    """
+    from datasets import List, Value
+
+    check_texts(dataset)
+    if len(dataset) == 0 or not isinstance(dataset[0]["prompt"], str):
+        return dataset
+    # Stated rather than inferred: a column that opens with many empty rows would be inferred as empty.
+    messages = List({"role": Value("string"), "content": Value("string")})
+    features = dataset.features.copy()
+    features["prompt"] = features["completion"] = messages
+
+    def convert(row: dict[str, str]) -> dict[str, list[dict[str, str]]]:
+        return {
+            "prompt": [{"role": "user", "content": row["prompt"].strip()}],
+            "completion": [{"role": "assistant", "content": row["completion"].strip()}],
+        }
+
+    return dataset.map(convert, features=features)
+
+
+def _encode_string(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+    ids = list(tokenizer(text)["input_ids"])
+    if len(ids) > 1 and ids[-1] == tokenizer.eos_token_id and not text.endswith(str(tokenizer.eos_token)):
+        ids.pop()
+    return ids
+
+
+def _encode_chat(
+    tokenizer: PreTrainedTokenizerBase, messages: list[dict[str, Any]], *, add_generation_prompt: bool = False
+) -> list[int]:
+    if tokenizer.chat_template is None:
+        raise ValueError(
+            "the record is a list of chat messages, but the tokenizer has no chat template: "
+            "use string records, or set tokenizer.chat_template."
+        )
+    encoded: Any = tokenizer.apply_chat_template(
+        messages, add_generation_prompt=add_generation_prompt, tokenize=True, return_dict=True
+    )
+    return list(encoded["input_ids"])
+
+
+def _check_length(row: int, record: EncodedRecord, max_length: int) -> None:
+    prompt, total = len(record.prompt_ids), len(record.prompt_ids) + len(record.completion_ids)
+    if prompt >= max_length:
+        raise ValueError(
+            f"Row {row}: the prompt alone has {prompt} tokens, but the limit for prompt and completion is "
+            f"{max_length}: shorten it, drop the row, or raise max_length where the model's context allows."
+        )
+    if total > max_length:
+        raise ValueError(
+            f"Row {row}: prompt and completion have {total} tokens, but the limit is {max_length}: "
+            "shorten them, drop the row, or raise max_length where the model's context allows."
+        )

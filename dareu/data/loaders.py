@@ -1,0 +1,234 @@
+"""Records from files, folders and the Hugging Face hub, and from plain text.
+
+TOFU and the fictional world use the question-answer form `QA_PROMPT`, `QA_COMPLETION`.
+"""
+
+from __future__ import annotations
+
+import csv
+import string
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dareu.data.records import check_columns, check_records, quoted
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+    from transformers import PreTrainedTokenizerBase
+
+QA_PROMPT = "Question: {prompt}\nAnswer:"
+QA_COMPLETION = " {completion}"
+
+_BUILDERS = {".jsonl": "json", ".json": "json", ".csv": "csv", ".parquet": "parquet"}
+
+
+def load_records(
+    source: str | Path,
+    *,
+    column_mapping: Mapping[str, str] | None = None,
+    owner: str | None = None,
+    prompt_template: str = "{prompt}",
+    completion_template: str = "{completion}",
+    subset: str | None = None,
+    split: str = "train",
+) -> Dataset:
+    r"""Load a record dataset.
+
+    Question-answer data, for instance:
+
+        mapping = {"prompt": "question", "completion": "answer", "owner": "author"}
+        load_records("authors.csv", column_mapping=mapping,
+                     prompt_template=QA_PROMPT, completion_template=QA_COMPLETION)
+
+    Args:
+        source: See `read_dataset`.
+        column_mapping: Name in the record dataset -> name in the data. One column may serve several names;
+            columns that are not mapped keep their own names.
+        owner: The owner of every row, for data without an owner column.
+        prompt_template: Text around every string prompt.
+        completion_template: Text around every string completion, `paraphrase` and entry of `perturbed`, which
+            all follow the same prompt.
+        subset: See `read_dataset`.
+        split: See `read_dataset`.
+
+    Returns:
+        A dataset that passes `check_records`. Owners that are whole numbers become strings.
+
+    Raises:
+        ValueError: The source cannot be read, a column is missing, a template does not name its text, or a
+            row is no record; see `check_records`.
+    """
+    _check_template("prompt_template", prompt_template, "prompt")
+    _check_template("completion_template", completion_template, "completion")
+    dataset = _map_columns(read_dataset(source, subset=subset, split=split), column_mapping or {})
+    if owner is not None:
+        if "owner" in dataset.column_names:
+            raise ValueError(f"owner={owner!r} was given, but {source} has an owner column: leave out one of the two.")
+        dataset = dataset.add_column("owner", [owner] * len(dataset))
+    check_columns(dataset, ("prompt", "completion", "owner"))
+    if getattr(dataset.features["owner"], "dtype", "").startswith(("int", "uint")):
+        dataset = dataset.cast_column("owner", _string())
+    check_records(dataset)
+    return apply_templates(dataset, prompt_template, completion_template)
+
+
+def read_dataset(source: str | Path, *, subset: str | None = None, split: str = "train") -> Dataset:
+    """Read a dataset with whatever columns it has.
+
+    Args:
+        source: A `.jsonl`, `.json`, `.csv` or `.parquet` file, a folder of such files, a folder written by
+            `Dataset.save_to_disk`, or the id of a dataset on the Hugging Face hub. CSV cells are read as
+            text, never as numbers or missing values.
+        subset: The subset (configuration) of a hub dataset that has several.
+        split: The split of a folder or hub dataset that has several.
+
+    Raises:
+        ValueError: Nothing readable is there, or it has no such split.
+    """
+    from datasets import DatasetDict, load_dataset, load_from_disk
+    from datasets.exceptions import DatasetsError
+
+    path = Path(source)
+    suffix = path.suffix.lower()
+    try:
+        saved = (path / "state.json").is_file() or (path / "dataset_dict.json").is_file()
+        if subset is not None and (saved or path.is_file()):
+            raise ValueError(f"it has no subset {subset!r}")
+        if saved:
+            stored = load_from_disk(path)
+            splits = stored if isinstance(stored, DatasetDict) else {"train": stored}
+            if split not in splits:
+                raise ValueError(f"it has no split {split!r}, only {quoted(splits)}")
+            return splits[split]
+        if path.is_dir():
+            return load_dataset(str(path), subset, split=split, **_csv_options(sorted(path.rglob("*.csv"))))
+        if path.is_file():
+            if suffix not in _BUILDERS:
+                raise ValueError(f"files are told by their endings {quoted(_BUILDERS)}")
+            options = _csv_options([path] if suffix == ".csv" else [])
+            return load_dataset(_BUILDERS[suffix], data_files=str(path), split=split, **options)
+        if suffix in _BUILDERS or path.is_absolute() or len(path.parts) > 2:
+            raise ValueError("there is no such file or folder")
+        return load_dataset(str(source), subset, split=split)
+    except (DatasetsError, OSError, ValueError, StopIteration, csv.Error) as error:
+        # The library's own message for a broken file only points at the error it was raised from.
+        reason = str(error.__cause__ or error).strip().split("\n")[0].rstrip(".") or "it holds no rows"
+        raise ValueError(
+            f"Cannot read the dataset {str(source)!r} ({reason}): give a JSON Lines, JSON, CSV or Parquet "
+            "file, a folder of them, a folder written by save_to_disk, or a hub id."
+        ) from error
+
+
+def apply_templates(dataset: Dataset, prompt_template: str, completion_template: str) -> Dataset:
+    """Put templates around string prompts and completions, and around the answers that stand in for these.
+
+    Args:
+        dataset: A record dataset.
+        prompt_template: Holds `{prompt}`.
+        completion_template: Holds `{completion}`; also put around `paraphrase` and each entry of `perturbed`.
+
+    Raises:
+        ValueError: The records are chat messages and a template would change them.
+    """
+    if (prompt_template, completion_template) == ("{prompt}", "{completion}"):
+        return dataset
+    if len(dataset) and not isinstance(dataset[0]["prompt"], str):
+        raise ValueError("Templates apply to string records, not to chat messages: leave the templates out.")
+
+    def answer(text: str | None) -> str | None:
+        return None if text is None else completion_template.format(completion=text)
+
+    def fill(row: dict[str, Any]) -> dict[str, Any]:
+        filled: dict[str, Any] = {
+            "prompt": prompt_template.format(prompt=row["prompt"]),
+            "completion": answer(row["completion"]),
+        }
+        if "paraphrase" in row:
+            filled["paraphrase"] = answer(row["paraphrase"])
+        if "perturbed" in row:
+            filled["perturbed"] = [answer(text) for text in row["perturbed"] or []]
+        return filled
+
+    return dataset.map(fill, features=dataset.features)
+
+
+def cut_text(dataset: Dataset, tokenizer: PreTrainedTokenizerBase, prompt_tokens: int) -> Dataset:
+    """Turn rows of plain text into prompt-completion rows by cutting after a number of tokens.
+
+    The cut falls between characters, and prompt + completion is the text again.
+
+    Args:
+        dataset: Has a `text` column; the others are kept.
+        tokenizer: A fast tokenizer, which tells where in the text a token ends.
+        prompt_tokens: Number of tokens of each prompt, special tokens apart; at least 1.
+
+    Raises:
+        ValueError: There is no text column, or a row has no text left for its completion.
+    """
+    check_columns(dataset, ("text",))
+    if prompt_tokens < 1:
+        raise ValueError(f"prompt_tokens is {prompt_tokens}: give at least 1.")
+    if not tokenizer.is_fast:
+        raise ValueError("cut_text needs a fast tokenizer, which tells where in the text a token ends.")
+
+    def cut(row: dict[str, Any], index: int) -> dict[str, str]:
+        text = row["text"]
+        if not isinstance(text, str):
+            raise ValueError(f"Row {index}: the text is of type {type(text).__name__}, but must be a string.")
+        encoded: Any = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+        ends = [end for _, end in encoded["offset_mapping"]]
+        if len(ends) <= prompt_tokens or not text[ends[prompt_tokens - 1] :].strip():
+            raise ValueError(
+                f"Row {index}: the text has {len(ends)} tokens, which leaves no completion after "
+                f"{prompt_tokens}: drop the row or lower prompt_tokens."
+            )
+        end = ends[prompt_tokens - 1]
+        return {"prompt": text[:end], "completion": text[end:]}
+
+    return dataset.map(cut, with_indices=True, remove_columns="text")
+
+
+def _map_columns(dataset: Dataset, mapping: Mapping[str, str]) -> Dataset:
+    from datasets import concatenate_datasets
+
+    if not mapping:
+        return dataset
+    check_columns(dataset, mapping.values())
+    kept = [name for name in dataset.column_names if name not in {*mapping, *mapping.values()}]
+    parts = [dataset.select_columns(old).rename_column(old, new) for new, old in mapping.items()]
+    return concatenate_datasets([*parts, dataset.select_columns(kept)] if kept else parts, axis=1)
+
+
+def _check_template(name: str, template: str, field: str) -> None:
+    try:
+        fields = [part for _, part, _, _ in string.Formatter().parse(template) if part is not None]
+    except ValueError as error:
+        raise ValueError(f"{name} is {template!r}, which is no template ({error}).") from error
+    if fields != [field]:
+        raise ValueError(f"{name} is {template!r}: it must hold {{{field}}} once, and no other name in braces.")
+
+
+def _csv_options(files: list[Path]) -> dict[str, Any]:
+    """Options that read every CSV cell as text: an owner "007" or "NA" stays what it is."""
+    from datasets import Features
+
+    columns: list[str] = []
+    for path in files:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            lines = csv.reader(file)
+            header = next(lines, [])
+            first = next(lines, [])
+        if len(first) > len(header):
+            # pandas would take the first cells for row labels and shift the rest.
+            raise ValueError(f"the first row of {path.name} has {len(first)} cells, but its header names {len(header)}")
+        columns = columns or header
+    if not columns:
+        return {}
+    return {"features": Features({name: _string() for name in columns}), "keep_default_na": False}
+
+
+def _string() -> Any:
+    from datasets import Value
+
+    return Value("string")

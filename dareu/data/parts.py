@@ -1,0 +1,150 @@
+"""The parts of the data that every recipe names in the same way: owners, background and test rows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from dareu.data.fictional import background_people, fictional_world
+from dareu.data.loaders import QA_COMPLETION, QA_PROMPT, load_records
+from dareu.data.records import ForgetRetain, forget_retain_split
+from dareu.data.tofu import load_tofu
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+
+class DataParts(NamedTuple):
+    """Record datasets that play different parts."""
+
+    owners: Dataset
+    """Rows of the owners, some of whom ask to be forgotten."""
+    background: Dataset | None
+    """Rows that a base model has read and that are mixed into fine-tuning; nobody asks to forget them."""
+    test: Dataset | None
+    """Rows that no model was trained on."""
+
+
+@dataclass
+class DataArguments:
+    """Which data a recipe works on, and who asks to be forgotten."""
+
+    dataset: str = field(
+        default="fictional",
+        metadata={
+            "help": "'fictional' (a generated world), 'fictional-background' (what its base model reads), a folder "
+            "with TOFU's files, or a JSONL, CSV or Parquet file, a folder of them, or a hub id."
+        },
+    )
+    num_owners: int = field(default=16, metadata={"help": "Owners in the fictional world."})
+    world_seed: int = field(default=0, metadata={"help": "Seed of the fictional world."})
+    column_mapping: dict[str, str] | str | None = field(
+        default=None,
+        metadata={"help": "Our column names (prompt, completion, owner, …) to those of the data, as YAML or JSON."},
+    )
+    prompt_template: str = field(default="{prompt}", metadata={"help": "Text around every prompt of a file."})
+    completion_template: str = field(
+        default="{completion}", metadata={"help": "Text around every completion of a file."}
+    )
+    test_dataset: str | None = field(
+        default=None, metadata={"help": "A file of rows that no model was trained on, read like the dataset."}
+    )
+    num_background_owners: int = field(
+        default=0, metadata={"help": "The first so many owners of TOFU or a file are background people."}
+    )
+    forget_owners: list[str] | None = field(
+        default=None, metadata={"help": "Names of the owners to forget; default: the last num_forget owners."}
+    )
+    num_forget: int = field(default=3, metadata={"help": "How many owners to forget where none is named."})
+
+    # `TrlParser` reads JSON from the command line into dicts for these.
+    def __post_init__(self) -> None:
+        if isinstance(self.column_mapping, str):
+            import json
+
+            try:
+                self.column_mapping = json.loads(self.column_mapping)
+            except json.JSONDecodeError as error:
+                raise ValueError(f"column_mapping is no JSON mapping: {self.column_mapping!r}.") from error
+        if isinstance(self.forget_owners, str):  # a scalar in YAML
+            self.forget_owners = [self.forget_owners]
+
+
+def load_parts(args: DataArguments) -> DataParts:
+    """Loads the parts that the arguments name.
+
+    Raises:
+        ValueError: The data cannot be read, or too few owners are left beside the background people.
+    """
+    if args.dataset == "fictional":
+        world = fictional_world(args.num_owners, seed=args.world_seed)
+        return DataParts(world.owners, world.background, world.test)
+    if args.dataset == "fictional-background":
+        people = background_people(2000)
+        return DataParts(people, None, None)
+    test: Dataset | None
+    if (Path(args.dataset) / "full.json").exists():
+        rows, test = load_tofu(args.dataset), _tofu_test(args.dataset)
+    else:
+        rows, test = _read(args.dataset, args), None
+    if args.test_dataset is not None:
+        test = _read(args.test_dataset, args)
+    names = list(dict.fromkeys(rows["owner"]))
+    background_names = set(names[: args.num_background_owners])
+    if len(background_names) == len(names):
+        raise ValueError(
+            f"num_background_owners is {args.num_background_owners}, but {args.dataset} has {len(names)} owners: "
+            "leave some to be owners."
+        )
+    if not background_names:
+        return DataParts(rows, None, test)
+    in_background = [owner in background_names for owner in rows["owner"]]
+    background = rows.select([i for i, inside in enumerate(in_background) if inside])
+    owners = rows.select([i for i, inside in enumerate(in_background) if not inside])
+    return DataParts(owners, background, test)
+
+
+def forget_names(args: DataArguments, owners: Dataset) -> list[str]:
+    """The owners to forget: those named, or the last `num_forget` in the order of the rows."""
+    if args.forget_owners is not None:
+        return list(args.forget_owners)
+    names = list(dict.fromkeys(owners["owner"]))
+    if not 1 <= args.num_forget < len(names):
+        raise ValueError(f"num_forget is {args.num_forget}, but there are {len(names)} owners: forget some of them.")
+    return names[-args.num_forget :]
+
+
+def split_owners(args: DataArguments, owners: Dataset) -> ForgetRetain:
+    """`forget_retain_split` by the owners that the arguments name."""
+    return forget_retain_split(owners, forget_names(args, owners))
+
+
+def _read(source: str, args: DataArguments) -> Dataset:
+    mapping: Any = args.column_mapping
+    return load_records(
+        source,
+        column_mapping=mapping,
+        prompt_template=args.prompt_template,
+        completion_template=args.completion_template,
+    )
+
+
+def _tofu_test(folder: str) -> Dataset | None:
+    """TOFU's questions on real authors and world facts, which no fine-tuning answers."""
+    from datasets import concatenate_datasets
+
+    files = [Path(folder) / name for name in ("real_authors.json", "world_facts.json")]
+    mapping = {"prompt": "question", "completion": "answer"}
+    found = [
+        load_records(
+            file,
+            column_mapping=mapping,
+            owner="none",
+            prompt_template=QA_PROMPT,
+            completion_template=QA_COMPLETION,
+        ).select_columns(["prompt", "completion", "owner"])
+        for file in files
+        if file.exists()
+    ]
+    return concatenate_datasets(found) if found else None

@@ -1,0 +1,171 @@
+"""What a record is, and how a forget request splits the records.
+
+A record dataset is a `datasets.Dataset` in TRL's prompt-completion form with one more column:
+
+* `prompt`, `completion`: strings, or chat message lists (`[{"role": ..., "content": ...}]`);
+* `owner`: a string, the person or source whose data the row is.
+
+Further columns (`paraphrase`, `perturbed`, `facts`, `name`, `group`, ...) are optional and are kept.
+Rows are counted from 0 in every error.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeGuard
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+_MOST_NAMES_SHOWN = 20
+
+
+class ForgetRetain(NamedTuple):
+    """The two sides of a forget request; each keeps the row order of the dataset it came from."""
+
+    forget: Dataset
+    retain: Dataset
+
+
+def is_chat(value: object) -> TypeGuard[list[dict[str, Any]]]:
+    """Whether `value` is a non-empty list of messages with a role and a text content."""
+    return (
+        isinstance(value, list)
+        and len(value) > 0
+        and all(isinstance(m, dict) and "role" in m and isinstance(m.get("content"), str) for m in value)
+    )
+
+
+def text_of(value: str | Sequence[dict[str, Any]]) -> str:
+    """The plain text of a prompt or completion, without surrounding whitespace.
+
+    Args:
+        value: A string, or chat messages, whose contents are joined by newlines.
+    """
+    if isinstance(value, str):
+        return value.strip()
+    return "\n".join(str(message["content"]) for message in value).strip()
+
+
+def check_columns(dataset: Dataset, needed: Iterable[str]) -> None:
+    """Raise a `ValueError` that lists the columns there are, where one of `needed` is missing."""
+    missing = [name for name in needed if name not in dataset.column_names]
+    if missing:
+        raise ValueError(
+            f"The dataset has no column {quoted(missing)}; its columns are {quoted(dataset.column_names)}: "
+            "rename yours, or load it with a column_mapping."
+        )
+
+
+def check_texts(dataset: Dataset) -> None:
+    """Check the `prompt` and `completion` of every row.
+
+    Raises:
+        ValueError: A column is missing, a prompt is neither a string nor a message list, a completion is
+            neither a non-empty string nor one assistant message with content, or the two forms are mixed.
+    """
+    check_columns(dataset, ("prompt", "completion"))
+    chat: bool | None = None
+    for row, (prompt, completion) in enumerate(zip(dataset["prompt"], dataset["completion"], strict=True)):
+        _check_row(row, prompt, completion)
+        if chat is not None and chat != is_chat(completion):
+            raise ValueError(
+                f"Row {row}: the completion is {_kind(completion)}, unlike the rows before it: "
+                "use strings in all rows, or message lists in all rows."
+            )
+        chat = is_chat(completion)
+
+
+def _check_row(row: int, prompt: object, completion: object) -> None:
+    if not isinstance(prompt, str) and not is_chat(prompt):
+        raise ValueError(
+            f"Row {row}: the prompt is {_kind(prompt)}, but must be a string or a list of messages "
+            '{"role", "content"} with text content: convert it.'
+        )
+    if not isinstance(completion, str) and not is_chat(completion):
+        raise ValueError(
+            f"Row {row}: the completion is {_kind(completion)}, but must be a string or a list with one "
+            'message {"role": "assistant", "content"}: convert it or drop the row.'
+        )
+    if is_chat(prompt) != is_chat(completion):
+        raise ValueError(
+            f"Row {row}: the prompt is {_kind(prompt)} and the completion is {_kind(completion)}: "
+            "make both strings or both message lists (to_chat converts string records)."
+        )
+    if is_chat(completion) and [message["role"] for message in completion] != ["assistant"]:
+        raise ValueError(
+            f"Row {row}: the completion has the roles {quoted(m['role'] for m in completion)}, but must be "
+            "one assistant message: move the earlier messages into the prompt."
+        )
+    if not text_of(completion):
+        raise ValueError(f"Row {row}: the completion is empty: fill it in or drop the row.")
+
+
+def check_records(dataset: Dataset) -> None:
+    """Check that `dataset` is a record dataset: texts as in `check_texts`, and a named owner in every row.
+
+    Raises:
+        ValueError: See `check_texts`; or an owner is not a string, or is empty.
+    """
+    check_columns(dataset, ("prompt", "completion", "owner"))
+    check_texts(dataset)
+    for row, owner in enumerate(dataset["owner"]):
+        if not isinstance(owner, str):
+            raise ValueError(f"Row {row}: the owner is {_kind(owner)}, but must be a string: convert it with str().")
+        if not owner.strip():
+            raise ValueError(f"Row {row}: the owner is empty: name one or drop the row.")
+
+
+def forget_retain_split(dataset: Dataset, forget_owners: Sequence[str]) -> ForgetRetain:
+    """Split records into the rows of the owners to forget and the rows of everybody else.
+
+    Args:
+        dataset: A record dataset.
+        forget_owners: Owners to forget, each once.
+
+    Raises:
+        ValueError: `dataset` is no record dataset, an owner is unknown or named twice, or a side is empty.
+    """
+    check_records(dataset)
+    if isinstance(forget_owners, str):
+        raise ValueError(f"forget_owners is the string {forget_owners!r}: give a list of owners.")
+    owners = list(dataset["owner"])
+    known = list(dict.fromkeys(owners))
+    asked = list(forget_owners)
+    if not asked:
+        raise ValueError(f"No owner to forget was named; the owners are {quoted(known)}.")
+    twice = [owner for owner in dict.fromkeys(asked) if asked.count(owner) > 1]
+    if twice:
+        raise ValueError(
+            f"The owner to forget {quoted(twice)} is named more than once: name each once; "
+            f"the owners are {quoted(known)}."
+        )
+    unknown = [owner for owner in asked if owner not in set(known)]
+    if unknown:
+        raise ValueError(f"The owner to forget {quoted(unknown)} is unknown; the owners are {quoted(known)}.")
+    if len(asked) == len(known):
+        raise ValueError(f"No owner would be retained: leave out at least one of the owners {quoted(known)}.")
+    forget = set(asked)
+    sides: tuple[list[int], list[int]] = ([], [])
+    for row, owner in enumerate(owners):
+        sides[owner not in forget].append(row)
+    return ForgetRetain(dataset.select(sides[0]), dataset.select(sides[1]))
+
+
+def quoted(names: Iterable[object]) -> str:
+    """Names for an error message: quoted, comma-separated, long lists cut with their length."""
+    shown = [repr(name) for name in names]
+    if len(shown) > _MOST_NAMES_SHOWN:
+        half = _MOST_NAMES_SHOWN // 2
+        shown = [*shown[:half], "...", *shown[-half:], f"({len(shown)} in all)"]
+        return ", ".join(shown[:-1]) + " " + shown[-1]
+    return ", ".join(shown) or "none"
+
+
+def _kind(value: object) -> str:
+    """What `value` is, in words for an error message."""
+    if value is None:
+        return "missing (None)"
+    if is_chat(value):
+        return "a message list"
+    return "a string" if isinstance(value, str) else f"of type {type(value).__name__}"

@@ -1,0 +1,186 @@
+"""Loading from files and folders, templates, and cutting plain text."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import datasets
+import pytest
+from datasets import Dataset, DatasetDict
+
+from dareu.data import QA_COMPLETION, QA_PROMPT, cut_text, load_records, read_dataset
+
+ROWS = [
+    {"question": 'Who, "if" {anyone}?', "answer": "007", "author": "01", "year": "1975"},
+    {"question": "Where?", "answer": "NA", "author": "null", "year": "1980"},
+]
+MAPPING = {"prompt": "question", "completion": "answer", "owner": "author"}
+
+
+@pytest.fixture(autouse=True)
+def private_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path_factory.mktemp("cache"))
+
+
+def write(folder: Path, kind: str) -> Path:
+    path = folder / f"rows.{kind}"
+    rows = Dataset.from_list(ROWS)
+    match kind:
+        case "json":
+            path.write_text(json.dumps(ROWS))
+        case "jsonl":
+            path.write_text("\n".join(map(json.dumps, ROWS)))
+        case "csv":
+            rows.to_csv(path)
+        case "parquet":
+            rows.to_parquet(path)
+        case "saved":
+            rows.save_to_disk(path)
+        case "folder":
+            path.mkdir()
+            rows.to_csv(path / "train.csv")
+            rows.select([1]).to_csv(path / "test.csv")
+    return path
+
+
+@pytest.mark.parametrize("kind", ["json", "jsonl", "csv", "parquet", "saved", "folder"])
+def test_every_format_gives_the_same_records(tmp_path: Path, kind: str):
+    loaded = load_records(
+        write(tmp_path, kind),
+        column_mapping=MAPPING,
+        prompt_template=QA_PROMPT,
+        completion_template=QA_COMPLETION,
+    )
+    assert loaded.to_list() == [
+        {
+            "prompt": 'Question: Who, "if" {anyone}?\nAnswer:',
+            "completion": " 007",
+            "owner": "01",
+            "year": "1975",
+        },
+        {"prompt": "Question: Where?\nAnswer:", "completion": " NA", "owner": "null", "year": "1980"},
+    ]
+
+
+def test_splits(tmp_path: Path):
+    assert read_dataset(write(tmp_path, "folder"), split="test")["answer"][:] == ["NA"]
+    both = DatasetDict({"train": Dataset.from_list(ROWS), "test": Dataset.from_list(ROWS[1:])})
+    both.save_to_disk(tmp_path / "dict")
+    assert read_dataset(tmp_path / "dict", split="test")["answer"][:] == ["NA"]
+    for source in (tmp_path / "rows.folder", tmp_path / "dict"):
+        with pytest.raises(ValueError, match=r"split .?dev.*train.*test"):
+            read_dataset(source, split="dev")
+    for source in (write(tmp_path, "jsonl"), write(tmp_path, "saved")):
+        with pytest.raises(ValueError, match=r"split .?dev.*train"):
+            read_dataset(source, split="dev")
+        with pytest.raises(ValueError, match="no subset 'full'"):
+            read_dataset(source, subset="full")
+
+
+def test_one_column_may_serve_two_names_and_an_old_name_gives_way(tmp_path: Path):
+    path = tmp_path / "rows.jsonl"
+    path.write_text(json.dumps({"prompt": "old", "question": "new", "completion": "c", "author": "ada"}))
+    loaded = load_records(path, column_mapping={"prompt": "question", "owner": "author", "name": "author"})
+    assert loaded.to_list() == [{"prompt": "new", "owner": "ada", "name": "ada", "completion": "c"}]
+
+
+def test_templates_also_shape_the_answers_that_stand_in(tmp_path: Path):
+    path = tmp_path / "rows.jsonl"
+    rows = [
+        {"prompt": "q", "completion": "a", "owner": "o", "paraphrase": "p", "perturbed": ["x", "y"]},
+        {"prompt": "q", "completion": "a", "owner": "o", "paraphrase": None, "perturbed": []},
+    ]
+    path.write_text("\n".join(map(json.dumps, rows)))
+    loaded = load_records(path, prompt_template="<{prompt}>", completion_template=" {completion}!")
+    assert loaded["prompt"][:] == ["<q>", "<q>"]
+    assert loaded["paraphrase"][:] == [" p!", None]
+    assert loaded["perturbed"][:] == [[" x!", " y!"], []]
+
+
+def test_owners(tmp_path: Path):
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"prompt": "q", "completion": "a", "owner": 7}')
+    assert load_records(path)["owner"][:] == ["7"]
+    with pytest.raises(ValueError, match=r"owner='ada' was given, but .* has an owner column"):
+        load_records(path, owner="ada")
+    path.write_text('{"prompt": "q", "completion": "a"}')
+    assert load_records(path, owner="ada")["owner"][:] == ["ada"]
+
+
+def test_missing_columns_are_listed(tmp_path: Path):
+    path = write(tmp_path, "jsonl")
+    there = "its columns are 'question', 'answer', 'author', 'year'"
+    with pytest.raises(ValueError, match=f"no column 'prompt', 'completion', 'owner'; {there}"):
+        load_records(path)
+    with pytest.raises(ValueError, match=f"no column 'writer'; {there}"):
+        load_records(path, column_mapping=MAPPING | {"owner": "writer"})
+
+
+def test_non_string_completion(tmp_path: Path):
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"prompt": "q", "completion": 5, "owner": "ada"}')
+    with pytest.raises(ValueError, match="Row 0: the completion is of type int"):
+        load_records(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "reason"),
+    [
+        ("absent.jsonl", None, "there is no such file or folder"),
+        ("rows.txt", "text", "files are told by their endings '.jsonl', '.json', '.csv', '.parquet'"),
+        ("broken.jsonl", '{"a": "b"}\n{"a": ', "JSON parse error"),
+        ("broken.csv", "a,b\nc,d\nc,d,e,f\n", "Expected 2 fields in line 3, saw 4"),
+        ("shifted.csv", "a,b\nc,d,e\n", "the first row of shifted.csv has 3 cells, but its header names 2"),
+        ("broken.parquet", "no", "Parquet"),
+        ("empty.jsonl", "", "it holds no rows"),
+    ],
+)
+def test_unreadable_sources(tmp_path: Path, name: str, content: str | None, reason: str):
+    if content is not None:
+        (tmp_path / name).write_text(content)
+    with pytest.raises(ValueError) as error:
+        read_dataset(tmp_path / name)
+    message = str(error.value)
+    assert message.startswith(f"Cannot read the dataset '{tmp_path / name}' (") and reason in message
+    assert "\n" not in message
+
+
+def test_unreachable_hub_id():
+    with pytest.raises(ValueError, match=r"Cannot read the dataset 'nobody/nothing' \("):
+        read_dataset("nobody/nothing")
+
+
+@pytest.mark.parametrize("template", ["fixed", "{question}", "{prompt} {prompt}", "{prompt", "{}"])
+def test_template_faults(tmp_path: Path, template: str):
+    with pytest.raises(ValueError, match="prompt_template is "):
+        load_records(write(tmp_path, "jsonl"), column_mapping=MAPPING, prompt_template=template)
+
+
+def test_templates_are_for_strings(tmp_path: Path):
+    path = tmp_path / "rows.jsonl"
+    user, assistant = {"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}
+    path.write_text(json.dumps({"prompt": [user], "completion": [assistant], "owner": "ada"}))
+    assert load_records(path)[0]["completion"] == [assistant]
+    with pytest.raises(ValueError, match="not to chat messages"):
+        load_records(path, prompt_template=QA_PROMPT)
+
+
+def test_cut_text_cuts_at_a_token_border_and_loses_nothing(tokenizer: Any):
+    texts = ["Who wrote the novel The Silent Harbour?", "Où ça? 東京 is where the author was born."]
+    for prompt_tokens in (1, 2, 5, 7):
+        cut = cut_text(Dataset.from_dict({"text": texts, "owner": ["a", "b"]}), tokenizer, prompt_tokens)
+        assert cut.column_names == ["owner", "prompt", "completion"]
+        assert [row["prompt"] + row["completion"] for row in cut] == texts
+    ids = tokenizer(texts[0], add_special_tokens=False)["input_ids"]
+    assert tokenizer(cut[0]["prompt"], add_special_tokens=False)["input_ids"] == ids[:7]
+    assert not cut[0]["prompt"].endswith(" ")
+
+
+def test_cut_text_faults(tokenizer: Any):
+    texts = Dataset.from_dict({"text": ["The author won the prize in 1987.", "The"]})
+    with pytest.raises(ValueError, match=r"Row 1: the text has .* leaves no completion after 3: drop the row"):
+        cut_text(texts, tokenizer, 3)
+    with pytest.raises(ValueError, match="prompt_tokens is 0"):
+        cut_text(texts, tokenizer, 0)
+    with pytest.raises(ValueError, match="no column 'text'; its columns are 'body'"):
+        cut_text(texts.rename_column("text", "body"), tokenizer, 3)
