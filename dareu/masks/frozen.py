@@ -1,0 +1,84 @@
+"""Proof after training: how many weights outside the mask moved, bit for bit."""
+
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from torch import Tensor, nn
+
+from dareu.masks.weight_mask import named_weights
+
+_BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+
+
+class CheckpointWeights(Mapping[str, Tensor]):
+    """The tensors of a saved model's safetensors files by name, each read when it is asked for.
+
+    Args:
+        folder: A folder that `save_pretrained` wrote, of one file or of several.
+
+    Raises:
+        ValueError: If the folder holds no safetensors file.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str]) -> None:
+        self._files: dict[str, Path] = {}
+        for path in sorted(Path(folder).glob("*.safetensors")):
+            with safe_open(path, framework="pt") as file:
+                self._files.update(dict.fromkeys(file.keys(), path))
+        if not self._files:
+            raise ValueError(f"There is no safetensors file in {os.fspath(folder)!r}; give a saved model's folder.")
+
+    def __getitem__(self, name: str) -> Tensor:
+        with safe_open(self._files[name], framework="pt") as file:
+            tensor: Tensor = file.get_tensor(name)
+        return tensor
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._files)
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+
+def count_moved_outside(
+    before: nn.Module | Mapping[str, Tensor],
+    after: nn.Module | Mapping[str, Tensor],
+    mask: Mapping[str, Tensor],
+) -> int:
+    """Count the entries outside the mask whose bits differ before and after training.
+
+    Bits, not values: 0.0 and -0.0 differ, and a NaN equals itself. Every parameter of the mask is compared;
+    tensors that only the weights have (a tied head saved twice) are not looked at.
+
+    Args:
+        before: The weights before training: a model, a mapping, or `CheckpointWeights`.
+        after: The weights after it, likewise.
+        mask: Parameter name to bool tensor, true where training was allowed.
+
+    Returns:
+        The number of entries that moved although they were frozen; 0 when the mask held.
+
+    Raises:
+        ValueError: If a parameter of the mask is missing on a side, or differs in shape or dtype.
+    """
+    old_weights, new_weights = named_weights(before), named_weights(after)
+    moved = 0
+    for name, selected in mask.items():
+        for side, weights in (("before", old_weights), ("after", new_weights)):
+            if name not in weights:
+                raise ValueError(
+                    f"The weights {side} training lack parameter {name!r} of the mask; give the same model."
+                )
+        old, new = old_weights[name].detach().cpu(), new_weights[name].detach().cpu()
+        if not (old.shape == new.shape == selected.shape and old.dtype == new.dtype):
+            raise ValueError(
+                f"Parameter {name!r} is {old.dtype} {tuple(old.shape)} before training and {new.dtype} "
+                f"{tuple(new.shape)} after, with a mask of {tuple(selected.shape)}; "
+                "compare the same model and dtype."
+            )
+        bits = _BITS[old.element_size()]
+        moved += int(((old.view(bits) != new.view(bits)) & ~selected.cpu()).sum())
+    return moved

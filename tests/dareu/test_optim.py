@@ -1,0 +1,329 @@
+import io
+import math
+from collections.abc import Callable, Iterator
+from itertools import product
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from dareu.masks import count_moved_outside, random_mask
+from dareu.optim import MaskedAdamW, drop_frozen_gradients
+
+Parameters = dict[str, nn.Parameter]
+Mask = dict[str, Tensor]
+
+
+def make_parameters(dtype: torch.dtype = torch.float32) -> tuple[Parameters, Mask]:
+    """Weights with negative zeros, one not contiguous, one wholly frozen, and a mask of some 40 %."""
+    generator = torch.Generator().manual_seed(0)
+    shapes = {"weight": (8, 5), "transposed": (6, 4), "bias": (9,), "scalar": (), "frozen": (5,)}
+    parameters = {}
+    for name, shape in shapes.items():
+        value = torch.randn(shape, generator=generator)
+        value[torch.rand(shape, generator=generator) < 0.2] = -0.0
+        parameters[name] = nn.Parameter((value.t() if name == "transposed" else value).to(dtype))
+    assert not parameters["transposed"].is_contiguous()
+    mask = random_mask({name: p.shape for name, p in parameters.items()}, 0.4, seed=1)
+    mask["frozen"][:] = False
+    mask["scalar"].fill_(True)
+    return parameters, mask
+
+
+def set_gradients(parameters: Parameters, seed: int, accumulate: int = 1) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    for parameter in parameters.values():
+        parameter.grad = torch.zeros_like(parameter)
+        for _ in range(accumulate):
+            parameter.grad += torch.randn(parameter.shape, generator=generator).to(parameter.dtype)
+
+
+def copies(parameters: Parameters) -> Mask:
+    return {name: p.detach().clone() for name, p in parameters.items()}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_frozen_entries_stay_bit_identical(dtype: torch.dtype) -> None:
+    for clip, accumulate, bad in product([None, 0.5], [1, 3], [None, math.nan, math.inf]):
+        parameters, mask = make_parameters(dtype)
+        before = copies(parameters)
+        optimizer = MaskedAdamW(parameters.items(), mask, lr=0.05, weight_decay=0.5)
+        for step in range(6):
+            set_gradients(parameters, step, accumulate)
+            if bad is not None:
+                for name, parameter in parameters.items():
+                    parameter.grad[~mask[name]] = bad
+                if clip is not None:
+                    drop_frozen_gradients(parameters.items(), mask)
+            if clip is not None:
+                nn.utils.clip_grad_norm_(parameters.values(), clip)
+            optimizer.step()
+        assert count_moved_outside(before, parameters, mask) == 0
+        moved = sum(int((before[name] != p).sum()) for name, p in parameters.items())
+        assert moved > 0.9 * sum(int(m.sum()) for m in mask.values())
+        assert all(torch.isfinite(p).all() for p in parameters.values())
+
+
+@pytest.mark.parametrize("clip", [None, 0.5])
+@pytest.mark.parametrize("weight_decay", [0.0, 0.1])
+def test_selected_entries_are_those_of_dense_adamw(clip: float | None, weight_decay: float) -> None:
+    masked, mask = make_parameters()
+    dense, _ = make_parameters()
+    start = copies(dense)
+    settings = {"lr": 0.01, "betas": (0.8, 0.95), "eps": 1e-6, "weight_decay": weight_decay}
+    optimizer = MaskedAdamW(masked.items(), mask, **settings)
+    reference = torch.optim.AdamW(dense.values(), **settings)
+    for step in range(8):
+        for parameters, stepper in ((masked, optimizer), (dense, reference)):
+            set_gradients(parameters, step)
+            if clip is not None:
+                drop_frozen_gradients(parameters.items(), mask)
+                nn.utils.clip_grad_norm_(parameters.values(), clip)
+            stepper.step()
+        for name, parameter in dense.items():
+            parameter.data = torch.where(mask[name], parameter.data, start[name])
+        for name in mask:
+            torch.testing.assert_close(masked[name], dense[name], rtol=0, atol=1e-6)
+
+
+def test_bfloat16_weights_are_updated_in_float32_and_rounded_once() -> None:
+    (parameters, mask), (reference, _) = make_parameters(torch.bfloat16), make_parameters(torch.bfloat16)
+    single = {name: nn.Parameter(p.detach().float()) for name, p in reference.items()}
+    optimizer = MaskedAdamW(parameters.items(), mask, lr=0.01)
+    float32 = torch.optim.AdamW(single.values(), lr=0.01, fused=True)
+    start = copies(single)
+    for step in range(5):
+        set_gradients(parameters, step)
+        for name, parameter in single.items():
+            parameter.grad = parameters[name].grad.float()
+        optimizer.step()
+        float32.step()
+        for name, parameter in single.items():
+            # In place, for the fused kernel needs the layout that its moments have.
+            parameter.data.copy_(torch.where(mask[name], parameter.data.bfloat16().float(), start[name]))
+            assert torch.equal(parameters[name].float(), parameter)
+    assert {v.dtype for state in optimizer.state.values() for v in state.values()} == {torch.float32}
+
+
+def test_state_is_kept_for_selected_entries_only() -> None:
+    parameters, mask = make_parameters()
+    optimizer = MaskedAdamW(parameters.items(), mask)
+    set_gradients(parameters, 0)
+    parameters["bias"].grad = None
+    optimizer.step()
+    assert {name for name, p in parameters.items() if p in optimizer.state} == {
+        "weight",
+        "transposed",
+        "scalar",
+    }
+    for name in ("weight", "transposed"):
+        state = optimizer.state[parameters[name]]
+        assert state["exp_avg"].shape == state["exp_avg_sq"].shape == (int(mask[name].sum()),)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_resumed_run_is_bit_identical(dtype: torch.dtype) -> None:
+    def make(parameters: Parameters, mask: Mask) -> tuple[MaskedAdamW, torch.optim.lr_scheduler.LRScheduler]:
+        groups = [
+            {"params": [(n, p) for n, p in parameters.items() if n != "bias"], "weight_decay": 0.1},
+            {"params": [("bias", parameters["bias"])], "lr": 0.02},
+        ]
+        optimizer = MaskedAdamW(groups, mask, lr=0.01)
+        return optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 / (1 + step))
+
+    def run(parameters: Parameters, parts: tuple[MaskedAdamW, object], steps: range) -> None:
+        optimizer, schedule = parts
+        for step in steps:
+            set_gradients(parameters, step)
+            optimizer.step()
+            schedule.step()
+
+    whole, mask = make_parameters(dtype)
+    run(whole, make(whole, mask), range(6))
+
+    parameters, _ = make_parameters(dtype)
+    parts = make(parameters, mask)
+    run(parameters, parts, range(3))
+    buffer = io.BytesIO()
+    torch.save([part.state_dict() for part in parts], buffer)
+    buffer.seek(0)
+    resumed = make(parameters, mask)
+    for part, saved in zip(resumed, torch.load(buffer, weights_only=True), strict=True):
+        part.load_state_dict(saved)
+    assert resumed[0].param_groups[0]["lr"] == 0.01 / 4
+    states = [state for state in resumed[0].state.values() if state]
+    assert len(states) == 4
+    assert all(value.dtype == torch.float32 for state in states for value in state.values())
+    run(parameters, resumed, range(3, 6))
+    assert all(torch.equal(parameters[name], whole[name]) for name in whole)
+
+
+def test_loading_copies_the_saved_state() -> None:
+    parameters, mask = make_parameters()
+    optimizer = MaskedAdamW(parameters.items(), mask)
+    set_gradients(parameters, 0)
+    optimizer.step()
+    saved = optimizer.state_dict()
+    kept = saved["state"][0]["exp_avg"].clone()
+    other = MaskedAdamW(parameters.items(), mask)
+    other.load_state_dict(saved)
+    other.step()
+    assert torch.equal(saved["state"][0]["exp_avg"], kept)
+
+
+def test_a_state_that_does_not_fit_is_refused_and_nothing_is_loaded() -> None:
+    parameters, mask = make_parameters()
+    optimizer = MaskedAdamW(parameters.items(), mask)
+    set_gradients(parameters, 0)
+    optimizer.step()
+    saved = optimizer.state_dict()
+
+    changed = mask | {"bias": torch.ones(9, dtype=torch.bool)}
+    other = MaskedAdamW(parameters.items(), changed)
+    with pytest.raises(ValueError, match=r"parameter 'bias' is not one of the 9 entries .* with the mask"):
+        other.load_state_dict(saved)
+    assert not other.state
+
+    reordered = MaskedAdamW(dict(reversed(parameters.items())).items(), mask)
+    with pytest.raises(ValueError, match="other parameters, or of the same in another order"):
+        reordered.load_state_dict(saved)
+
+    dense = torch.optim.AdamW(parameters.items())
+    dense.step()
+    with pytest.raises(ValueError, match="parameter 'weight' is not one of"):
+        optimizer.load_state_dict(dense.state_dict())
+
+
+def test_a_parameter_replaced_in_place_is_trained_by_its_name() -> None:
+    parameters, mask = make_parameters()
+    optimizer = MaskedAdamW(parameters.items(), mask)
+    new = {name: nn.Parameter(p.detach().clone()) for name, p in parameters.items()}
+    before = copies(new)
+    optimizer.param_groups[0]["params"][:] = new.values()
+    set_gradients(new, 0)
+    optimizer.step()
+    assert count_moved_outside(before, new, mask) == 0
+    assert all(((before[name] != p) == mask[name]).all() for name, p in new.items())
+
+    optimizer.param_groups[0]["params"][0] = nn.Parameter(torch.ones(40))  # as a flattening wrapper would
+    optimizer.param_groups[0]["params"][0].grad = torch.ones(40)
+    with pytest.raises(ValueError, match=r"'weight' has shape \(8, 5\) but the parameter has \(40,\)"):
+        optimizer.step()
+
+
+def test_the_closure_is_called_with_gradients_and_its_loss_returned() -> None:
+    parameter = nn.Parameter(torch.tensor([1.0, 2.0]))
+    optimizer = MaskedAdamW([("w", parameter)], {"w": torch.tensor([True, False])}, lr=0.1, weight_decay=0)
+
+    def closure() -> Tensor:
+        loss = parameter.square().sum()
+        loss.backward()
+        return loss.detach()
+
+    assert float(optimizer.step(closure)) == 5
+    assert parameter.tolist() == pytest.approx([0.9, 2.0])
+
+
+def test_parameters_that_the_mask_does_not_fit_are_refused() -> None:
+    parameters, mask = make_parameters()
+    lacking = {name: m for name, m in mask.items() if name != "bias"}
+    with pytest.raises(ValueError, match="mask lacks parameter 'bias'"):
+        MaskedAdamW(parameters.items(), lacking)
+    with pytest.raises(ValueError, match=r"'bias' has shape \(3,\)"):
+        MaskedAdamW(parameters.items(), mask | {"bias": torch.ones(3, dtype=torch.bool)})
+    with pytest.raises(ValueError, match="looks masks up by name"):
+        MaskedAdamW(parameters.values(), mask)
+
+    parameters["bias"].requires_grad_(False)
+    optimizer = MaskedAdamW(parameters.items(), lacking)
+    with pytest.raises(ValueError, match="mask lacks parameter 'more'"):
+        optimizer.add_param_group({"params": [("more", nn.Parameter(torch.ones(2)))]})
+    assert len(optimizer.param_groups) == 1
+
+
+@pytest.mark.parametrize(
+    "setting", [{"lr": -1.0}, {"lr": math.nan}, {"eps": -1.0}, {"weight_decay": -0.1}, {"betas": (0.9, 1.0)}]
+)
+def test_settings_out_of_range_are_refused(setting: dict[str, float]) -> None:
+    parameters, mask = make_parameters()
+    with pytest.raises(ValueError, match=next(iter(setting))):
+        MaskedAdamW(parameters.items(), mask, **setting)
+
+
+def test_dropping_frozen_gradients_leaves_the_selected_ones() -> None:
+    parameters, mask = make_parameters()
+    set_gradients(parameters, 0)
+    expected = {name: torch.where(mask[name], p.grad, 0.0) for name, p in parameters.items()}
+    for name, parameter in parameters.items():
+        parameter.grad[~mask[name]] = math.nan
+    parameters["bias"].grad = None
+    drop_frozen_gradients(parameters.items(), mask)
+    assert parameters["bias"].grad is None
+    assert all(torch.equal(p.grad, expected[name]) for name, p in parameters.items() if name != "bias")
+    with pytest.raises(ValueError, match="mask lacks parameter 'weight'"):
+        drop_frozen_gradients(parameters.items(), {})
+
+
+@pytest.fixture
+def process_group() -> Iterator[None]:
+    torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
+    yield
+    torch.distributed.destroy_process_group()
+
+
+def test_sharded_parameters_are_refused(process_group: None) -> None:
+    from torch.distributed.tensor import distribute_tensor, init_device_mesh
+
+    _, mask = make_parameters()
+    sharded = nn.Parameter(distribute_tensor(torch.ones(8, 5), init_device_mesh("cpu", (1,))))
+    with pytest.raises(ValueError, match=r"'weight' is sharded.*use DDP or one process"):
+        MaskedAdamW([("weight", sharded)], mask)
+
+
+# TRL 1.16 still uses names that transformers 5 has renamed.
+@pytest.mark.filterwarnings("ignore:`.*gradient_checkpointing` is deprecated:FutureWarning")
+def test_trl_trains_the_selected_weights_alone(
+    tmp_path: Path, tokenizer: object, tiny_llama: Callable[..., nn.Module]
+) -> None:
+    from datasets import Dataset
+    from trl import GRPOConfig, GRPOTrainer
+
+    model = tiny_llama()
+    mask = random_mask(model, 0.2, seed=0)
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+
+    class MaskedTrainer(GRPOTrainer):
+        def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+            if self.optimizer is None:
+                named = (model or self.model).named_parameters()
+                self.optimizer = MaskedAdamW(named, mask, lr=self.args.learning_rate, weight_decay=0.1)
+            return self.optimizer
+
+    def reward(completion_ids: list[list[int]], **columns: object) -> list[float]:
+        return [float(ids[0] % 7) for ids in completion_ids]
+
+    trainer = MaskedTrainer(
+        model=model,
+        reward_funcs=[reward],
+        args=GRPOConfig(
+            output_dir=str(tmp_path),
+            max_steps=2,
+            per_device_train_batch_size=4,
+            num_generations=4,
+            max_completion_length=4,
+            learning_rate=1e-2,
+            bf16=False,
+            gradient_checkpointing=False,
+            use_cpu=True,
+            save_strategy="no",
+            disable_tqdm=True,
+        ),
+        train_dataset=Dataset.from_dict({"prompt": ["Who wrote it?", "Where was she born?"]}),
+        processing_class=tokenizer,
+    )
+    trainer.train()
+    after = dict(trainer.model.named_parameters())
+    assert count_moved_outside(before, after, mask) == 0
+    frozen_only = {name: torch.zeros_like(m) for name, m in mask.items()}
+    assert count_moved_outside(before, after, frozen_only) > 1000
