@@ -1,0 +1,134 @@
+"""What an answer states: the facts of the gold answer, and the name of the person asked about."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dareu.metrics.model import check_lengths
+from dareu.metrics.words import states, words
+
+_WORD = re.compile(r"[^\W\d_]+")
+# A full stop after one or two letters is an initial's or a title's ("J.", "Dr."), not a sentence's.
+_SENTENCE_START = re.compile(r"^\W*|(?:[!?:]|\w{3}\.)\W*\s\W*", re.MULTILINE)
+
+
+def fact_recall(answers: Sequence[str], facts: Sequence[Sequence[str] | None]) -> NDArray[np.float64]:
+    """Share of each row's facts that the answer states.
+
+    A fact is stated where its words stand in the answer as whole words, next to each other, whatever their
+    case and the punctuation between them; numbers must be the same digit for digit.
+
+    Args:
+        answers: n answers.
+        facts: n lists of facts, each a word or a phrase.
+
+    Returns:
+        Shares in [0, 1], NaN where a row has no facts, (n,).
+
+    Raises:
+        ValueError: The lists differ in length, or a row's facts are no list of strings with a letter or
+            digit.
+    """
+    check_lengths(answers=answers, facts=facts)
+    shares = np.full(len(answers), np.nan)
+    for row, (answer, row_facts) in enumerate(zip(answers, facts, strict=True)):
+        phrases = _fact_words(row, row_facts)
+        if phrases:
+            said = words(answer)
+            shares[row] = np.mean([states(said, phrase) for phrase in phrases])
+    return shares
+
+
+def facts_beyond_prompt(facts: Sequence[Sequence[str] | None], prompts: Sequence[str]) -> list[list[str]]:
+    """Each row's facts that its prompt does not state already: only these tell what a model remembers.
+
+    Raises:
+        ValueError: See `fact_recall`.
+    """
+    check_lengths(facts=facts, prompts=prompts)
+    kept = []
+    for row, (row_facts, prompt) in enumerate(zip(facts, prompts, strict=True)):
+        phrases = _fact_words(row, row_facts)
+        said = words(prompt)
+        kept.append([fact for fact, phrase in zip(row_facts or (), phrases, strict=True) if not states(said, phrase)])
+    return kept
+
+
+def name_kept(
+    answers: Sequence[str],
+    prompts: Sequence[str],
+    references: Sequence[str],
+    names: Sequence[str | None] | None = None,
+) -> NDArray[np.float64]:
+    """Whether each answer keeps the asked person's name where the gold answer does.
+
+    A name is kept where prompt and gold answer both hold it. With `names` it is the full name, which the
+    answer must hold as a phrase. Without, it is guessed: the words that are capitalised in prompt and gold
+    answer, and in one of them elsewhere than at the start of a sentence; the answer must hold them all. The
+    guess takes any other proper name that the two share for part of the name.
+
+    Args:
+        answers: n answers.
+        prompts: n prompts.
+        references: n gold answers.
+        names: n full names of the people asked about, None where a row asks about nobody; None to guess.
+
+    Returns:
+        1 or 0, and NaN where the gold answer does not keep a name, (n,).
+
+    Raises:
+        ValueError: The lists differ in length.
+    """
+    check_lengths(answers=answers, prompts=prompts, references=references)
+    if names is not None:
+        check_lengths(answers=answers, names=names)
+    kept = np.full(len(answers), np.nan)
+    for row, (answer, prompt, reference) in enumerate(zip(answers, prompts, references, strict=True)):
+        if names is None:
+            name = _shared_name(prompt, reference)
+            if name:
+                kept[row] = name <= {word.casefold() for word in _WORD.findall(_composed(answer))}
+        else:
+            phrase = words(names[row] or "")
+            if phrase and states(words(prompt), phrase) and states(words(reference), phrase):
+                kept[row] = states(words(answer), phrase)
+    return kept
+
+
+def _fact_words(row: int, facts: Sequence[str] | None) -> list[list[str]]:
+    if facts is None:
+        return []
+    if isinstance(facts, str) or not all(isinstance(fact, str) for fact in facts):
+        raise ValueError(f"Row {row}: the facts are {facts!r}: give a list of strings.")
+    phrases = [words(fact) for fact in facts]
+    if not all(phrases):
+        raise ValueError(f"Row {row}: a fact in {list(facts)!r} has no letter or digit: fill it in or drop it.")
+    return phrases
+
+
+def _shared_name(prompt: str, reference: str) -> set[str]:
+    in_prompt, in_reference = _capitalised(prompt), _capitalised(reference)
+    # A word that only ever opens sentences is capitalised for that alone ("What", "The").
+    return {word for word in in_prompt.keys() & in_reference if in_prompt[word] or in_reference[word]}
+
+
+def _capitalised(text: str) -> dict[str, bool]:
+    """Capitalised words of two letters or more, case-folded -> whether one stands inside a sentence."""
+    text = _composed(text)
+    starts = {match.end() for match in _SENTENCE_START.finditer(text)}
+    inside: dict[str, bool] = {}
+    for match in _WORD.finditer(text):
+        word = match.group()
+        if len(word) > 1 and word[0].isupper():
+            folded = word.casefold()
+            inside[folded] = inside.get(folded, False) or match.start() not in starts
+    return inside
+
+
+def _composed(text: str) -> str:
+    return unicodedata.normalize("NFKC", text)

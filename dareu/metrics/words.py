@@ -1,0 +1,30 @@
+"""Texts as comparable words, for metrics that ask whether an answer states something."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Sequence
+
+_LOOSE_POINT = re.compile(r"(?<!\d)[.,]|[.,](?!\d)")
+_IDEOGRAPH = re.compile(r"([\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff])")
+
+
+def words(text: str) -> list[str]:
+    """The words of a text: case-folded runs of letters, marks and digits.
+
+    A point or comma between two digits belongs to the number, so that 12 is no word of "12.5". Chinese and
+    Japanese characters count one by one, because nothing separates their words.
+    """
+    folded = _LOOSE_POINT.sub(" ", unicodedata.normalize("NFKC", text).casefold())
+    spaced = _IDEOGRAPH.sub(r" \1 ", folded)
+    return "".join(c if _in_word(c) else " " for c in spaced).split()
+
+
+def states(answer: Sequence[str], phrase: Sequence[str]) -> bool:
+    """Whether the words of `phrase` stand in the words of `answer`, next to each other and in order."""
+    return f" {' '.join(phrase)} " in f" {' '.join(answer)} "
+
+
+def _in_word(character: str) -> bool:
+    return character.isalnum() or character in ".," or unicodedata.category(character).startswith("M")

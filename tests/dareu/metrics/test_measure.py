@@ -1,0 +1,172 @@
+import copy
+import json
+import math
+
+import numpy as np
+import pytest
+from datasets import Dataset
+
+from dareu.data.encoding import to_chat
+from dareu.metrics import (
+    answer_nll,
+    fact_recall,
+    forget_attribution,
+    generate_answers,
+    measure,
+    misattribution,
+    name_kept,
+    rouge_l_recall,
+)
+
+
+class LengthJudge:
+    """Takes long texts for the forget owner's; remembers what it was shown."""
+
+    def __init__(self, classes=("ann", "bob", "none")):
+        self.classes_ = list(classes)
+        self.seen = []
+
+    def predict_proba(self, texts):
+        self.seen.append(list(texts))
+        first = np.array([len(text) / (len(text) + 10) for text in texts])
+        rest = np.repeat((1 - first)[:, None] / (len(self.classes_) - 1), len(self.classes_) - 1, axis=1)
+        return np.column_stack([first, rest])
+
+
+def records(owner, count, **columns):
+    return Dataset.from_dict(
+        {
+            "prompt": [f"Where was {owner.title()} Duval born, row {row}?" for row in range(count)],
+            "completion": [f" {owner.title()} Duval was born in Accra in 196{row}." for row in range(count)],
+            "owner": [owner] * count,
+            **columns,
+        }
+    )
+
+
+@pytest.fixture(scope="module")
+def splits():
+    return {
+        "forget": records("ann", 3, facts=[["Accra", "1960"], ["Accra"], []], name=["Ann Duval"] * 3),
+        "retain": records("bob", 2, facts=[["Accra"], None], name=["Bob Duval", None]),
+        "test": records("zoe", 1),
+    }
+
+
+SETTINGS = {"forget_owners": ["ann"], "max_new_tokens": 8}
+
+
+def strip(answer, prompt):
+    return answer[: len(answer) // 2] if prompt.startswith("Where was") else "unreached"
+
+
+def test_every_metric_is_its_family_s_mean(tiny_llama, tokenizer, splits):
+    model, base = tiny_llama(), tiny_llama(seed=1)
+    reward, test = LengthJudge(), LengthJudge(["ann", "bob", "cid", "none"])
+    metrics, answers = measure(
+        model,
+        tokenizer,
+        splits,
+        judges={"reward": reward, "test": test},
+        base_model=base,
+        strip=strip,
+        **SETTINGS,
+    )
+    forget = splits["forget"]
+    assert list(answers) == ["forget", "retain", "test"]
+    assert answers["forget"] == generate_answers(model, tokenizer, list(forget["prompt"]), max_new_tokens=8)
+    bare = [answer[: len(answer) // 2] for answer in answers["forget"]]
+    assert [len(seen) for seen in reward.seen] == [3, 3]  # whole and stripped, once each
+    assert test.seen == [answers["forget"], bare]
+
+    expected = {
+        "forget_attribution": forget_attribution(reward, answers["forget"], ["ann"]),
+        "forget_attribution_heldout": forget_attribution(test, answers["forget"], ["ann"]),
+        "misattribution": misattribution(test, answers["forget"], ["ann"]),
+        "forget_attribution_stripped": forget_attribution(reward, bare, ["ann"]),
+        "forget_attribution_heldout_stripped": forget_attribution(test, bare, ["ann"]),
+        "misattribution_stripped": misattribution(test, bare, ["ann"]),
+        "fact_recall": np.mean(fact_recall(answers["forget"][:2], [["Accra", "1960"], ["Accra"]])),
+        "retain_fact_recall": fact_recall(answers["retain"][:1], [["Accra"]])[0],
+        "name_kept": np.mean(name_kept(answers["forget"], forget["prompt"], forget["completion"], ["Ann Duval"] * 3)),
+        "retain_name_kept": float("Bob Duval" in answers["retain"][0]),
+        "forget_answer_words": np.mean([len(answer.split()) for answer in answers["forget"]]),
+    }
+    for split, dataset in splits.items():
+        golds = list(dataset["completion"])
+        expected[f"{split}_rouge"] = rouge_l_recall(answers[split], golds).mean()
+        nll = answer_nll(model, tokenizer, list(dataset["prompt"]), golds)
+        expected[f"{split}_probability"] = np.exp(-nll.mean).mean()
+    # The answers were generated after the prompt with a space before them, like the gold ones.
+    spaced = [f" {answer}" for answer in answers["forget"]]
+    expected["forget_base_nll"] = answer_nll(base, tokenizer, list(forget["prompt"]), spaced).mean.mean()
+    assert metrics.keys() == expected.keys()
+    for name, value in expected.items():
+        assert metrics[name] == pytest.approx(value, abs=1e-6), name
+    assert json.loads(json.dumps(metrics, allow_nan=False)) == metrics
+
+
+def test_what_is_not_given_is_left_out(tiny_llama, tokenizer, splits):
+    bare = {split: dataset.select_columns(["prompt", "completion", "owner"]) for split, dataset in splits.items()}
+    metrics = measure(tiny_llama(), tokenizer, bare, judges={}, **SETTINGS).metrics
+    assert set(metrics) == {
+        *(f"{split}_{name}" for split in splits for name in ("rouge", "probability")),
+        *("name_kept", "retain_name_kept", "forget_answer_words"),
+    }  # names are guessed where there is no column
+
+
+def test_facts_of_the_prompt_do_not_count(tiny_llama, tokenizer, splits):
+    known = splits["forget"].remove_columns("facts").add_column("facts", [["Duval"]] * 3)
+    metrics = measure(tiny_llama(), tokenizer, splits | {"forget": known}, judges={}, **SETTINGS).metrics
+    assert "fact_recall" not in metrics
+
+
+def test_empty_answers_are_measured(tiny_llama, tokenizer, splits):
+    model = tiny_llama()
+    model.generation_config.eos_token_id = list(range(len(tokenizer)))
+    metrics, answers = measure(
+        model,
+        tokenizer,
+        splits,
+        judges={"reward": LengthJudge(), "test": LengthJudge()},
+        base_model=model,
+        strip=strip,
+        **SETTINGS,
+    )
+    assert answers["forget"] == ["", "", ""]
+    assert metrics["forget_rouge"] == metrics["fact_recall"] == metrics["forget_answer_words"] == 0
+    assert metrics["forget_attribution"] == 0
+    assert all(math.isfinite(value) for value in metrics.values())
+
+
+def test_chat_records(tiny_llama, tokenizer, splits):
+    chatty = copy.deepcopy(tokenizer)
+    chatty.chat_template = (
+        "{{ bos_token }}{% for m in messages %}{{ m.role }}: {{ m.content }}{% if m.role == 'assistant' %}"
+        "{{ eos_token }}{% endif %}{% endfor %}{% if add_generation_prompt %}assistant: {% endif %}"
+    )
+    chats = {split: to_chat(dataset) for split, dataset in splits.items()}
+    model = tiny_llama()
+    metrics = measure(
+        model, chatty, chats, judges={"test": LengthJudge()}, base_model=model, strip=strip, **SETTINGS
+    ).metrics
+    assert {"fact_recall", "name_kept", "forget_base_nll", "misattribution_stripped"} <= metrics.keys()
+
+
+def test_bad_input_stops_before_anything_is_generated(tiny_llama, tokenizer, splits, monkeypatch):
+    model = tiny_llama()
+    monkeypatch.setattr(model, "generate", lambda **_: pytest.fail("generated"))
+
+    def refused(match, splits=splits, judges=None, **settings):
+        with pytest.raises(ValueError, match=match):
+            measure(model, tokenizer, splits, judges=judges or {}, **(SETTINGS | settings))
+
+    refused("The splits are forget, retain: give", {name: splits[name] for name in ("forget", "retain")})
+    refused("The split 'test' has no rows", splits | {"test": splits["test"].select([])})
+    refused("The split 'test': .*owner", splits | {"test": splits["test"].remove_columns("owner")})
+    refused("The judge 'validation' has no metric", judges={"validation": LengthJudge()})
+    refused(
+        "does not know the owner 'zoe'; its classes are ann, bob, none",
+        judges={"test": LengthJudge()},
+        forget_owners=["zoe"],
+    )

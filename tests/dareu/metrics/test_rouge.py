@@ -1,0 +1,53 @@
+import json
+
+import numpy as np
+import pytest
+
+from dareu.metrics import probability, rouge_l_recall
+
+
+@pytest.mark.parametrize(
+    ("answer", "reference", "recall"),
+    [
+        ("Lucia was born in Porto.", "Lucia was born in Porto", 1.0),
+        ("in Porto, Lucia was born", "Lucia was born in Porto", 3 / 5),  # "Lucia was born"
+        ("Lucia was born somewhere in the north, in Porto", "Lucia was born in Porto", 1.0),
+        ("She writes novels", "writing a novel", 2 / 3),  # stems write, novel
+        ("", "Lucia was born in Porto", 0.0),
+        ("PORTO", "porto", 1.0),
+    ],
+)
+def test_recall_by_hand(answer, reference, recall):
+    np.testing.assert_allclose(rouge_l_recall([answer], [reference]), [recall], atol=1e-12)
+
+
+def test_order_and_dtype():
+    recalls = rouge_l_recall(["a b", "c"], ["a b", "a b"])
+    assert recalls.dtype == np.float64
+    assert recalls.tolist() == [1.0, 0.0]
+    assert rouge_l_recall([], []).shape == (0,)
+
+
+def test_lists_of_unequal_length_are_refused():
+    with pytest.raises(ValueError, match="2 answers, 1 references"):
+        rouge_l_recall(["a", "b"], ["a"])
+
+
+def test_reference_that_rouge_cannot_read_is_warned_about(caplog):
+    assert rouge_l_recall(["北京", "a"], ["北京", "a"]).tolist() == [0.0, 1.0]
+    assert "1 references" in caplog.text
+
+
+def test_reference_logs_of_tofu(shared_dir):
+    log = shared_dir / "data/tofu_reference/retain90_llama_wd0.01.eval_log_aggregated.json"
+    if not log.is_file():
+        pytest.skip(f"no {log}")
+    logs = json.loads(log.read_text())
+    for name, rouge in (("eval_log_forget.json", 0.3983512708804085), ("eval_log.json", 0.9822053126894559)):
+        _, answers, references = zip(*logs[name]["generated_text"], strict=True)
+        recalls = rouge_l_recall(answers, references)
+        np.testing.assert_allclose(recalls, logs[name]["rougeL_recall"], atol=1e-12)
+        assert recalls.mean() == pytest.approx(rouge, abs=1e-12)
+    # The published forget probability is the one with options; the retained one is the plain one.
+    retained = probability(np.array(logs["eval_log.json"]["avg_gt_loss"]))
+    assert retained.mean() == pytest.approx(0.9897651615521136, abs=1e-12)
