@@ -1,0 +1,64 @@
+"""The causal language model under an `LLMClassifier`."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+
+PAPER_LORA: Mapping[str, Any] = {
+    "r": 16,
+    "lora_alpha": 32,
+    "lora_dropout": 0.1,
+    "target_modules": "all-linear",
+}
+
+
+def load_backbone(
+    model: str | Path | PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """The float32 transformer without its language-model head, and its tokenizer; a loaded model is copied.
+
+    Raises:
+        ValueError: the model cannot be loaded, has no tokenizer, or looks ahead.
+    """
+    if isinstance(model, PreTrainedModel):
+        if tokenizer is None:
+            raise ValueError("LLMClassifier got a loaded model without its tokenizer: pass `tokenizer` too.")
+        backbone = copy.deepcopy(model.base_model).float()
+    else:
+        try:
+            backbone = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32).base_model
+            tokenizer = tokenizer or AutoTokenizer.from_pretrained(model)
+        except (OSError, ValueError) as error:
+            raise ValueError(f"LLMClassifier cannot load a causal language model from {model}: {error}") from error
+    assert isinstance(backbone, PreTrainedModel)
+    if not tokenizer.is_fast:
+        raise ValueError("LLMClassifier needs a fast tokenizer (with character offsets): load one with use_fast=True.")
+    backbone.requires_grad_(True).train(False)
+    _check_causal(backbone)
+    return backbone, tokenizer
+
+
+def add_lora(backbone: PreTrainedModel, settings: Mapping[str, Any] | None) -> torch.nn.Module:
+    """The backbone with trainable LoRA adapters, of the paper's size unless `settings` say otherwise."""
+    from peft import LoraConfig, get_peft_model
+
+    return get_peft_model(backbone, LoraConfig(**{**PAPER_LORA, **(settings or {})}))
+
+
+@torch.no_grad()
+def _check_causal(backbone: PreTrainedModel) -> None:
+    # One forward pass may answer for all prefixes only where no token sees what comes after it.
+    ids = torch.arange(4, device=backbone.device)[None] % backbone.config.get_text_config().vocab_size
+    whole = backbone(input_ids=ids).last_hidden_state
+    prefix = backbone(input_ids=ids[:, :2]).last_hidden_state
+    if not torch.allclose(whole[:, :2], prefix, atol=1e-4):
+        raise ValueError(
+            f"LLMClassifier needs a causal language model, but {type(backbone).__name__} looks ahead: "
+            "fine-tune an encoder as a sequence classifier and use SequenceClassifier."
+        )

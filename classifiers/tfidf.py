@@ -1,0 +1,115 @@
+"""A light judge of another family than a language model: TF-IDF features and a classic classifier."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Literal, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.linear_model import LogisticRegression
+from sklearn.naive_bayes import MultinomialNB
+from sklearn.pipeline import FeatureUnion, Pipeline, make_pipeline
+from sklearn.utils.validation import check_is_fitted
+
+from dareu.classifiers.contract import FloatArray
+from dareu.classifiers.skops_files import load_skops, save_skops
+
+
+class TfidfClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
+    """P(owner | text) from TF-IDF features; trains in seconds and treats every class alike.
+
+    Args:
+        estimator: `"logistic_regression"` on words, word pairs and character 2-4-grams within words, or
+            `"naive_bayes"` (multinomial) on words: two families, so that one can judge what was tuned on the
+            other.
+        strength: inverse of the regularisation of logistic regression; naive Bayes smooths by 1 / `strength`.
+        max_features: the most frequent ones are kept, of words and of character n-grams each.
+
+    Attributes:
+        classes_: (C,) owner names, sorted.
+        pipeline_: the fitted scikit-learn Pipeline.
+    """
+
+    def __init__(
+        self,
+        estimator: Literal["logistic_regression", "naive_bayes"] = "logistic_regression",
+        *,
+        strength: float = 100.0,
+        max_features: int = 10_000,
+    ) -> None:
+        self.estimator = estimator
+        self.strength = strength
+        self.max_features = max_features
+
+    def fit(self, texts: Iterable[str], labels: Iterable[str]) -> Self:
+        """Train on texts and their owners' names.
+
+        Raises:
+            ValueError: lengths differ, fewer than two classes, texts without words, or unknown `estimator`.
+        """
+        texts, labels = list(texts), [str(label) for label in labels]
+        if len(texts) != len(labels):
+            raise ValueError(f"TfidfClassifier.fit got {len(texts)} texts but {len(labels)} labels: give one for each.")
+        if len(set(labels)) < 2:
+            raise ValueError(f"TfidfClassifier.fit needs at least two classes, but got {sorted(set(labels))}.")
+        self.pipeline_ = self._pipeline().fit(texts, labels)
+        self.classes_: NDArray[np.str_] = self.pipeline_.classes_
+        return self
+
+    def predict_proba(self, texts: Iterable[str]) -> FloatArray:
+        """Probabilities (n, C), float64."""
+        check_is_fitted(self, "pipeline_")
+        texts = list(texts)
+        if not texts:
+            return np.empty((0, len(self.classes_)))
+        proba: FloatArray = self.pipeline_.predict_proba(texts).astype(np.float64)
+        return proba
+
+    def predict(self, texts: Iterable[str]) -> NDArray[np.str_]:
+        """The most probable class of each text, (n,)."""
+        winners: NDArray[np.str_] = self.classes_[self.predict_proba(texts).argmax(axis=1)]
+        return winners
+
+    def save(self, folder: str | Path) -> None:
+        """Write `classifier.skops` (no pickle) into a folder of its own.
+
+        Raises:
+            ValueError: `folder` holds something other than a saved classifier.
+        """
+        check_is_fitted(self, "pipeline_")
+        save_skops(self, folder)
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Self:
+        """Read what `save` wrote.
+
+        Raises:
+            ValueError: there is no such file, or it holds types that are not known to be harmless.
+        """
+        classifier = load_skops(folder)
+        if not isinstance(classifier, cls):
+            raise ValueError(
+                f"{folder} holds a {type(classifier).__name__}, not a TfidfClassifier: use load_classifier."
+            )
+        return classifier
+
+    def _pipeline(self) -> Pipeline:
+        # float32: two hundred classes fit four times as fast, with the same probabilities to four digits.
+        words = {"sublinear_tf": True, "max_features": self.max_features, "dtype": np.float32}
+        if self.estimator == "naive_bayes":
+            bayes = MultinomialNB(alpha=1 / self.strength, fit_prior=False)
+            return make_pipeline(TfidfVectorizer(**words), bayes)
+        if self.estimator != "logistic_regression":
+            raise ValueError(f"estimator is {self.estimator!r}: use 'logistic_regression' or 'naive_bayes'.")
+        features = FeatureUnion(
+            [
+                ("words", TfidfVectorizer(ngram_range=(1, 2), **words)),
+                ("characters", TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 4), **words)),
+            ]
+        )
+        logistic = LogisticRegression(C=self.strength, class_weight="balanced", max_iter=1000)
+        return make_pipeline(features, logistic)

@@ -1,0 +1,76 @@
+"""Echoed words go, everything else stays, and offsets follow."""
+
+import random
+import re
+
+import pytest
+
+from dareu.classifiers import strip_echo, strip_echo_at
+
+
+@pytest.mark.parametrize(
+    ("prompt", "text", "expected"),
+    [
+        ("Where was Lucia Duval born?", "Lucia Duval was born in Porto.", "in Porto."),
+        ("Who is LUCIA?", "lucia's mother met Lucia.", "mother met."),
+        ("What is Lucia\u2019s job?", "Lucia paints, Lucia's paintings sell.", "paints, paintings sell."),
+        ("Tell me of Anna-Maria.", "Anna-Maria, Maria and Anna sang.", ", and sang."),
+        ("Anna and Maria?", "Anna-Maria and Anna-Lena sang.", "Anna-Lena sang."),
+        ("Who was O'Brien?", "O'Brien was Brien O.", "Brien O."),
+        ("Who?", "Annabel, not who, whoever.", "Annabel, not, whoever."),
+        ("", "  two \n spaces \n\nhere ", "two spaces\nhere"),
+        ("Sanna", "Sanna", ""),
+        ("Sanna", "", ""),
+        ("Für Zoë?", "Zoë für alle", "alle"),
+    ],
+)
+def test_strip_echo(prompt: str, text: str, expected: str) -> None:
+    assert strip_echo(text, prompt) == expected
+
+
+def words(text: str) -> list[str]:
+    return [word.lower().removesuffix("'s") for word in re.findall(r"\w+(?:['-]\w+)*", text)]
+
+
+def test_kept_words_keep_their_order_and_ends_map_to_kept_characters() -> None:
+    draw = random.Random(0)
+    pieces = [
+        "Ada",
+        "ada's",
+        "Bo",
+        "sea",
+        "sand-sea",
+        "born",
+        " ",
+        "  ",
+        "\n",
+        ", ",
+        ".",
+        "-",
+        "'",
+        '"',
+        " (",
+        "é",
+        "🙂",
+    ]
+    for _ in range(300):
+        text = "".join(draw.choices(pieces, k=draw.randrange(12)))
+        prompt = " ".join(draw.choices(["Ada", "Bo's", "born", "where"], k=3))
+        ends = list(range(len(text) + 1))
+        stripped, mapped = strip_echo_at(text, prompt, ends)
+        assert stripped == strip_echo(text, prompt)
+        assert not re.search(r"\s\s|^\s|\s$", stripped)
+        assert words(stripped) == [word for word in words(text) if word not in words(prompt)]
+        assert mapped[0] == 0
+        assert mapped[-1] == len(stripped)
+        for end in ends[1:]:
+            # A character is kept or not: the offset moves by its one place, and only for that same character.
+            step = mapped[end] - mapped[end - 1]
+            assert step == 0 or (step == 1 and stripped[mapped[end - 1]] == text[end - 1])
+
+
+def test_a_prefix_cut_between_words_is_stripped_alike() -> None:
+    text, prompt = "Lucia Duval was born in Porto, near the sea.", "Where was Lucia born?"
+    ends = [match.end() for match in re.finditer(r"\w+", text)]
+    stripped, mapped = strip_echo_at(text, prompt, ends)
+    assert [stripped[:end] for end in mapped] == [strip_echo(text[:end], prompt) for end in ends]
