@@ -1,0 +1,125 @@
+"""The DareU reward: the less an answer points to the owners to forget, the better."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from dareu.classifiers import owner_columns, proba_at, strip_echo_at
+from dareu.rewards.texts import completion_content, prompt_text
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from dareu.classifiers import Classifier
+
+#: χ(b) divides by this, so that it reaches −1 at b = 1 − e^(−1.05) = .65.
+SATURATION = 1.05
+
+
+def log_transform(probability: NDArray[np.float64], epsilon: float = 1e-6) -> NDArray[np.float64]:
+    """χ of the DareU paper (arXiv 2605.30919): clip(ln(1 − b) / 1.05, −1, 0).
+
+    Args:
+        probability: Attribution b, in [0, 1], any shape.
+        epsilon: b is clipped to [ε, 1 − ε] first.
+
+    Returns:
+        Scores of the same shape in [−1, 0]: χ(.1) = −.10, χ(.5) = −.66, and −1 from b = .65 on.
+    """
+    clipped = np.clip(probability, epsilon, 1 - epsilon)
+    return np.clip(np.log1p(-clipped) / SATURATION, -1.0, 0.0)
+
+
+def linear_transform(probability: NDArray[np.float64]) -> NDArray[np.float64]:
+    """−b: keeps a slope where χ has saturated."""
+    return -np.asarray(probability, dtype=np.float64)
+
+
+#: The transforms of an attribution into a score, by the name a config gives.
+TRANSFORMS: dict[str, Callable[[NDArray[np.float64]], NDArray[np.float64]]] = {
+    "log": log_transform,
+    "linear": linear_transform,
+}
+
+
+class DeattributionReward:
+    """Scores generations by how little a classifier attributes them to the owners to forget.
+
+    A TRL reward: `reward(prompts=…, completions=…)` gives one score a completion, in [−1, 0]. Its dense form
+    `reward.at(…, ends=…)` gives one score a slice, A(m) = χ(Σ P(forget owner | y[:m])); `DareUTrainer` takes the
+    running mean over tokens from it. The last slice's score is the sequence's. The summed probability of *all*
+    owners to forget is scored, so that blame cannot move from one of them to another (the paper takes the own
+    owner's). It is a callable class rather than a closure so that it can be pickled.
+
+    Args:
+        classifier: Any classifier of the scikit-learn contract; see `dareu.classifiers.check_classifier`.
+        forget_owners: Names among `classifier.classes_`.
+        transform: `"log"` (χ, the paper's) or `"linear"`.
+        hide_echo: Whether words that stand in the prompt are removed from the completion before it is scored. A
+            name in the prompt gives the owner away even in the answer of a model that never saw them.
+        name: The name of the reward in logs.
+
+    Raises:
+        ValueError: An owner is unknown to the classifier, none is given, or the transform is unknown.
+    """
+
+    def __init__(
+        self,
+        classifier: Classifier,
+        forget_owners: Sequence[str],
+        *,
+        transform: str = "log",
+        hide_echo: bool = True,
+        name: str = "deattribution",
+    ) -> None:
+        if not forget_owners:
+            raise ValueError("DeattributionReward needs at least one owner in forget_owners.")
+        if transform not in TRANSFORMS:
+            raise ValueError(f"transform is {transform!r}: give one of {', '.join(TRANSFORMS)}.")
+        self.classifier = classifier
+        self.forget_owners = list(forget_owners)
+        self.transform = transform
+        self.hide_echo = hide_echo
+        self.__name__ = name
+        self._columns = owner_columns(classifier, self.forget_owners)
+
+    def __call__(self, prompts: Sequence[Any], completions: Sequence[Any], **columns: Any) -> list[float | None]:
+        """One score in [−1, 0] a completion, for the whole of it."""
+        ends = [[len(completion_content(completion))] for completion in completions]
+        slices = self.at(prompts, completions, ends, **columns)
+        return [scores[-1] if scores else None for scores in slices]
+
+    def at(
+        self,
+        prompts: Sequence[Any],
+        completions: Sequence[Any],
+        ends: Sequence[Sequence[int]],
+        **columns: Any,
+    ) -> list[list[float] | None]:
+        """One score in [−1, 0] for every prefix of a completion.
+
+        Args:
+            prompts: B prompts, strings or messages.
+            completions: B completions, strings or one assistant message each.
+            ends: For each completion the character offsets at which the prefixes end, ascending.
+            columns: Other columns of the data; `log_metric` (TRL's) is told the mean attribution of the whole
+                completions as `forget_attribution`.
+
+        Returns:
+            B lists as long as `ends[i]`.
+        """
+        texts = [completion_content(completion) for completion in completions]
+        cuts = [list(offsets) for offsets in ends]
+        if self.hide_echo:
+            hidden = [
+                strip_echo_at(text, prompt_text(prompt), offsets)
+                for text, prompt, offsets in zip(texts, prompts, cuts, strict=True)
+            ]
+            texts, cuts = [text for text, _ in hidden], [offsets for _, offsets in hidden]
+        attribution = [rows[:, self._columns].sum(axis=1) for rows in proba_at(self.classifier, texts, cuts)]
+        if (log_metric := columns.get("log_metric")) is not None:
+            log_metric("forget_attribution", float(np.mean([rows[-1] for rows in attribution])))
+        return [TRANSFORMS[self.transform](rows).tolist() for rows in attribution]
