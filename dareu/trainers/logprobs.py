@@ -1,0 +1,67 @@
+"""Logits and log-probabilities at the completion tokens of a batch, in float32."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+
+class CompletionLogits(NamedTuple):
+    """Logits at the n completion tokens of a batch."""
+
+    logits: Tensor
+    """float32 (n, V): what the model predicts in each completion token's place."""
+    tokens: Tensor
+    """int64 (n,): the completion tokens."""
+    rows: Tensor
+    """int64 (n,): the row of the batch each of them belongs to."""
+    num_rows: int
+
+    def logps(self) -> Tensor:
+        """float32 (n,): log-probabilities of the tokens."""
+        picked: Tensor = self.logits.log_softmax(-1).gather(-1, self.tokens[:, None]).squeeze(-1)
+        return picked
+
+    def row_sum(self, values: Tensor) -> Tensor:
+        """(num_rows,): sums of token values (n,) over each row."""
+        return torch.zeros(self.num_rows, dtype=values.dtype, device=values.device).index_add(0, self.rows, values)
+
+    def lengths(self) -> Tensor:
+        """float32 (num_rows,): completion tokens of each row, end token included."""
+        return self.row_sum(torch.ones_like(self.tokens, dtype=torch.float32))
+
+
+def completion_logits(model: nn.Module, batch: Mapping[str, Tensor]) -> CompletionLogits:
+    """Runs the model on a collated batch and keeps the logits that predict completion tokens.
+
+    Args:
+        model: A causal language model.
+        batch: `input_ids`, `attention_mask` and `labels`, (B, T); labels are -100 outside completions. Rows may be
+            padded on either side.
+    """
+    labels = batch["labels"]
+    first = int((labels != -100).any(0).nonzero()[0])
+    assert first > 0, "a completion token needs something before it"
+    attention_mask = batch["attention_mask"]
+    positions = (attention_mask.cumsum(-1) - 1).clamp(min=0)
+    output = model(
+        input_ids=batch["input_ids"],
+        attention_mask=attention_mask,
+        position_ids=positions,
+        # Only what predicts the completions goes through the head: (B, T - first + 1, V).
+        logits_to_keep=labels.shape[1] - first + 1,
+        use_cache=False,
+    )
+    targets = labels[:, first:]
+    rows, columns = (targets != -100).nonzero(as_tuple=True)
+    logits = output.logits[:, -(labels.shape[1] - first + 1) : -1]
+    return CompletionLogits(logits[rows, columns].float(), targets[rows, columns], rows, len(labels))
+
+
+def forward_kl(teacher: Tensor, student: Tensor) -> Tensor:
+    """KL(teacher ‖ student) of two tensors of logits (n, V): float32 (n,), in nats, ≥ 0."""
+    teacher_logps, student_logps = teacher.log_softmax(-1), student.log_softmax(-1)
+    return (teacher_logps.exp() * (teacher_logps - student_logps)).sum(-1)

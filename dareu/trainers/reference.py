@@ -1,0 +1,82 @@
+"""π_N, the model before unlearning, without a second copy in memory where that is possible."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+
+import torch
+from peft import PeftModel
+from torch import Tensor, nn
+
+#: Gives, as a context, the module that computes π_N. Leave the context before the student's forward begins.
+Reference = Callable[[], AbstractContextManager[nn.Module]]
+
+
+def original_policy(model: nn.Module, mask: Mapping[str, Tensor] | None = None, *, fresh_adapter: bool) -> Reference:
+    """Chooses how π_N is kept for a model that is about to be trained.
+
+    A fresh adapter is switched off; under a mask the original values of the selected entries are kept and swapped
+    in; anything else is copied whole, an adapter that is itself the target included.
+
+    Args:
+        model: The model in the state that shall be remembered.
+        mask: Names to bool tensors; entries outside it never change.
+        fresh_adapter: Whether `model` is a `PeftModel` whose adapter has just been added and changes nothing yet.
+    """
+    if fresh_adapter:
+        assert isinstance(model, PeftModel)
+        return lambda: _adapter_off(model)
+    if mask is not None:
+        return _OriginalEntries(model, mask)
+    frozen = copy.deepcopy(model).eval().requires_grad_(False)
+    return lambda: _evaluating(frozen)
+
+
+@contextmanager
+def _evaluating(model: nn.Module) -> Iterator[nn.Module]:
+    """Dropout off and no gradients, the training mode restored afterwards."""
+    training = model.training
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield model
+    finally:
+        model.train(training)
+
+
+@contextmanager
+def _adapter_off(model: PeftModel) -> Iterator[nn.Module]:
+    with _evaluating(model), model.disable_adapter():
+        yield model
+
+
+class _OriginalEntries:
+    """Swaps the original values of the selected entries in, and the trained ones back."""
+
+    def __init__(self, model: nn.Module, mask: Mapping[str, Tensor]) -> None:
+        self.model = model
+        self.index = {
+            name: mask[name].flatten().nonzero().squeeze(1).to(parameter.device)
+            for name, parameter in model.named_parameters()
+            if name in mask
+        }
+        self.original = {name: self._entries(name).clone() for name in self.index}
+
+    def _entries(self, name: str) -> Tensor:
+        return self.model.get_parameter(name).data.flatten()[self.index[name]]
+
+    def _write(self, values: Mapping[str, Tensor]) -> None:
+        for name, value in values.items():
+            self.model.get_parameter(name).data.view(-1).index_copy_(0, self.index[name], value)
+
+    @contextmanager
+    def __call__(self) -> Iterator[nn.Module]:
+        trained = {name: self._entries(name) for name in self.index}
+        self._write(self.original)
+        try:
+            with _evaluating(self.model):
+                yield self.model
+        finally:
+            self._write(trained)

@@ -1,0 +1,86 @@
+"""The retain term that every method shares: what holds the model in place on retained records."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from dareu.data.encoding import CompletionCollator, EncodedRecord
+from dareu.trainers.logprobs import CompletionLogits, completion_logits, forward_kl
+from dareu.trainers.reference import Reference
+
+RetainLoss = Literal["kl", "nll", "none"]
+
+
+class RetainBatch(NamedTuple):
+    """A batch of retained records, and π_N's logits on it where the loss is a KL."""
+
+    inputs: dict[str, Tensor]
+    teacher: CompletionLogits | None
+
+
+class RetainTerm:
+    """KL(π_N ‖ π) or the cross-entropy on retained records, averaged over each record's answer tokens.
+
+    `prepare` comes before the student's forward of the same step: it may swap weights in the model, which autograd
+    would not survive between a forward and its backward.
+
+    Args:
+        records: The retained records.
+        collator: Pads them.
+        batch_size: Records a step (on each process).
+        loss: `"kl"`: forward KL over the whole vocabulary; `"nll"`: cross-entropy; `"none"`: no retain term.
+        reference: Gives π_N.
+        seed: Of the order of the records.
+    """
+
+    def __init__(
+        self,
+        records: Sequence[EncodedRecord],
+        collator: CompletionCollator,
+        *,
+        batch_size: int,
+        loss: RetainLoss,
+        reference: Reference,
+        seed: int,
+    ) -> None:
+        assert loss != "none"
+        if not records:
+            raise ValueError("The retain dataset is empty: give retained rows, or set retain_loss='none'.")
+        self.records = records
+        self.collator = collator
+        self.batch_size = batch_size
+        self.loss_type = loss
+        self.reference = reference
+        self.seed = seed
+
+    def rows(self, step: int) -> list[int]:
+        """The rows of batch number `step`: a stream of passes, each in an order of its own."""
+        number = len(self.records)
+        stream = range(step * self.batch_size, (step + 1) * self.batch_size)
+        orders = {
+            turn: torch.randperm(number, generator=torch.Generator().manual_seed(self.seed * 100_003 + turn))
+            for turn in {place // number for place in stream}
+        }
+        return [int(orders[place // number][place % number]) for place in stream]
+
+    def prepare(self, step: int, device: torch.device) -> RetainBatch:
+        """Collates batch number `step` and lets π_N predict it."""
+        inputs = self.collator([self.records[row] for row in self.rows(step)])
+        inputs = {name: tensor.to(device) for name, tensor in inputs.items()}
+        if self.loss_type == "nll":
+            return RetainBatch(inputs, None)
+        with self.reference() as model:
+            return RetainBatch(inputs, completion_logits(model, inputs))
+
+    def __call__(self, model: nn.Module, batch: RetainBatch) -> Tensor:
+        """The term: a float32 scalar in nats a token, averaged over records."""
+        student = completion_logits(model, batch.inputs)
+        if batch.teacher is None:
+            per_token = -student.logps()
+        else:
+            per_token = forward_kl(batch.teacher.logits, student.logits)
+        return (student.row_sum(per_token) / student.lengths()).mean()

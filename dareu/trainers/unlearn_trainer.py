@@ -1,0 +1,185 @@
+"""Loss-based unlearning over forget batches, with the same mask, reference and retain term as DareU."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from transformers import Trainer, TrainingArguments
+
+from dareu.data.encoding import CompletionCollator, EncodedRecord, encode_dataset
+from dareu.models import load_model, load_tokenizer
+from dareu.trainers.logprobs import completion_logits
+from dareu.trainers.unlearning import (
+    StopWhenForgotten,
+    UnlearningArguments,
+    UnlearningMixin,
+    Validate,
+    context_length,
+)
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+    from peft import PeftConfig, PeftModel
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
+
+    from dareu.masks import WeightMask
+
+#: A pure function of tensors it names as parameters, and of options with defaults; gives a scalar.
+ForgetLoss = Callable[..., Tensor]
+
+#: What a forget loss may ask for: sums over each record's answer tokens, (B,) float32.
+TENSORS = ("logps", "ref_logps", "lengths")
+
+
+@dataclass
+class UnlearnConfig(UnlearningArguments, TrainingArguments):
+    """`TrainingArguments` with the options that all unlearning trainers share, and the weight of the forget loss."""
+
+    forget_coef: float = field(default=1.0, metadata={"help": "Weight of the forget loss."})
+    loss_kwargs: dict[str, Any] | str = field(
+        default_factory=dict, metadata={"help": "Options of the loss, such as {beta: 0.1}."}
+    )
+    bf16: bool | None = field(default=None, metadata={"help": "Compute in bfloat16; by default where the GPU has it."})
+
+    # `TrainingArguments` turns JSON strings from the command line into dicts for these.
+    _VALID_DICT_FIELDS: ClassVar[list[str]] = [*TrainingArguments._VALID_DICT_FIELDS, "loss_kwargs"]
+
+    def __post_init__(self) -> None:
+        if self.bf16 is None:
+            self.bf16 = not self.fp16 and torch.cuda.is_available() and torch.cuda.is_bf16_supported()
+        super().__post_init__()
+
+
+class UnlearnTrainer(UnlearningMixin, Trainer):
+    """Minimises forget_coef · forget loss + retain_coef · retain term.
+
+    Args:
+        model: The target: a path, a hub id or a loaded model. It is trained in place.
+        forget_loss: A pure function; each parameter without a default names a tensor of `TENSORS`.
+        args: Options; `loss_kwargs` go to the loss.
+        train_dataset: The forget rows, with `prompt` and `completion`.
+        retain_dataset: The retained rows.
+        mask: The weights that may move; None: all.
+        processing_class: The tokenizer; loaded with the model where `model` is a string.
+        peft_config: Trains a fresh adapter in place of the weights.
+        validate: Measures the model for early stopping; see `UnlearningArguments`.
+        callbacks: More Trainer callbacks.
+
+    Raises:
+        ValueError: Before any training, where data, mask, options, loss and model do not go together.
+    """
+
+    args: UnlearnConfig
+    # The loss is a mean over the micro-batch: the Trainer divides it by the accumulation steps.
+    loss_is_scaled_for_ga = False
+
+    def __init__(
+        self,
+        model: str | PreTrainedModel | PeftModel,
+        forget_loss: ForgetLoss,
+        args: UnlearnConfig,
+        train_dataset: Dataset,
+        *,
+        retain_dataset: Dataset | None = None,
+        mask: WeightMask | None = None,
+        processing_class: PreTrainedTokenizerBase | None = None,
+        peft_config: PeftConfig | None = None,
+        validate: Validate | None = None,
+        callbacks: list[TrainerCallback] | None = None,
+    ) -> None:
+        if isinstance(model, str):
+            processing_class = processing_class or load_tokenizer(model)
+            model = load_model(model)
+        if processing_class is None:
+            raise ValueError("UnlearnTrainer needs the tokenizer of a loaded model: give processing_class.")
+        if peft_config is not None:
+            from peft import get_peft_model
+
+            if mask is not None:
+                raise ValueError("A weight mask and LoRA exclude each other: drop the mask, or drop peft_config.")
+            torch.manual_seed(args.seed)
+            model = get_peft_model(model, peft_config)
+        self.forget_loss = forget_loss
+        self.needs = needed_tensors(forget_loss, args.loss_kwargs)
+        args.remove_unused_columns = False
+        self._set_up(
+            model,
+            processing_class,
+            args,
+            retain_dataset=retain_dataset,
+            mask=mask,
+            fresh_adapter=peft_config is not None,
+        )
+        collator = CompletionCollator(processing_class)
+        records = encode_dataset(train_dataset, processing_class, max_length=context_length(model))
+        super().__init__(
+            model,
+            args,
+            train_dataset=[{"record": record} for record in records],
+            data_collator=lambda items: _collate(collator, items),
+            processing_class=processing_class,
+            callbacks=callbacks,
+        )
+        if "ref_logps" in self.needs:
+            self.train_dataset = self._with_reference(records, collator)
+        if validate is not None:
+            self.add_callback(StopWhenForgotten(validate, self._measured))
+
+    def _with_reference(self, records: Sequence[EncodedRecord], collator: CompletionCollator) -> list[dict[str, Any]]:
+        """π_N's log-probabilities of the forget answers, which are constant: computed once."""
+        items: list[dict[str, Any]] = []
+        size = self.args.per_device_train_batch_size
+        for start in range(0, len(records), size):
+            chunk = records[start : start + size]
+            batch = {name: tensor.to(self.args.device) for name, tensor in collator(chunk).items()}
+            with self.reference() as model:
+                scored = completion_logits(model, batch)
+                logps = scored.row_sum(scored.logps()).tolist()
+            items += [{"record": record, "ref_logps": logp} for record, logp in zip(chunk, logps, strict=True)]
+        return items
+
+    def compute_loss(self, model: nn.Module, inputs: dict[str, Tensor], *args: Any, **kwargs: Any) -> Tensor:
+        """The weighted sum of forget loss and retain term on one micro-batch."""
+        batch = self._prepare_retain()
+        scored = completion_logits(model, inputs)
+        tensors = {"logps": scored.row_sum(scored.logps()), "lengths": scored.lengths(), **inputs}
+        forget = self.forget_loss(**{name: tensors[name] for name in self.needs}, **self.args.loss_kwargs)
+        loss = self.args.forget_coef * forget
+        logged = {"forget_loss": forget}
+        if batch is not None:
+            penalty = self._retain_penalty(model, batch)
+            logged[f"retain_{self.args.retain_loss}"] = penalty / self.args.retain_coef
+            loss = loss + penalty
+        if model.training:
+            self._measured.update({name: value.item() for name, value in logged.items()})
+        return loss
+
+
+def needed_tensors(loss: ForgetLoss, options: dict[str, Any]) -> tuple[str, ...]:
+    """The tensors a loss names as parameters without a default.
+
+    Raises:
+        ValueError: The loss asks for a tensor that is not there, or an option is none of its parameters.
+    """
+    parameters = inspect.signature(loss).parameters
+    needs = tuple(name for name, parameter in parameters.items() if parameter.default is inspect.Parameter.empty)
+    unknown = [name for name in needs if name not in TENSORS]
+    if unknown:
+        raise ValueError(f"The loss asks for {', '.join(unknown)}: there are {', '.join(TENSORS)}.")
+    foreign = [name for name in options if name not in parameters or name in needs]
+    if foreign:
+        choices = ", ".join(name for name in parameters if name not in needs) or "none"
+        raise ValueError(f"The loss has no option {', '.join(foreign)}: its options are {choices}.")
+    return needs
+
+
+def _collate(collator: CompletionCollator, items: Sequence[dict[str, Any]]) -> dict[str, Tensor]:
+    batch: dict[str, Tensor] = collator([item["record"] for item in items])
+    if "ref_logps" in items[0]:
+        batch["ref_logps"] = torch.tensor([item["ref_logps"] for item in items], dtype=torch.float32)
+    return batch

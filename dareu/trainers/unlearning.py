@@ -1,0 +1,214 @@
+"""What every unlearning trainer shares: the mask, π_N, the retain term, and stopping on a validation judge."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+from peft import PeftModel
+from torch import Tensor, nn
+from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from dareu.data.encoding import CompletionCollator, encode_dataset
+from dareu.masks import WeightMask
+from dareu.optim import MaskedAdamW, drop_frozen_gradients
+from dareu.trainers.reference import Reference, original_policy
+from dareu.trainers.retain import RetainBatch, RetainTerm
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+logger = logging.getLogger(__name__)
+
+#: Measures the model in training: names to numbers, `forget_attribution` and `fluency_nll` among them where known.
+Validate = Callable[[nn.Module], Mapping[str, float]]
+
+RETAIN_LOSSES = ("kl", "nll", "none")
+
+
+@dataclass
+class UnlearningArguments:
+    """Options that all unlearning trainers have in common."""
+
+    retain_loss: str = field(
+        default="kl",
+        metadata={"help": "Retain term on retained rows: 'kl' (forward KL to the original model), 'nll' or 'none'."},
+    )
+    retain_coef: float = field(default=2.0, metadata={"help": "Weight of the retain term, ≥ 0."})
+    retain_batch_size: int | None = field(
+        default=None, metadata={"help": "Retained rows a micro-batch; default: per_device_train_batch_size."}
+    )
+    validation_steps: int = field(
+        default=0, metadata={"help": "Measure the validation judge every so many updates; 0: never."}
+    )
+    stop_forget_attribution: float | None = field(
+        default=None,
+        metadata={"help": "Stop once the validation judge's forget attribution is at most this."},
+    )
+    stop_fluency_nll: float | None = field(
+        default=None,
+        metadata={"help": "Stop once the answers' mean NLL under the base model is at least this."},
+    )
+
+    def check(self) -> None:
+        """Raises `ValueError` for options that cannot be."""
+        if self.retain_loss not in RETAIN_LOSSES:
+            raise ValueError(f"retain_loss is {self.retain_loss!r}: give one of {', '.join(RETAIN_LOSSES)}.")
+        if not self.retain_coef >= 0:
+            raise ValueError(f"retain_coef is {self.retain_coef}: give a number ≥ 0.")
+        if self.validation_steps < 0:
+            raise ValueError(f"validation_steps is {self.validation_steps}: give a number of updates, or 0.")
+
+
+class UnlearningMixin(Trainer):
+    """Mask, π_N, retain term and validation for a `transformers.Trainer`; stands before it in the bases."""
+
+    mask: WeightMask | None
+    reference: Reference
+
+    def _set_up(
+        self,
+        model: PreTrainedModel | PeftModel,
+        tokenizer: PreTrainedTokenizerBase,
+        args: TrainingArguments,
+        *,
+        retain_dataset: Dataset | None,
+        mask: WeightMask | None,
+        fresh_adapter: bool,
+    ) -> None:
+        """Checks mask and retained rows against the untouched model and remembers π_N."""
+        assert isinstance(args, UnlearningArguments)
+        args.check()
+        if mask is not None:
+            if isinstance(model, PeftModel):
+                raise ValueError(
+                    "A weight mask and LoRA exclude each other: drop the mask, or train the merged weights."
+                )
+            mask.verify(model)
+        self.mask = mask
+        self.reference = original_policy(model, mask, fresh_adapter=fresh_adapter)
+        self._retain: RetainTerm | None = None
+        if args.retain_loss != "none" and args.retain_coef > 0:
+            if retain_dataset is None:
+                raise ValueError("retain_loss needs a retain_dataset: give retained rows, or set retain_loss='none'.")
+            self._retain = RetainTerm(
+                encode_dataset(retain_dataset, tokenizer, max_length=context_length(model)),
+                CompletionCollator(tokenizer),
+                batch_size=args.retain_batch_size or args.per_device_train_batch_size,
+                loss=args.retain_loss,  # type: ignore[arg-type]  # checked above
+                reference=self.reference,
+                seed=args.seed,
+            )
+        self._micro_step: int | None = None
+        self._measured: dict[str, float] = {}
+
+    def _prepare_retain(self) -> RetainBatch | None:
+        """The retained batch of this micro-step; call it before the student's forward."""
+        if self._retain is None or not self.model.training:
+            return None
+        if self._micro_step is None:  # first step, or the first after a resume
+            self._micro_step = self.state.global_step * self.args.gradient_accumulation_steps
+        step = self._micro_step * self.accelerator.num_processes + self.accelerator.process_index
+        self._micro_step += 1
+        return self._retain.prepare(step, self.accelerator.device)
+
+    def _retain_penalty(self, model: nn.Module, batch: RetainBatch) -> Tensor:
+        """retain_coef × the retain term, on the wrapped model."""
+        assert self._retain is not None
+        return float(self.args.retain_coef) * self._retain(model, batch)
+
+    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+        """`MaskedAdamW` with the Trainer's settings under a mask, the Trainer's own optimizer without one."""
+        if self.mask is None or self.optimizer is not None:
+            optimizer: torch.optim.Optimizer = super().create_optimizer(model)
+            return optimizer
+        opt_model = self.model if model is None else model
+        decaying = set(self.get_decay_parameter_names(opt_model))
+        named = [(name, parameter) for name, parameter in opt_model.named_parameters() if parameter.requires_grad]
+        self.optimizer = MaskedAdamW(
+            [
+                {"params": [p for p in named if p[0] in decaying], "weight_decay": self.args.weight_decay},
+                {"params": [p for p in named if p[0] not in decaying], "weight_decay": 0.0},
+            ],
+            self.mask,
+            lr=self.args.learning_rate,
+            betas=(self.args.adam_beta1, self.args.adam_beta2),
+            eps=self.args.adam_epsilon,
+        )
+        return self.optimizer
+
+    def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
+        """Logs what the Trainer does, with what was measured since the last time."""
+        logs.update(self._measured)
+        self._measured.clear()
+        super().log(logs, *args, **kwargs)
+
+    def training_step(self, model: nn.Module, *args: Any, **kwargs: Any) -> Tensor:
+        """A step whose frozen gradients are dropped before the Trainer takes the norm of the rest."""
+        loss: Tensor = super().training_step(model, *args, **kwargs)
+        if self.mask is not None and self.accelerator.sync_gradients:
+            drop_frozen_gradients(self.accelerator.unwrap_model(model).named_parameters(), self.mask)
+        return loss
+
+
+class StopWhenForgotten(TrainerCallback):
+    """Measures the model every `validation_steps` updates and stops as the arguments say.
+
+    It stops on the judge and on fluency, never on the reward, which a policy learns to please.
+    """
+
+    def __init__(self, validate: Validate, measured: dict[str, float]) -> None:
+        self.validate = validate
+        self.measured = measured
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> TrainerControl:
+        """Validates after every `validation_steps`-th update."""
+        assert isinstance(args, UnlearningArguments)
+        if not args.validation_steps or state.global_step % args.validation_steps:
+            return control
+        measured = dict(self.validate(kwargs["model"]))
+        self.measured.update({f"validation/{name}": float(value) for name, value in measured.items()})
+        forgotten = args.stop_forget_attribution is not None and (
+            measured["forget_attribution"] <= args.stop_forget_attribution
+        )
+        broken = args.stop_fluency_nll is not None and measured["fluency_nll"] >= args.stop_fluency_nll
+        if forgotten or broken:
+            reason = "the judge no longer finds the owners" if forgotten else "the answers lose their fluency"
+            logger.info("Stopping after %d updates: %s (%s).", state.global_step, reason, measured)
+            control.should_training_stop = True
+        return control
+
+
+def context_length(model: nn.Module) -> int | None:
+    """The longest sequence a model takes, where its config says so."""
+    config = getattr(model, "config", None)
+    length = getattr(config, "max_position_embeddings", None)
+    return int(length) if length else None
+
+
+def check_prompt_lengths(prompts: Sequence[Sequence[int]], room: int, model: nn.Module) -> None:
+    """Refuses prompts that leave no room for a completion.
+
+    Args:
+        prompts: Token ids of each row's prompt.
+        room: Tokens of the longest completion.
+        model: Its config names the context length.
+
+    Raises:
+        ValueError: Names the first row, its length and the limit.
+    """
+    limit = context_length(model)
+    if limit is None:
+        return
+    for row, ids in enumerate(prompts):
+        if len(ids) + room > limit:
+            raise ValueError(
+                f"Row {row}: the prompt has {len(ids)} tokens and {room} are kept for the completion, but the model "
+                f"takes {limit}: shorten the prompt or max_completion_length."
+            )
