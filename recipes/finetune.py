@@ -1,0 +1,144 @@
+"""Fine-tunes the target, the retrained control, or a base model from scratch.
+
+    dareu finetune --dataset fictional --output_dir runs/target
+    dareu finetune --dataset fictional --output_dir runs/retrained --exclude_owners "Lucia Duval"
+
+The model is saved in OUTPUT_DIR/model. Background rows, where the data has them, are mixed in: without them a small
+model forgets how to copy the name it was asked about.
+"""
+
+import logging
+import sys
+from dataclasses import dataclass, field
+
+from transformers import set_seed
+from transformers.trainer_utils import get_last_checkpoint
+from trl import TrlParser
+
+from dareu.data import CompletionCollator, encode_dataset, to_chat
+from dareu.data.parts import DataArguments, load_parts
+from dareu.files import atomic_folder
+from dareu.metrics_log import MetricsLog
+from dareu.models import load_model, load_tokenizer, new_llama, new_tokenizer
+from dareu.runs import config_of, open_run, write_results
+from dareu.trainers.finetune import FinetuneConfig, FinetuneTrainer
+from dareu.trainers.unlearning import context_length
+
+logger = logging.getLogger("dareu.finetune")
+
+
+@dataclass
+class FinetuneArguments:
+    """What is trained, and on which rows."""
+
+    model_name_or_path: str = field(
+        default="fictional-base",
+        metadata={"help": "A model folder, a hub id, 'fictional-base', or 'from-scratch' for a new Llama."},
+    )
+    train_on: str = field(default="owners", metadata={"help": "'owners' (background mixed in) or 'background' alone."})
+    exclude_owners: list[str] | None = field(
+        default=None, metadata={"help": "Owners left out: those to forget, for the retrained control."}
+    )
+    background_share: float = field(
+        default=0.5,
+        metadata={"help": "Share of background rows in the mix; owners' rows are repeated to meet it."},
+    )
+    vocab_size: int = field(default=1536, metadata={"help": "From scratch: tokens of the new tokenizer."})
+    hidden_size: int = field(default=128, metadata={"help": "From scratch: width."})
+    num_hidden_layers: int = field(default=4, metadata={"help": "From scratch: layers."})
+    num_attention_heads: int = field(default=4, metadata={"help": "From scratch: heads."})
+    intermediate_size: int = field(default=384, metadata={"help": "From scratch: width of the feed-forward layers."})
+    max_position_embeddings: int = field(default=256, metadata={"help": "From scratch: context length."})
+
+
+def main() -> None:
+    parser = TrlParser((DataArguments, FinetuneArguments, FinetuneConfig))
+    data, args, training = parser.parse_args_and_config()
+    if args.train_on not in ("owners", "background"):
+        raise ValueError(f"train_on is {args.train_on!r}: give 'owners' or 'background'.")
+    if not 0 <= args.background_share < 1:
+        raise ValueError(f"background_share is {args.background_share}: give a share in [0, 1).")
+    run = open_run(training.output_dir, config_of(data, args, training))
+    if run.done:
+        print(f"{run.folder} is done: delete it to run again.")
+        return
+    set_seed(training.seed)
+    training.disable_tqdm = training.disable_tqdm or not sys.stderr.isatty()
+
+    # Rows
+    parts = load_parts(data)
+    rows = parts.owners
+    if args.train_on == "background":
+        if parts.background is None:
+            raise ValueError(f"{data.dataset} has no background rows: set num_background_owners.")
+        rows = parts.background
+    excluded = set(args.exclude_owners or [])
+    if unknown := sorted(excluded - set(rows["owner"])):
+        raise ValueError(f"exclude_owners names {', '.join(unknown)}, who own no rows of {data.dataset}.")
+    rows = rows.select([i for i, owner in enumerate(rows["owner"]) if owner not in excluded])
+
+    # Model
+    if args.model_name_or_path == "from-scratch":
+        texts = [prompt + completion for prompt, completion in zip(rows["prompt"], rows["completion"], strict=True)]
+        tokenizer = new_tokenizer(texts, args.vocab_size)
+        shape = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
+        model = new_llama(
+            tokenizer,
+            seed=training.seed,
+            max_position_embeddings=args.max_position_embeddings,
+            **{name: getattr(args, name) for name in shape},
+        )
+    else:
+        tokenizer, model = load_tokenizer(args.model_name_or_path), load_model(args.model_name_or_path)
+
+    # Mix
+    limit = context_length(model)
+    chat = tokenizer.chat_template is not None
+    records = encode_dataset(to_chat(rows) if chat else rows, tokenizer, max_length=limit)
+    if args.train_on == "owners" and parts.background is not None and args.background_share > 0:
+        mixed_in = to_chat(parts.background) if chat else parts.background
+        background = encode_dataset(mixed_in, tokenizer, max_length=limit)
+        wanted = len(background) * (1 - args.background_share) / args.background_share
+        records = records * max(1, round(wanted / len(records))) + background
+    logger.info("%d parameters, %d rows an epoch", sum(p.numel() for p in model.parameters()), len(records))
+
+    training.remove_unused_columns = False
+    trainer = FinetuneTrainer(
+        model=model,
+        args=training,
+        train_dataset=records,
+        data_collator=CompletionCollator(tokenizer),
+        processing_class=tokenizer,
+        callbacks=[MetricsLog(run.metrics_path)],
+    )
+    trainer.train(resume_from_checkpoint=get_last_checkpoint(str(run.folder)))
+    if trainer.is_world_process_zero():
+        with atomic_folder(run.folder / "model") as folder:
+            model.save_pretrained(folder)
+            tokenizer.save_pretrained(folder)
+        method = "retrained" if excluded else "target" if args.train_on == "owners" else "base"
+        model_path = str(run.folder / "model")
+        write_results(
+            run.results_path,
+            [
+                {
+                    "method": method,
+                    "mask": None,
+                    "seed": training.seed,
+                    "model": model_path,
+                    "metrics": {},
+                    "seconds": None,
+                    "peak_memory_bytes": None,
+                }
+            ],
+        )
+        run.mark_done()
+        print(f"The model is in {model_path}.")
+
+
+if __name__ == "__main__":
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    try:
+        main()
+    except ValueError as error:
+        sys.exit(f"finetune: {error}")

@@ -1,0 +1,130 @@
+"""Measures one model by every metric, and keeps the result until the model, the data or a judge changes.
+
+    dareu measure --model_name_or_path runs/dareu/model --reward_judge runs/classifier/classifier \
+        --test_judge runs/test_judge/classifier --base_model fictional-base
+
+Metrics and answers go to measurement.json beside the model; a results.json there is completed with them.
+"""
+
+import logging
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+from trl import TrlParser
+
+from dareu.classifiers import load_classifier, strip_echo
+from dareu.data import to_chat
+from dareu.data.parts import DataArguments, forget_names, load_parts, split_owners
+from dareu.files import content_hash, write_json
+from dareu.metrics import measure, tow
+from dareu.models import load_model, load_tokenizer, resolve_model_path
+from dareu.runs import config_of, read_results, write_results
+
+logger = logging.getLogger("dareu.measure")
+
+
+@dataclass
+class MeasureArguments:
+    """Which model is measured, and who judges."""
+
+    model_name_or_path: str = field(metadata={"help": "The model folder."})
+    reward_judge: str | None = field(default=None, metadata={"help": "The classifier folder the reward came from."})
+    test_judge: str | None = field(
+        default=None, metadata={"help": "A classifier folder of another family, used for nothing else."}
+    )
+    base_model: str | None = field(default=None, metadata={"help": "The checkpoint before fine-tuning: fluency."})
+    retrained: str | None = field(
+        default=None, metadata={"help": "measurement.json of the retrained control; gives ToW."}
+    )
+    max_rows: int | None = field(
+        default=None, metadata={"help": "Measure at most so many retained and test rows, evenly spread."}
+    )
+    max_new_tokens: int = field(default=200, metadata={"help": "Tokens of the longest answer."})
+    measure_batch_size: int = field(default=64, metadata={"help": "Rows at a time; the results do not depend on it."})
+    output: str | None = field(default=None, metadata={"help": "Where to write; default: beside the model folder."})
+
+
+def main() -> None:
+    data, args = TrlParser((DataArguments, MeasureArguments)).parse_args_and_config()
+    if args.test_judge is not None and args.test_judge == args.reward_judge:
+        raise ValueError(f"{args.test_judge} is named as reward judge and as test judge: the test judge only reports.")
+    folder = Path(resolve_model_path(args.model_name_or_path))
+    output = Path(args.output) if args.output is not None else folder.parent / "measurement.json"
+    paths = [folder, *(Path(judge) for judge in (args.reward_judge, args.test_judge) if judge is not None)]
+    settings = {name: value for name, value in config_of(data, args).items() if name not in ("output", "retrained")}
+    key = content_hash([settings, *paths])
+
+    cached = read_measurement(output)
+    if cached is None or cached["key"] != key:
+        parts = load_parts(data)
+        split, owners = split_owners(data, parts.owners), forget_names(data, parts.owners)
+        if parts.test is None:
+            raise ValueError(f"{data.dataset} has no test rows: name a file of them as test_dataset.")
+        tokenizer, model = load_tokenizer(args.model_name_or_path), load_model(args.model_name_or_path)
+        splits = {
+            "forget": split.forget,
+            "retain": thin(split.retain, args.max_rows),
+            "test": thin(parts.test, args.max_rows),
+        }
+        if tokenizer.chat_template:
+            splits = {name: to_chat(rows) for name, rows in splits.items()}
+        judges = {"reward": args.reward_judge, "test": args.test_judge}
+        measured = measure(
+            model,
+            tokenizer,
+            splits,
+            judges={name: load_classifier(judge) for name, judge in judges.items() if judge is not None},
+            forget_owners=owners,
+            base_model=load_model(args.base_model) if args.base_model is not None else None,
+            strip=strip_echo,
+            max_new_tokens=args.max_new_tokens,
+            batch_size=args.measure_batch_size,
+        )
+        prompts = {name: [str(prompt) for prompt in rows["prompt"]] for name, rows in splits.items()}
+        cached = {"key": key, "metrics": measured.metrics, "answers": measured.answers, "prompts": prompts}
+        write_json(output, cached)
+    else:
+        logger.info("Nothing has changed since %s was written.", output)
+
+    metrics = dict(cached["metrics"])
+    if args.retrained is not None:
+        control = read_measurement(Path(args.retrained))
+        if control is None:
+            raise ValueError(f"{args.retrained} does not exist: measure the retrained control first.")
+        metrics["tow"] = tow(metrics, control["metrics"])
+    results = output.parent / "results.json"
+    if results.exists():
+        rows = read_results(results)
+        for row in rows:
+            row["metrics"].update(metrics)
+        write_results(results, rows)
+
+    table = Table("metric", "value", title=args.model_name_or_path)
+    for name, value in metrics.items():
+        table.add_row(name, f"{value:.3f}")
+    Console().print(table)
+
+
+def read_measurement(path: Path) -> dict | None:
+    """A measurement.json, or None where there is none."""
+    import json
+
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+
+
+def thin(rows, number: int | None):
+    """At most `number` rows, evenly spread."""
+    if number is None or len(rows) <= number:
+        return rows
+    return rows.select([i * len(rows) // number for i in range(number)])
+
+
+if __name__ == "__main__":
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    try:
+        main()
+    except ValueError as error:
+        sys.exit(f"measure: {error}")

@@ -1,0 +1,221 @@
+"""The whole story offline in minutes: a world, its target, the retrained control, DareU, baselines, a comparison.
+
+    dareu quickstart
+
+Every stage is one of the other recipes, run in a process of its own; the commands are printed, so that each can be run
+alone. Results go to OUTPUT_DIR/results.json. Started again, it goes on where it was.
+"""
+
+import logging
+import os
+import shlex
+import subprocess
+import sys
+import time
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+from rich.console import Console
+from rich.table import Table
+from trl import TrlParser
+
+from dareu.data.parts import DataArguments, forget_names, load_parts
+from dareu.metrics import add_tow
+from dareu.runs import config_of, open_run, read_results, write_results
+
+logger = logging.getLogger("dareu.quickstart")
+
+RECIPES = Path(__file__).parent
+CONFIGS = RECIPES / "configs" / "fictional"
+
+#: The rows of the comparison: a name, the method's config, and the mask.
+UNLEARNED = (
+    ("dareu-wagle", "dareu", "wagle"),
+    ("dareu-random", "dareu", "random"),
+    ("dareu-dense", "dareu", None),
+    ("npo-wagle", "npo", "wagle"),
+    ("npo-dense", "npo", None),
+    ("graddiff-dense", "graddiff", None),
+)
+
+COLUMNS = (
+    "tow",
+    "forget_rouge",
+    "retain_rouge",
+    "forget_probability",
+    "retain_probability",
+    "fact_recall",
+    "name_kept",
+    "forget_attribution",
+    "forget_attribution_heldout",
+    "misattribution",
+)
+
+
+@dataclass
+class QuickstartArguments:
+    """Where it runs, and how much."""
+
+    output_dir: str = field(default="runs/quickstart", metadata={"help": "The run's folder."})
+    density: float = field(default=0.5, metadata={"help": "Share of the weights that the masks leave free."})
+    seed: int = field(default=0, metadata={"help": "Of every stage."})
+    jobs: int = field(default=2, metadata={"help": "Stages run at a time, each on one core."})
+    smoke: bool = field(default=False, metadata={"help": "A few updates only: checks the recipes, proves nothing."})
+
+
+class Stage(NamedTuple):
+    """One recipe to run, after others."""
+
+    name: str
+    after: tuple[str, ...]
+    command: list[str]
+
+
+def main() -> None:
+    data, args = TrlParser((DataArguments, QuickstartArguments)).parse_args_and_config()
+    if data.dataset != "fictional":
+        raise ValueError("The quickstart tells its story on the fictional world: leave dataset as it is.")
+    run = open_run(args.output_dir, config_of(data, args))
+    folder, start = run.folder, time.perf_counter()
+    owners = forget_names(data, load_parts(data).owners)
+    print(f"To forget: {', '.join(owners)}\n")
+
+    run_stages(plan(data, args, folder, owners), folder / "logs", args.jobs)
+
+    # Compare
+    rows = [row for name in model_names() for row in read_results(folder / name / "results.json")]
+    control = next(row for row in rows if row["method"] == "retrained")
+    rows = add_tow(rows, control)
+    write_results(run.results_path, rows)
+    table = Table("method", "mask", *(name.replace("_", " ") for name in COLUMNS), "seconds", title="Comparison")
+    for row in rows:
+        seconds = "" if row["seconds"] is None else f"{row['seconds']:.0f}"
+        table.add_row(row["method"], row["mask"] or "–", *(f"{row['metrics'][c]:.2f}" for c in COLUMNS), seconds)
+    Console(width=200 if not sys.stdout.isatty() else None).print(table)
+    print_samples(folder)
+    for name, _, mask in UNLEARNED:
+        if mask is not None:
+            moved = read_results(folder / name / "results.json")[0]["metrics"]["moved_outside_mask"]
+            print(f"{name}: {moved:.0f} weights outside the {mask} mask moved, compared bit for bit.")
+    print(f"\nThe rows are in {run.results_path}. It took {(time.perf_counter() - start) / 60:.1f} minutes.")
+
+
+def plan(data: DataArguments, args: QuickstartArguments, folder: Path, owners: list[str]) -> list[Stage]:
+    """Every stage with its command."""
+    world = ["--num_owners", data.num_owners, "--world_seed", data.world_seed]
+    asked = [*world, "--forget_owners", *owners]
+    seed = ["--seed", args.seed]
+    short = ["--max_steps", 4] if args.smoke else []
+    target, classifier = folder / "target" / "model", folder / "classifier" / "classifier"
+    judges = {kind: folder / f"{kind}_judge" / "classifier" for kind in ("validation", "test")}
+
+    def stage(name: str, recipe: str, config: str, *after: str, options: list = ()) -> Stage:  # type: ignore[assignment]
+        command = [RECIPES / f"{recipe}.py", "--config", CONFIGS / f"{config}.yaml"]
+        return Stage(name, after, [str(word) for word in [*command, "--output_dir", folder / name, *options]])
+
+    stages = [
+        stage("target", "finetune", "target", options=[*world, *seed, *short]),
+        stage("retrained", "finetune", "target", options=[*world, *seed, *short, "--exclude_owners", *owners]),
+        stage("classifier", "train_classifier", "classifier", options=world),
+        stage("test_judge", "train_classifier", "test_judge", options=world),
+        stage("validation_judge", "train_classifier", "validation_judge", options=world),
+    ]
+    for score in ("wagle", "random"):
+        options = [*asked, *seed, "--model_name_or_path", target, "--score", score, "--density", args.density]
+        stages.append(stage(f"mask-{score}", "attribute_weights", "mask", "target", options=options))
+    for name, method, mask in UNLEARNED:
+        after = ["target", "validation_judge"] + (["classifier"] if method == "dareu" else [])
+        options = [*asked, *seed, *short, "--model_name_or_path", target]
+        options += ["--validation_judge", judges["validation"], "--test_judge", judges["test"]]
+        if method == "dareu":
+            options += ["--classifier", classifier]
+        if mask is not None:
+            after.append(f"mask-{mask}")
+            options += ["--mask", folder / f"mask-{mask}" / "mask.safetensors"]
+        stages.append(stage(name, "unlearn", method, *after, options=options))
+    for name in model_names():
+        words = [RECIPES / "measure.py", "--config", CONFIGS / "measure.yaml", *asked]
+        words += ["--model_name_or_path", folder / name / "model", "--reward_judge", classifier]
+        words += ["--test_judge", judges["test"]]
+        if args.smoke:
+            words += ["--max_rows", 8, "--max_new_tokens", 8]
+        after_measure = (name, "classifier", "test_judge")
+        stages.append(Stage(f"measure-{name}", after_measure, [str(word) for word in words]))
+    return stages
+
+
+def model_names() -> list[str]:
+    """The folders of the models that are compared."""
+    return ["target", "retrained", *(name for name, _, _ in UNLEARNED)]
+
+
+def run_stages(stages: list[Stage], logs: Path, jobs: int) -> None:
+    """Runs stages as their forerunners end, `jobs` at a time, each with one thread and a log of its own."""
+    logs.mkdir(exist_ok=True)
+    waiting, done, running = list(stages), set[str](), dict[Future[float], Stage]()
+    with ThreadPoolExecutor(jobs) as pool:
+        while waiting or running:
+            ready = [stage for stage in waiting if done.issuperset(stage.after)]
+            for stage in ready[: jobs - len(running)]:
+                waiting.remove(stage)
+                print(
+                    f"[{len(stages) - len(waiting)}/{len(stages)}] {stage.name}: {shlex.join(stage.command)}\n",
+                    flush=True,
+                )
+                running[pool.submit(run_stage, stage, logs / f"{stage.name}.log")] = stage
+            finished, _ = wait(running, return_when=FIRST_COMPLETED)
+            for future in finished:
+                stage = running.pop(future)
+                logger.info("%s took %.0f s", stage.name, future.result())
+                done.add(stage.name)
+
+
+def run_stage(stage: Stage, log: Path) -> float:
+    """Runs one command; raises with the last lines of its log where it fails."""
+    # Two processes of two threads each on two cores would run ten times slower than with one thread each.
+    environment = {
+        **os.environ,
+        "OMP_NUM_THREADS": "1",
+        "HF_HUB_OFFLINE": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+    }
+    start = time.perf_counter()
+    with log.open("w", encoding="utf-8") as file:
+        code = subprocess.run(
+            [sys.executable, *stage.command],
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            env=environment,
+            check=False,
+        ).returncode
+    if code:
+        last = "\n".join(log.read_text(encoding="utf-8").splitlines()[-15:])
+        raise ValueError(f"stage {stage.name} failed with exit code {code}; the end of {log}:\n{last}")
+    return time.perf_counter() - start
+
+
+def print_samples(folder: Path) -> None:
+    """Three questions about a forgotten owner with the answers before, retrained and after."""
+    import json
+
+    def answers(name: str) -> dict:
+        return json.loads((folder / name / "measurement.json").read_text(encoding="utf-8"))
+
+    before, control, after = answers("target"), answers("retrained"), answers("dareu-wagle")
+    prompts = before["prompts"]["forget"]
+    for row in (0, len(prompts) // 3, 2 * len(prompts) // 3):
+        print(f"\n{prompts[row]}")
+        print(f"  before:    {before['answers']['forget'][row]}")
+        print(f"  after:     {after['answers']['forget'][row]}")
+        print(f"  retrained: {control['answers']['forget'][row]}")
+    print()
+
+
+if __name__ == "__main__":
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    try:
+        main()
+    except ValueError as error:
+        sys.exit(f"quickstart: {error}")

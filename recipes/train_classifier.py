@@ -1,0 +1,169 @@
+"""Trains an attribution classifier (whose text is this?) and prints its quality card.
+
+    dareu train_classifier --classifier llm --output_dir runs/classifier
+    dareu train_classifier --classifier tfidf --text_columns paraphrase --output_dir runs/test_judge
+
+The classifier is saved in OUTPUT_DIR/classifier. Reward, validation and test judges should be of different families
+and trained on different texts: choose them by --classifier and --text_columns or --fold.
+"""
+
+import logging
+import os
+import sys
+from dataclasses import dataclass, field
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from trl import TrlParser
+
+from dareu.classifiers import (
+    NONE_CLASS,
+    LLMClassifier,
+    TfidfClassifier,
+    check_classifier,
+    quality_card,
+    strip_echo,
+)
+from dareu.data import text_of
+from dareu.data.parts import DataArguments, load_parts
+from dareu.files import write_json
+from dareu.models import resolve_model_path
+from dareu.plugins import resolve
+from dareu.runs import config_of, open_run
+
+logger = logging.getLogger("dareu.train_classifier")
+
+CLASSIFIERS = {"llm": LLMClassifier, "tfidf": TfidfClassifier}
+
+
+@dataclass
+class ClassifierArguments:
+    """What is trained, on which texts."""
+
+    output_dir: str = field(metadata={"help": "The run's folder."})
+    classifier: str = field(
+        default="llm",
+        metadata={"help": "llm, tfidf, or a class of your own as pkg.mod:Name or path/to/file.py:Name."},
+    )
+    classifier_kwargs: dict[str, Any] | str = field(
+        default_factory=dict, metadata={"help": "Arguments of the class, as YAML or JSON."}
+    )
+    text_columns: list[str] = field(
+        default_factory=lambda: ["completion"], metadata={"help": "Columns whose texts it is trained on."}
+    )
+    fold: str | None = field(
+        default=None,
+        metadata={"help": "Train on a part of each owner's rows, '0/2' for the first of two; default: all."},
+    )
+    max_background_rows: int | None = field(
+        default=None, metadata={"help": "Background rows that stand for 'none', evenly spread; default: all."}
+    )
+    hide_echo: bool = field(
+        default=True,
+        metadata={"help": "Train on every text also without the words that its prompt has, as it is asked later."},
+    )
+    evaluate_on: list[str] | None = field(
+        default=None,
+        metadata={"help": "Columns for the quality card; default: the rows outside the fold, or the training texts."},
+    )
+
+    def __post_init__(self) -> None:
+        if isinstance(self.classifier_kwargs, str):
+            import json
+
+            self.classifier_kwargs = json.loads(self.classifier_kwargs)
+        if isinstance(self.text_columns, str):
+            self.text_columns = [self.text_columns]
+        if isinstance(self.evaluate_on, str):
+            self.evaluate_on = [self.evaluate_on]
+
+
+def main() -> None:
+    data, args = TrlParser((DataArguments, ClassifierArguments)).parse_args_and_config()
+    run = open_run(args.output_dir, config_of(data, args))
+    if run.done:
+        print(f"{run.folder} is done: delete it to run again.")
+        return
+    parts = load_parts(data)
+
+    # Texts: owners by name, background people as "none"
+    rows, held_out = parts.owners, None
+    if args.fold is not None:
+        rows, held_out = take_fold(rows, args.fold)
+    forms = (False, True) if args.hide_echo else (False,)
+    texts, labels = [], []
+    for hide_echo in forms:
+        more_texts, more_labels = texts_of(rows, args.text_columns, hide_echo)
+        texts, labels = texts + more_texts, labels + more_labels
+    if parts.background is not None:
+        background, most = parts.background, args.max_background_rows
+        if most is not None and len(background) > most:
+            background = background.select([i * len(background) // most for i in range(most)])
+        nobody = [text for hide_echo in forms for text in texts_of(background, args.text_columns, hide_echo)[0]]
+        texts, labels = texts + nobody, labels + [NONE_CLASS] * len(nobody)
+    logger.info("%d texts of %d classes", len(texts), len(set(labels)))
+
+    kwargs = dict(args.classifier_kwargs)
+    if args.classifier == "llm":
+        kwargs["model"] = resolve_model_path(kwargs.get("model", "fictional-base"))
+    classifier = resolve(args.classifier, CLASSIFIERS)(**kwargs)
+    classifier.fit(texts, labels)
+    check_classifier(classifier, texts[:8])
+
+    # Quality card, on texts it was not trained on where there are any
+    outside = args.evaluate_on is not None or held_out is not None
+    asked = held_out if held_out is not None else rows
+    columns = args.evaluate_on or args.text_columns
+    card = {
+        "whole" if not hide_echo else "echo_hidden": quality_card(classifier, *texts_of(asked, columns, hide_echo))
+        for hide_echo in forms
+    }
+    classifier.save(run.folder / "classifier")
+    write_json(run.folder / "quality_card.json", card)
+    run.mark_done()
+
+    table = Table("measure", *card, title=f"{args.classifier} on {'held-out' if outside else 'its training'} texts")
+    for name in ("count", "accuracy", "log_loss", "calibration_error"):
+        table.add_row(name, *(f"{form[name]:.3f}" if name != "count" else str(form[name]) for form in card.values()))
+    Console().print(table)
+    print(f"The classifier is in {run.folder / 'classifier'}.")
+
+
+def texts_of(rows: Any, columns: list[str], hide_echo: bool) -> tuple[list[str], list[str]]:
+    """Texts of the named columns and their owners, whole or without the words that their prompts have."""
+    texts, labels = [], []
+    for column in columns:
+        if column not in rows.column_names:
+            raise ValueError(f"There is no column {column!r}; the data has {', '.join(rows.column_names)}.")
+        for prompt, value, owner in zip(rows["prompt"], rows[column], rows["owner"], strict=True):
+            text = text_of(value) if value else ""  # TOFU has paraphrases of some rows only
+            text = strip_echo(text, text_of(prompt)) if hide_echo else text
+            if text:
+                texts.append(text)
+                labels.append(owner)
+    if not texts:
+        raise ValueError(f"The columns {', '.join(columns)} hold no texts.")
+    return texts, labels
+
+
+def take_fold(rows: Any, fold: str) -> tuple[Any, Any]:
+    """The rows of a fold such as '0/2' of each owner's rows, and the others."""
+    index, _, number = fold.partition("/")
+    if not (index.isdigit() and number.isdigit() and int(index) < int(number) and int(number) > 1):
+        raise ValueError(f"fold is {fold!r}: give it as '0/2', the first of two parts.")
+    seen: dict[str, int] = {}
+    inside, outside = [], []
+    for i, owner in enumerate(rows["owner"]):
+        position = seen[owner] = seen.get(owner, -1) + 1
+        (inside if position % int(number) == int(index) else outside).append(i)
+    return rows.select(inside), rows.select(outside)
+
+
+if __name__ == "__main__":
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    try:
+        main()
+    except ValueError as error:
+        sys.exit(f"train_classifier: {error}")

@@ -1,0 +1,266 @@
+"""Unlearns owners from a model, by DareU or by a loss-based method, dense, masked or with LoRA.
+
+    dareu unlearn --method dareu --model_name_or_path runs/target/model --classifier runs/classifier/classifier \
+        --mask runs/mask/mask.safetensors --output_dir runs/dareu
+    dareu unlearn --method npo --model_name_or_path runs/target/model --output_dir runs/npo
+
+The model is saved in OUTPUT_DIR/model. `dareu unlearn --method npo --help` lists the options of a method.
+"""
+
+import logging
+import sys
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from transformers.trainer_utils import get_last_checkpoint
+from trl import ModelConfig, TrlParser, get_peft_config
+
+from dareu.classifiers import check_classifier, load_classifier, owner_columns, strip_echo
+from dareu.data import text_of, to_chat
+from dareu.data.parts import DataArguments, forget_names, load_parts, split_owners
+from dareu.files import atomic_folder
+from dareu.masks import CheckpointWeights, WeightMask, count_moved_outside
+from dareu.memory import PeakMemory
+from dareu.methods import METHODS
+from dareu.metrics import answer_nll, forget_attribution, generate_answers
+from dareu.metrics_log import MetricsLog
+from dareu.models import load_model, load_tokenizer, resolve_model_path
+from dareu.plugins import resolve
+from dareu.rewards import DeattributionReward, FluencyReward
+from dareu.runs import config_of, open_run, write_results
+
+logger = logging.getLogger("dareu.unlearn")
+
+
+@dataclass
+class MethodArguments:
+    """The method, which decides what other options there are."""
+
+    method: str = field(
+        default="dareu",
+        metadata={"help": f"{', '.join(METHODS)}, or a Method of your own as pkg.mod:Name or path/to/file.py:Name."},
+    )
+
+
+@dataclass
+class UnlearnArguments:
+    """What restrains and judges the unlearning."""
+
+    mask: str | None = field(default=None, metadata={"help": "A mask.safetensors made for this model; default: dense."})
+    validation_judge: str | None = field(
+        default=None, metadata={"help": "A classifier folder; with validation_steps it decides when to stop."}
+    )
+    base_model: str | None = field(
+        default=None,
+        metadata={"help": "The checkpoint the target was fine-tuned from, which judges fluency."},
+    )
+    test_judge: str | None = field(
+        default=None,
+        metadata={"help": "The classifier kept for the final report; named here it is an error elsewhere."},
+    )
+
+
+@dataclass
+class RewardArguments:
+    """The rewards of DareU."""
+
+    classifier: str = field(
+        default="",
+        metadata={"help": "A classifier folder, or a plug-in as pkg.mod:Name or path/to/file.py:Name."},
+    )
+    slice_transform: str = field(default="log", metadata={"help": "Attribution to score: 'log' (χ) or 'linear'."})
+    hide_echo: bool = field(
+        default=True, metadata={"help": "Hide the prompt's words in completions from the classifier."}
+    )
+    fluency_coef: float = field(
+        default=1.0,
+        metadata={"help": "Weight of the fluency reward beside the de-attribution reward; 0: none."},
+    )
+    fluency_quantile: float = field(
+        default=0.9,
+        metadata={"help": "Share of the retained answers that are fluent enough to cost nothing."},
+    )
+    fluency_width: float = field(
+        default=1.0, metadata={"help": "Nats a token beyond the bound at which the fluency penalty is full."}
+    )
+
+
+def main() -> None:
+    first = TrlParser((MethodArguments,))
+    wants_help = "--help" in sys.argv or "-h" in sys.argv
+    known = [argument for argument in sys.argv[1:] if argument not in ("--help", "-h")]
+    choice = first.parse_args_and_config(known, return_remaining_strings=True, fail_with_unknown_args=False)[0]
+    method = resolve(choice.method, METHODS)
+    parts_of_parser = [MethodArguments, DataArguments, UnlearnArguments, ModelConfig, method.config]
+    if method.loss is None:
+        parts_of_parser.append(RewardArguments)
+    parser = TrlParser(parts_of_parser)
+    if wants_help:
+        parser.parse_args(["--help"])
+    choice, data, args, model_args, training, *rest = parser.parse_args_and_config()
+    rewarding: RewardArguments | None = rest[0] if rest else None
+
+    # Everything that can be wrong is looked at before anything is written
+    if args.test_judge is not None and args.test_judge in (
+        args.validation_judge,
+        rewarding.classifier if rewarding is not None else None,
+    ):
+        raise ValueError(f"{args.test_judge} is the test judge: name another classifier for reward and validation.")
+    path = model_args.model_name_or_path
+    if path is None:
+        raise ValueError("model_name_or_path is missing: name the target model.")
+    tokenizer, model = load_tokenizer(path), load_model(path)
+    parts = load_parts(data)
+    split, owners = split_owners(data, parts.owners), forget_names(data, parts.owners)
+    retain = split.retain
+    if parts.background is not None:
+        # Half of the retained rows that a method sees are background people, as in fine-tuning.
+        retain = mix(retain, parts.background, training.seed)
+    forget, retain = (to_chat(side) if tokenizer.chat_template else side for side in (split.forget, retain))
+    mask = WeightMask.load(args.mask) if args.mask is not None else None
+    base = None
+    if args.base_model is not None:
+        base = (load_model(args.base_model), load_tokenizer(args.base_model))
+
+    judge = load_classifier(args.validation_judge) if args.validation_judge is not None else None
+    if judge is not None:
+        owner_columns(judge, owners)
+
+    def validate(policy: Any) -> dict[str, float]:
+        prompts = list(forget["prompt"])
+        answers = generate_answers(policy, tokenizer, prompts, max_new_tokens=longest_answer(forget, tokenizer))
+        bare = [strip_echo(answer, text_of(prompt)) for answer, prompt in zip(answers, prompts, strict=True)]
+        measured = {"forget_attribution": forget_attribution(judge, bare, owners)}
+        if base is not None:
+            given = [f" {answer}" for answer in answers] if isinstance(prompts[0], str) else answers
+            measured["fluency_nll"] = float(answer_nll(*base, prompts, given, truncate=True).mean.mean())
+        return measured
+
+    objective: Any = method.loss
+    if rewarding is not None:
+        objective = rewards(rewarding, owners, base, (model, tokenizer), retain, training)
+    peft_config = get_peft_config(model_args)
+    trainer = method.trainer(
+        model,
+        objective,
+        training,
+        forget,
+        retain_dataset=retain,
+        mask=mask,
+        processing_class=tokenizer,
+        peft_config=peft_config,
+        validate=validate if judge is not None else None,
+        callbacks=[],
+    )
+    run = open_run(training.output_dir, config_of(choice, data, args, model_args, training, *rest))
+    if run.done:
+        print(f"{run.folder} is done: delete it to run again.")
+        return
+    trainer.add_callback(MetricsLog(run.metrics_path))
+
+    # Train
+    with PeakMemory(trainer.args.device) as memory:
+        start = time.perf_counter()
+        trainer.train(resume_from_checkpoint=get_last_checkpoint(str(run.folder)))
+        seconds = time.perf_counter() - start
+    if not trainer.is_world_process_zero():
+        return
+    trained = trainer.accelerator.unwrap_model(trainer.model)
+    if peft_config is not None:
+        trained = trained.merge_and_unload()
+
+    # Save, and compare what was frozen bit for bit
+    metrics: dict[str, float] = {"updates": trainer.state.global_step}
+    with atomic_folder(run.folder / "model") as folder:
+        trained.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+    model_path = str(run.folder / "model")
+    if mask is not None:
+        moved = count_moved_outside(load_model(path), CheckpointWeights(model_path), mask)
+        metrics["moved_outside_mask"] = moved
+        print(f"{moved} of the {mask.total - mask.count:,} weights outside the mask moved, compared bit for bit.")
+        if moved:
+            raise RuntimeError("Weights outside the mask moved: this is a fault of dareu, please report it.")
+    write_results(
+        run.results_path,
+        [
+            {
+                "method": choice.method,
+                "mask": mask.score if mask is not None else None,
+                "seed": training.seed,
+                "model": model_path,
+                "metrics": metrics,
+                "seconds": seconds,
+                "peak_memory_bytes": memory.bytes,
+            }
+        ],
+    )
+    run.mark_done()
+    print(f"The model is in {model_path}; {trainer.state.global_step} updates took {seconds:.0f} s.")
+
+
+def rewards(
+    rewarding: RewardArguments, owners: list[str], base: Any, target: Any, retain: Any, training: Any
+) -> list[Any]:
+    """De-attribution, and fluency under the base model."""
+    if not rewarding.classifier:
+        raise ValueError("classifier is missing: name the folder of the reward classifier.")
+    classifier = (
+        resolve(rewarding.classifier, {})()
+        if ":" in rewarding.classifier
+        else load_classifier(resolve_model_path(rewarding.classifier))
+    )
+    check_classifier(classifier, [text_of(completion) for completion in retain["completion"][:4]])
+    chosen: list[Any] = [
+        DeattributionReward(classifier, owners, transform=rewarding.slice_transform, hide_echo=rewarding.hide_echo)
+    ]
+    if rewarding.fluency_coef > 0:
+        if base is None:
+            logger.warning(
+                "No base_model is given, so the target itself judges fluency, and finds memorised text most fluent."
+            )
+            from copy import deepcopy
+
+            base = (deepcopy(target[0]), target[1])
+
+        def nll(prompts: list[Any], completions: list[Any]) -> Any:
+            return answer_nll(*base, prompts, completions, truncate=True).mean
+
+        sample = retain.select(range(min(len(retain), 256)))
+        chosen.append(
+            FluencyReward.calibrate(
+                nll,
+                sample["prompt"],
+                sample["completion"],
+                quantile=rewarding.fluency_quantile,
+                width=rewarding.fluency_width,
+            )
+        )
+        training.reward_weights = [1.0, rewarding.fluency_coef]
+    return chosen
+
+
+def mix(rows: Any, background: Any, seed: int) -> Any:
+    """As many background rows as there are rows, where there are that many."""
+    from datasets import concatenate_datasets
+
+    drawn = np.random.default_rng(seed).permutation(len(background))[: len(rows)]
+    columns = [name for name in rows.column_names if name in background.column_names]
+    return concatenate_datasets(
+        [rows.select_columns(columns), background.select(sorted(drawn.tolist())).select_columns(columns)]
+    )
+
+
+def longest_answer(rows: Any, tokenizer: Any) -> int:
+    """Room for generated answers: the longest gold answer's tokens, and half as many again."""
+    return int(1.5 * max(len(tokenizer(text_of(text))["input_ids"]) for text in rows["completion"]))
+
+
+if __name__ == "__main__":
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    try:
+        main()
+    except ValueError as error:
+        sys.exit(f"unlearn: {error}")
