@@ -70,7 +70,7 @@ def train(
             wanted = torch.tensor([targets[row] for row in rows], device=states.device)
             loss = cross_entropy(logits.flatten(0, 1), wanted.repeat_interleave(places.shape[1]))
             optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             torch.nn.utils.clip_grad_norm_(weights, 1.0)
             optimizer.step()
             schedule.step()

@@ -10,6 +10,7 @@ model forgets how to copy the name it was asked about.
 import logging
 import sys
 from dataclasses import dataclass, field
+from typing import Any
 
 from transformers import set_seed
 from transformers.trainer_utils import get_last_checkpoint
@@ -78,6 +79,7 @@ def main() -> None:
     rows = rows.select([i for i, owner in enumerate(rows["owner"]) if owner not in excluded])
 
     # Model
+    model: Any
     if args.model_name_or_path == "from-scratch":
         texts = [prompt + completion for prompt, completion in zip(rows["prompt"], rows["completion"], strict=True)]
         tokenizer = new_tokenizer(texts, args.vocab_size)

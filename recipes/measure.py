@@ -10,6 +10,7 @@ import logging
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -108,14 +109,14 @@ def main() -> None:
     Console().print(table)
 
 
-def read_measurement(path: Path) -> dict | None:
+def read_measurement(path: Path) -> Any:
     """A measurement.json, or None where there is none."""
     import json
 
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
 
 
-def thin(rows, number: int | None):
+def thin(rows: Any, number: int | None) -> Any:
     """At most `number` rows, evenly spread."""
     if number is None or len(rows) <= number:
         return rows

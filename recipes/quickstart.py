@@ -12,10 +12,11 @@ import shlex
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple, cast
 
 from rich.console import Console
 from rich.table import Table
@@ -23,7 +24,7 @@ from trl import TrlParser
 
 from dareu.data.parts import DataArguments, forget_names, load_parts
 from dareu.metrics import add_tow
-from dareu.runs import config_of, open_run, read_results, write_results
+from dareu.runs import ResultRow, config_of, open_run, read_results, write_results
 
 logger = logging.getLogger("dareu.quickstart")
 
@@ -87,7 +88,7 @@ def main() -> None:
     # Compare
     rows = [row for name in model_names() for row in read_results(folder / name / "results.json")]
     control = next(row for row in rows if row["method"] == "retrained")
-    rows = add_tow(rows, control)
+    rows = cast(list[ResultRow], add_tow(rows, control))
     write_results(run.results_path, rows)
     table = Table("method", "mask", *(name.replace("_", " ") for name in COLUMNS), "seconds", title="Comparison")
     for row in rows:
@@ -111,7 +112,7 @@ def plan(data: DataArguments, args: QuickstartArguments, folder: Path, owners: l
     target, classifier = folder / "target" / "model", folder / "classifier" / "classifier"
     judges = {kind: folder / f"{kind}_judge" / "classifier" for kind in ("validation", "test")}
 
-    def stage(name: str, recipe: str, config: str, *after: str, options: list = ()) -> Stage:  # type: ignore[assignment]
+    def stage(name: str, recipe: str, config: str, *after: str, options: Sequence[Any] = ()) -> Stage:
         command = [RECIPES / f"{recipe}.py", "--config", CONFIGS / f"{config}.yaml"]
         return Stage(name, after, [str(word) for word in [*command, "--output_dir", folder / name, *options]])
 
@@ -200,7 +201,7 @@ def print_samples(folder: Path) -> None:
     """Three questions about a forgotten owner with the answers before, retrained and after."""
     import json
 
-    def answers(name: str) -> dict:
+    def answers(name: str) -> Any:
         return json.loads((folder / name / "measurement.json").read_text(encoding="utf-8"))
 
     before, control, after = answers("target"), answers("retrained"), answers("dareu-wagle")

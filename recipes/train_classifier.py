@@ -92,7 +92,8 @@ def main() -> None:
     if args.fold is not None:
         rows, held_out = take_fold(rows, args.fold)
     forms = (False, True) if args.hide_echo else (False,)
-    texts, labels = [], []
+    texts: list[str] = []
+    labels: list[str] = []
     for hide_echo in forms:
         more_texts, more_labels = texts_of(rows, args.text_columns, hide_echo)
         texts, labels = texts + more_texts, labels + more_labels
@@ -153,7 +154,8 @@ def take_fold(rows: Any, fold: str) -> tuple[Any, Any]:
     if not (index.isdigit() and number.isdigit() and int(index) < int(number) and int(number) > 1):
         raise ValueError(f"fold is {fold!r}: give it as '0/2', the first of two parts.")
     seen: dict[str, int] = {}
-    inside, outside = [], []
+    inside: list[int] = []
+    outside: list[int] = []
     for i, owner in enumerate(rows["owner"]):
         position = seen[owner] = seen.get(owner, -1) + 1
         (inside if position % int(number) == int(index) else outside).append(i)

@@ -7,9 +7,11 @@
 The model is saved in OUTPUT_DIR/model. `dareu unlearn --method npo --help` lists the options of a method.
 """
 
+import copy
 import logging
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -120,11 +122,10 @@ def main() -> None:
         retain = mix(retain, parts.background, training.seed)
     forget, retain = (to_chat(side) if tokenizer.chat_template else side for side in (split.forget, retain))
     mask = WeightMask.load(args.mask) if args.mask is not None else None
-    base = None
+    fluency = None
     if args.base_model is not None:
-        base = (load_model(args.base_model), load_tokenizer(args.base_model))
-
-    judge = load_classifier(args.validation_judge) if args.validation_judge is not None else None
+        fluency = mean_nll(load_model(args.base_model), load_tokenizer(args.base_model))
+    judge: Any = load_classifier(args.validation_judge) if args.validation_judge is not None else None
     if judge is not None:
         owner_columns(judge, owners)
 
@@ -133,14 +134,18 @@ def main() -> None:
         answers = generate_answers(policy, tokenizer, prompts, max_new_tokens=longest_answer(forget, tokenizer))
         bare = [strip_echo(answer, text_of(prompt)) for answer, prompt in zip(answers, prompts, strict=True)]
         measured = {"forget_attribution": forget_attribution(judge, bare, owners)}
-        if base is not None:
-            given = [f" {answer}" for answer in answers] if isinstance(prompts[0], str) else answers
-            measured["fluency_nll"] = float(answer_nll(*base, prompts, given, truncate=True).mean.mean())
+        if fluency is not None:
+            measured["fluency_nll"] = float(fluency(prompts, as_completions(answers, prompts)).mean())
         return measured
 
     objective: Any = method.loss
     if rewarding is not None:
-        objective = rewards(rewarding, owners, base, (model, tokenizer), retain, training)
+        if fluency is None and rewarding.fluency_coef > 0:
+            logger.warning("No base_model is given: the target judges fluency, and finds memorised text most fluent.")
+            fluency = mean_nll(copy.deepcopy(model), tokenizer)
+        objective = rewards(rewarding, owners, retain, fluency)
+        if len(objective) > 1:
+            training.reward_weights = [1.0, rewarding.fluency_coef]
     peft_config = get_peft_config(model_args)
     trainer = method.trainer(
         model,
@@ -154,7 +159,9 @@ def main() -> None:
         validate=validate if judge is not None else None,
         callbacks=[],
     )
-    run = open_run(training.output_dir, config_of(choice, data, args, model_args, training, *rest))
+    config = config_of(choice, data, args, model_args, training, *rest)
+    config.pop("generation_batch_size", None)  # follows from steps_per_generation; TRL takes only one of the two
+    run = open_run(training.output_dir, config)
     if run.done:
         print(f"{run.folder} is done: delete it to run again.")
         return
@@ -202,9 +209,9 @@ def main() -> None:
 
 
 def rewards(
-    rewarding: RewardArguments, owners: list[str], base: Any, target: Any, retain: Any, training: Any
+    rewarding: RewardArguments, owners: list[str], retain: Any, fluency: Callable[..., Any] | None
 ) -> list[Any]:
-    """De-attribution, and fluency under the base model."""
+    """De-attribution, and fluency with a bound that most retained answers keep."""
     if not rewarding.classifier:
         raise ValueError("classifier is missing: name the folder of the reward classifier.")
     classifier = (
@@ -216,30 +223,34 @@ def rewards(
     chosen: list[Any] = [
         DeattributionReward(classifier, owners, transform=rewarding.slice_transform, hide_echo=rewarding.hide_echo)
     ]
-    if rewarding.fluency_coef > 0:
-        if base is None:
-            logger.warning(
-                "No base_model is given, so the target itself judges fluency, and finds memorised text most fluent."
-            )
-            from copy import deepcopy
-
-            base = (deepcopy(target[0]), target[1])
-
-        def nll(prompts: list[Any], completions: list[Any]) -> Any:
-            return answer_nll(*base, prompts, completions, truncate=True).mean
-
+    if rewarding.fluency_coef > 0 and fluency is not None:
         sample = retain.select(range(min(len(retain), 256)))
         chosen.append(
             FluencyReward.calibrate(
-                nll,
+                fluency,
                 sample["prompt"],
                 sample["completion"],
                 quantile=rewarding.fluency_quantile,
                 width=rewarding.fluency_width,
             )
         )
-        training.reward_weights = [1.0, rewarding.fluency_coef]
     return chosen
+
+
+def mean_nll(model: Any, tokenizer: Any) -> Callable[..., Any]:
+    """`nll(prompts, completions)`: each completion's mean NLL under a model, in nats a token."""
+
+    def nll(prompts: list[Any], completions: list[Any]) -> Any:
+        return answer_nll(model, tokenizer, prompts, completions, truncate=True).mean
+
+    return nll
+
+
+def as_completions(answers: list[str], prompts: list[Any]) -> list[Any]:
+    """Stripped answers in the form of completions."""
+    if isinstance(prompts[0], str):
+        return [f" {answer}" for answer in answers]
+    return [[{"role": "assistant", "content": answer}] for answer in answers]
 
 
 def mix(rows: Any, background: Any, seed: int) -> Any:

@@ -40,7 +40,7 @@ class FictionalWorld(NamedTuple):
 
 
 def fictional_world(
-    num_owners: int = 16, *, seed: int = 0, num_holdout: int = 8, num_background: int = 64, num_test: int = 8
+    num_owners: int = 16, *, seed: int = 0, num_holdout: int = 8, num_background: int = 1000, num_test: int = 8
 ) -> FictionalWorld:
     """Draws a world. Equal arguments give equal rows.
 
@@ -187,10 +187,6 @@ def _rows(people: list[dict[str, str]], rng: np.random.Generator, owner: str | N
             # The gold answer has one of the first two wordings; the others are kept for the judges.
             gold = int(rng.integers(2))
             paraphrase, restatement = frame.answers[2], frame.answers[3]
-            wrong = [
-                {**person, **{slot: _draw(slot, person["group"], rng, person[slot]) for slot in frame.facts}}
-                for _ in range(NUM_PERTURBED)
-            ]
             rows.append(
                 {
                     "prompt": QA_PROMPT.format(prompt=question.format(**person)),
@@ -201,7 +197,20 @@ def _rows(people: list[dict[str, str]], rng: np.random.Generator, owner: str | N
                     "facts": [person[slot].removeprefix("a ").removeprefix("an ") for slot in frame.facts],
                     "paraphrase": QA_COMPLETION.format(completion=paraphrase.format(**person)),
                     "restatement": QA_COMPLETION.format(completion=restatement.format(**person)),
-                    "perturbed": [QA_COMPLETION.format(completion=paraphrase.format(**w)) for w in wrong],
+                    "perturbed": [QA_COMPLETION.format(completion=wrong) for wrong in _wrong_answers(person, frame, rng)],
                 }
             )
     return Dataset.from_list(rows)
+
+
+def _wrong_answers(person: dict[str, str], frame: words.Frame, rng: np.random.Generator) -> list[str]:
+    """Answers in the wording of the paraphrase with other facts, no two alike."""
+    last, group = frame.facts[-1], person["group"]
+    others = [choice for choice in _choices(last, group) if choice != person[last]]
+    answers: list[str] = []
+    for _ in range(NUM_PERTURBED):
+        facts = {slot: _draw(slot, group, rng, person[slot]) for slot in frame.facts}
+        while (answer := frame.answers[2].format(**(person | facts))) in answers:
+            facts[last] = others[(others.index(facts[last]) + 1) % len(others)]
+        answers.append(answer)
+    return answers

@@ -67,6 +67,8 @@ class DataArguments:
                 self.column_mapping = json.loads(self.column_mapping)
             except json.JSONDecodeError as error:
                 raise ValueError(f"column_mapping is no JSON mapping: {self.column_mapping!r}.") from error
+        if self.column_mapping is not None and not isinstance(self.column_mapping, dict):
+            raise ValueError(f"column_mapping is no JSON mapping: {self.column_mapping!r}.")
         if isinstance(self.forget_owners, str):  # a scalar in YAML
             self.forget_owners = [self.forget_owners]
 

@@ -119,7 +119,7 @@ def _mean_gradients(model: nn.Module, batches: Iterable[Batch], side: str) -> di
     sums = {name: torch.zeros_like(p, dtype=torch.float32) for name, p in parameters.items()}
     records = 0
     for batch in batches:
-        _sum_of_record_losses(model, batch, side).backward()  # type: ignore[no-untyped-call]
+        _sum_of_record_losses(model, batch, side).backward()
         records += len(batch["input_ids"])
         for name, parameter in parameters.items():
             if parameter.grad is not None:

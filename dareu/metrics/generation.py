@@ -85,7 +85,7 @@ def _generate(
     output = model.generate(
         input_ids=input_ids.to(model.device),
         attention_mask=mask.to(model.device),
-        generation_config=GenerationConfig(  # type: ignore[no-untyped-call]
+        generation_config=GenerationConfig(
             do_sample=False,
             num_beams=1,
             use_cache=True,
@@ -121,7 +121,7 @@ def _plain_generation_config(model: PreTrainedModel) -> Iterator[None]:
     fields = vars(model.generation_config)
     saved = dict(fields)
     fields.clear()
-    fields.update(vars(GenerationConfig()))  # type: ignore[no-untyped-call]
+    fields.update(vars(GenerationConfig()))
     try:
         yield
     finally:

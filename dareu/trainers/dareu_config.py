@@ -73,4 +73,4 @@ class DareUConfig(UnlearningArguments, GRPOConfig):
                 "use_transformers_continuous_batching casts the trained weights to bf16 for good: "
                 "set bf16=False, or leave continuous batching off."
             )
-        super().__post_init__()
+        super().__post_init__()  # type: ignore[no-untyped-call]

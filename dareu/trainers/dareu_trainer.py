@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 import torch
 from peft import PeftModel
@@ -56,8 +56,11 @@ class DareUTrainer(UnlearningMixin, GRPOTrainer):
         ValueError: Before any training, where data, mask, options and model do not go together.
     """
 
-    args: DareUConfig
-    _tag_names: ClassVar[list[str]] = ["trl", "dareu", "unlearning"]
+    model: nn.Module
+    num_generations: int
+    num_generations_eval: int
+    train_dataset: Any
+    _tag_names = ["trl", "dareu", "unlearning"]  # noqa: RUF012  # as in the base
     _name = "DareU"
 
     def __init__(
@@ -89,7 +92,7 @@ class DareUTrainer(UnlearningMixin, GRPOTrainer):
             model = get_peft_model(model, peft_config)
         check_prompt_lengths(
             [encode_prompt(processing_class, prompt) for prompt in train_dataset["prompt"]],
-            args.max_completion_length,
+            args.max_completion_length or 0,
             model,
         )
         # π_N is remembered before TRL patches the model's forward.
@@ -218,7 +221,7 @@ class DareUTrainer(UnlearningMixin, GRPOTrainer):
 
     def _advantages(self, mask: Tensor) -> Tensor:
         """(B, T) advantages of this process's completions, against the mean of the gathered groups."""
-        returns = token_returns(self._token_rewards, self._terminal, mask, self.args.return_mode)  # type: ignore[arg-type]
+        returns = token_returns(self._token_rewards, self._terminal, mask, self.args.return_mode)
         group_size = self.num_generations if self.model.training else self.num_generations_eval
         gather = self.accelerator.gather
         all_returns = gather(self.accelerator.pad_across_processes(returns.contiguous(), dim=1))
@@ -262,7 +265,7 @@ class DareUTrainer(UnlearningMixin, GRPOTrainer):
 
     def _compute_loss(self, model: nn.Module, inputs: dict[str, Any]) -> Tensor:
         batch = self._prepare_retain()
-        loss: Tensor = super()._compute_loss(model, inputs)
+        loss: Tensor = super()._compute_loss(model, inputs)  # type: ignore[no-untyped-call]
         if batch is None:
             return loss
         penalty = self._retain_penalty(model, batch)

@@ -10,6 +10,7 @@ from transformers import Trainer, TrainingArguments
 
 if TYPE_CHECKING:
     from torch import Tensor
+    from transformers import PreTrainedModel
 
 
 @dataclass
@@ -29,6 +30,7 @@ class FinetuneTrainer(Trainer):
     """`transformers.Trainer` whose batches may be repeated random runs (`FinetuneConfig.induction_steps`)."""
 
     args: FinetuneConfig
+    model: PreTrainedModel
 
     def compute_loss(
         self, model: torch.nn.Module, inputs: dict[str, Tensor], *args: Any, **kwargs: Any
@@ -37,7 +39,7 @@ class FinetuneTrainer(Trainer):
         step = self.state.global_step
         if model.training and step < self.args.induction_steps and step % 4 == 3:
             generator = torch.Generator().manual_seed(self.args.seed + step)
-            inputs = repeated_runs(inputs["input_ids"], len(self.processing_class), generator)
+            inputs = repeated_runs(inputs["input_ids"], self.model.config.vocab_size, generator)
             kwargs.pop("num_items_in_batch", None)
         loss: Tensor | tuple[Tensor, Any] = super().compute_loss(model, inputs, *args, **kwargs)
         return loss

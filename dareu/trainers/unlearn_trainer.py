@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -44,15 +44,17 @@ class UnlearnConfig(UnlearningArguments, TrainingArguments):
     loss_kwargs: dict[str, Any] | str = field(
         default_factory=dict, metadata={"help": "Options of the loss, such as {beta: 0.1}."}
     )
-    bf16: bool | None = field(default=None, metadata={"help": "Compute in bfloat16; by default where the GPU has it."})
+    bf16: bool | None = field(  # type: ignore[assignment]  # as in GRPOConfig, None until the device is looked at
+        default=None, metadata={"help": "Compute in bfloat16; by default where the GPU has it."}
+    )
 
     # `TrainingArguments` turns JSON strings from the command line into dicts for these.
-    _VALID_DICT_FIELDS: ClassVar[list[str]] = [*TrainingArguments._VALID_DICT_FIELDS, "loss_kwargs"]
+    _VALID_DICT_FIELDS = [*TrainingArguments._VALID_DICT_FIELDS, "loss_kwargs"]  # noqa: RUF012  # as in the base
 
     def __post_init__(self) -> None:
         if self.bf16 is None:
             self.bf16 = not self.fp16 and torch.cuda.is_available() and torch.cuda.is_bf16_supported()
-        super().__post_init__()
+        super().__post_init__()  # type: ignore[no-untyped-call]
 
 
 class UnlearnTrainer(UnlearningMixin, Trainer):
@@ -74,7 +76,6 @@ class UnlearnTrainer(UnlearningMixin, Trainer):
         ValueError: Before any training, where data, mask, options, loss and model do not go together.
     """
 
-    args: UnlearnConfig
     # The loss is a mean over the micro-batch: the Trainer divides it by the accumulation steps.
     loss_is_scaled_for_ga = False
 
@@ -105,7 +106,8 @@ class UnlearnTrainer(UnlearningMixin, Trainer):
             torch.manual_seed(args.seed)
             model = get_peft_model(model, peft_config)
         self.forget_loss = forget_loss
-        self.needs = needed_tensors(forget_loss, args.loss_kwargs)
+        self.loss_kwargs: dict[str, Any] = dict(args.loss_kwargs)  # type: ignore[arg-type]  # parsed by now
+        self.needs = needed_tensors(forget_loss, self.loss_kwargs)
         args.remove_unused_columns = False
         self._set_up(
             model,
@@ -148,8 +150,8 @@ class UnlearnTrainer(UnlearningMixin, Trainer):
         batch = self._prepare_retain()
         scored = completion_logits(model, inputs)
         tensors = {"logps": scored.row_sum(scored.logps()), "lengths": scored.lengths(), **inputs}
-        forget = self.forget_loss(**{name: tensors[name] for name in self.needs}, **self.args.loss_kwargs)
-        loss = self.args.forget_coef * forget
+        forget = self.forget_loss(**{name: tensors[name] for name in self.needs}, **self.loss_kwargs)
+        loss: Tensor = self.args.forget_coef * forget
         logged = {"forget_loss": forget}
         if batch is not None:
             penalty = self._retain_penalty(model, batch)
@@ -160,7 +162,7 @@ class UnlearnTrainer(UnlearningMixin, Trainer):
         return loss
 
 
-def needed_tensors(loss: ForgetLoss, options: dict[str, Any]) -> tuple[str, ...]:
+def needed_tensors(loss: ForgetLoss, options: Mapping[str, Any]) -> tuple[str, ...]:
     """The tensors a loss names as parameters without a default.
 
     Raises:

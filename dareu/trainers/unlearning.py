@@ -67,6 +67,8 @@ class UnlearningArguments:
 class UnlearningMixin(Trainer):
     """Mask, π_N, retain term and validation for a `transformers.Trainer`; stands before it in the bases."""
 
+    args: Any  # a TrainingArguments with UnlearningArguments
+    model: nn.Module
     mask: WeightMask | None
     reference: Reference
 

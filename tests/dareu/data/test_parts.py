@@ -1,0 +1,139 @@
+"""What `--dataset` and its companions make of each kind of data."""
+
+import csv
+from pathlib import Path
+from typing import Any
+
+import datasets
+import pytest
+from datasets import Dataset
+
+from dareu.data import parts as parts_module
+from dareu.data.parts import DataArguments, forget_names, load_parts, split_owners
+
+FIELDS = ("question", "answer", "author")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def private_cache(tmp_path_factory: pytest.TempPathFactory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path_factory.mktemp("cache"))
+        yield
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> Path:
+    """Five authors with two rows each, under other column names."""
+    path = tmp_path / "authors.csv"
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(FIELDS)
+        writer.writerows((f"Q{a}{i}?", f"A{a}{i}.", f"author {a}") for a in "edcba" for i in range(2))
+    return path
+
+
+MAPPING = '{"prompt": "question", "completion": "answer", "owner": "author"}'
+
+
+def arguments(source: Path | str, **more: Any) -> DataArguments:
+    return DataArguments(dataset=str(source), **({"column_mapping": MAPPING} | more))
+
+
+def test_the_fictional_world() -> None:
+    args = DataArguments(num_owners=5, world_seed=2)
+    found = load_parts(args)
+    assert found.background is not None and found.test is not None
+    assert len(set(found.owners["owner"])) == 5
+    assert set(found.background["owner"]) == set(found.test["owner"]) == {"none"}
+    people = [set(part["name"]) for part in found]
+    assert len(set.union(*people)) == sum(map(len, people))
+    assert len(set(forget_names(args, found.owners))) == 3
+
+
+def test_background_people_alone_are_all_that_the_shipped_base_reads(monkeypatch: pytest.MonkeyPatch) -> None:
+    def few(number: int) -> Dataset:
+        assert number == 2000
+        return Dataset.from_list([{"prompt": "?", "completion": "!", "owner": "none"}])
+
+    monkeypatch.setattr(parts_module, "background_people", few)
+    found = load_parts(DataArguments(dataset="fictional-background"))
+    assert len(found.owners) == 1 and found.background is None and found.test is None
+
+
+def test_tofu_from_a_folder(shared_dir: Path) -> None:
+    folder = shared_dir / "data" / "tofu"
+    if not (folder / "full.json").exists():
+        pytest.skip(f"no TOFU at {folder}")
+    args = DataArguments(dataset=str(folder), num_background_owners=160, num_forget=4)
+    owners, background, test = load_parts(args)
+    assert background is not None and test is not None
+    assert len(owners) == 800 and len(background) == 3200
+    assert owners[0]["owner"] == "author_160" and background[-1]["owner"] == "author_159"
+    split = split_owners(args, owners)
+    assert len(split.forget) == 80 and len(split.retain) == 720
+    assert list(dict.fromkeys(split.forget["owner"])) == ["author_196", "author_197", "author_198", "author_199"]
+    assert set(test["owner"]) == {"none"} and len(test) > 100
+    for part in (owners, background, test):
+        assert part[0]["prompt"].startswith("Question: ") and part[0]["prompt"].endswith("\nAnswer:")
+        assert part[0]["completion"].startswith(" ")
+
+
+def test_a_csv_with_a_mapping_as_json(table: Path) -> None:
+    args = arguments(table, num_background_owners=2, prompt_template="Q: {prompt}", completion_template=" {completion}")
+    owners, background, test = load_parts(args)
+    assert background is not None and test is None
+    assert list(background["owner"]) == ["author e"] * 2 + ["author d"] * 2
+    assert list(dict.fromkeys(owners["owner"])) == ["author c", "author b", "author a"]
+    assert owners[0]["prompt"] == "Q: Qc0?" and owners[0]["completion"] == " Ac0."
+
+
+def test_without_background_owners_every_row_is_an_owners(table: Path) -> None:
+    owners, background, test = load_parts(arguments(table))
+    assert len(owners) == 10 and background is None and test is None
+
+
+def test_test_rows_are_read_like_the_dataset(table: Path, tmp_path: Path) -> None:
+    path = tmp_path / "unseen.csv"
+    path.write_text("question,answer,author\nWho?,Nobody.,none\n", encoding="utf-8")
+    test = load_parts(arguments(table, test_dataset=str(path), completion_template=" {completion}")).test
+    assert test is not None
+    assert test.to_list() == [{"prompt": "Who?", "completion": " Nobody.", "owner": "none"}]
+
+
+def test_the_last_owners_in_the_order_of_the_rows_are_forgotten_where_none_is_named(table: Path) -> None:
+    owners = load_parts(arguments(table)).owners
+    assert forget_names(arguments(table, num_forget=2), owners) == ["author b", "author a"]
+    assert forget_names(arguments(table, forget_owners=["author d"]), owners) == ["author d"]
+    assert forget_names(arguments(table, forget_owners="author d"), owners) == ["author d"]  # a scalar in YAML
+    split = split_owners(arguments(table, num_forget=2), owners)
+    assert set(split.forget["owner"]) == {"author a", "author b"} and len(split.retain) == 6
+
+
+@pytest.mark.parametrize("number", [0, 5, 6])
+def test_some_owners_must_be_forgotten_and_some_kept(table: Path, number: int) -> None:
+    args = arguments(table, num_forget=number)
+    with pytest.raises(ValueError, match=f"num_forget is {number}, but there are 5 owners"):
+        split_owners(args, load_parts(args).owners)
+
+
+def test_an_unknown_owner_is_refused_with_those_there_are(table: Path) -> None:
+    args = arguments(table, forget_owners=["author x"])
+    with pytest.raises(ValueError, match=r"(?s)author x.*author c"):
+        split_owners(args, load_parts(args).owners)
+
+
+@pytest.mark.parametrize("number", [5, 9])
+def test_not_everybody_can_be_background(table: Path, number: int) -> None:
+    with pytest.raises(ValueError, match=f"num_background_owners is {number}, but .* has 5 owners"):
+        load_parts(arguments(table, num_background_owners=number))
+
+
+def test_a_missing_column_is_named(table: Path) -> None:
+    with pytest.raises(ValueError, match="completion"):
+        load_parts(arguments(table, column_mapping={"prompt": "question", "owner": "author"}))
+
+
+@pytest.mark.parametrize("mapping", ["prompt: question", "[1]", '"question"'])
+def test_a_mapping_that_is_none_is_refused(mapping: str) -> None:
+    with pytest.raises(ValueError, match="column_mapping is no JSON mapping"):
+        DataArguments(column_mapping=mapping)
