@@ -54,27 +54,27 @@ class MaskArguments:
 
 def main() -> None:
     data, args = TrlParser((DataArguments, MaskArguments)).parse_args_and_config()
+    tokenizer, model = load_tokenizer(args.model_name_or_path), load_model(args.model_name_or_path)
+    forget, retain = split_owners(data, load_parts(data).owners)
+
+    # The whole forget set once, and as many retained records, drawn without replacement.
+    drawn = np.random.default_rng(args.seed).permutation(len(retain))[: len(forget)]
+    collate, size = CompletionCollator(tokenizer), args.batch_size
+    batches = []
+    for side in (forget, retain.select(sorted(drawn.tolist()))):
+        rows = to_chat(side) if tokenizer.chat_template else side
+        records = encode_dataset(rows, tokenizer, max_length=context_length(model))
+        batches.append([collate(records[start : start + size]) for start in range(0, len(records), size)])
+
+    # Everything that can be wrong was looked at before anything is written
     run = open_run(args.output_dir, config_of(data, args))
     if run.done:
         print(f"{run.folder} is done: delete it to run again.")
         return
-    tokenizer, model = load_tokenizer(args.model_name_or_path), load_model(args.model_name_or_path)
-    forget, retain = split_owners(data, load_parts(data).owners)
-
     gamma = None
     if args.score == "random":
         masks = random_mask(model, args.density, args.seed)
     else:
-        # The whole forget set once, and as many retained records, drawn without replacement.
-        drawn = np.random.default_rng(args.seed).permutation(len(retain))[: len(forget)]
-        sides = (forget, retain.select(sorted(drawn.tolist())))
-        collate = CompletionCollator(tokenizer)
-        batches = []
-        for side in sides:
-            rows = to_chat(side) if tokenizer.chat_template else side
-            records = encode_dataset(rows, tokenizer, max_length=context_length(model))
-            size = args.batch_size
-            batches.append([collate(records[start : start + size]) for start in range(0, len(records), size)])
         scores = wagle_scores(model, *batches, gamma="auto" if args.gamma == "auto" else float(args.gamma))
         gamma = scores.gamma
         masks = select_top(scores, args.density)

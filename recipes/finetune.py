@@ -59,10 +59,7 @@ def main() -> None:
         raise ValueError(f"train_on is {args.train_on!r}: give 'owners' or 'background'.")
     if not 0 <= args.background_share < 1:
         raise ValueError(f"background_share is {args.background_share}: give a share in [0, 1).")
-    run = open_run(training.output_dir, config_of(data, args, training))
-    if run.done:
-        print(f"{run.folder} is done: delete it to run again.")
-        return
+    config = config_of(data, args, training)
     set_seed(training.seed)
     training.disable_tqdm = training.disable_tqdm or not sys.stderr.isatty()
 
@@ -102,6 +99,11 @@ def main() -> None:
         background = encode_dataset(mixed_in, tokenizer, max_length=limit)
         wanted = len(background) * (1 - args.background_share) / args.background_share
         records = records * max(1, round(wanted / len(records))) + background
+    # Everything that can be wrong was looked at before anything is written
+    run = open_run(training.output_dir, config)
+    if run.done:
+        print(f"{run.folder} is done: delete it to run again.")
+        return
     logger.info("%d parameters, %d rows an epoch", sum(p.numel() for p in model.parameters()), len(records))
 
     training.remove_unused_columns = False

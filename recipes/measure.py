@@ -55,6 +55,9 @@ def main() -> None:
     folder = Path(resolve_model_path(args.model_name_or_path))
     output = Path(args.output) if args.output is not None else folder.parent / "measurement.json"
     paths = [folder, *(Path(judge) for judge in (args.reward_judge, args.test_judge) if judge is not None)]
+    # What is a name to the data and the base model, and not a file, stands for itself
+    named = (data.dataset, data.test_dataset, args.base_model and resolve_model_path(args.base_model))
+    paths += [Path(name) for name in named if name and Path(name).exists()]
     settings = {name: value for name, value in config_of(data, args).items() if name not in ("output", "retrained")}
     key = content_hash([settings, *paths])
 

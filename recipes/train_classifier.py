@@ -23,12 +23,14 @@ from dareu.classifiers import (
     TfidfClassifier,
     check_classifier,
     quality_card,
+    save_skops,
     strip_echo,
 )
 from dareu.data import text_of
 from dareu.data.parts import DataArguments, load_parts
 from dareu.files import write_json
 from dareu.models import resolve_model_path
+from dareu.options import as_list, as_mapping
 from dareu.plugins import resolve
 from dareu.runs import config_of, open_run
 
@@ -46,7 +48,7 @@ class ClassifierArguments:
         default="llm",
         metadata={"help": "llm, tfidf, or a class of your own as pkg.mod:Name or path/to/file.py:Name."},
     )
-    classifier_kwargs: dict[str, Any] | str = field(
+    classifier_kwargs: dict[str, Any] | str | None = field(
         default_factory=dict, metadata={"help": "Arguments of the class, as YAML or JSON."}
     )
     text_columns: list[str] = field(
@@ -69,22 +71,13 @@ class ClassifierArguments:
     )
 
     def __post_init__(self) -> None:
-        if isinstance(self.classifier_kwargs, str):
-            import json
-
-            self.classifier_kwargs = json.loads(self.classifier_kwargs)
-        if isinstance(self.text_columns, str):
-            self.text_columns = [self.text_columns]
-        if isinstance(self.evaluate_on, str):
-            self.evaluate_on = [self.evaluate_on]
+        self.classifier_kwargs = as_mapping("classifier_kwargs", self.classifier_kwargs)
+        self.text_columns = as_list(self.text_columns) or []
+        self.evaluate_on = as_list(self.evaluate_on)
 
 
 def main() -> None:
     data, args = TrlParser((DataArguments, ClassifierArguments)).parse_args_and_config()
-    run = open_run(args.output_dir, config_of(data, args))
-    if run.done:
-        print(f"{run.folder} is done: delete it to run again.")
-        return
     parts = load_parts(data)
 
     # Texts: owners by name, background people as "none"
@@ -103,24 +96,32 @@ def main() -> None:
             background = background.select([i * len(background) // most for i in range(most)])
         nobody = [text for hide_echo in forms for text in texts_of(background, args.text_columns, hide_echo)[0]]
         texts, labels = texts + nobody, labels + [NONE_CLASS] * len(nobody)
-    logger.info("%d texts of %d classes", len(texts), len(set(labels)))
 
-    kwargs = dict(args.classifier_kwargs)
-    if args.classifier == "llm":
-        kwargs["model"] = resolve_model_path(kwargs.get("model", "fictional-base"))
-    classifier = resolve(args.classifier, CLASSIFIERS)(**kwargs)
-    classifier.fit(texts, labels)
-    check_classifier(classifier, texts[:8])
-
-    # Quality card, on texts it was not trained on where there are any
+    # Texts for the quality card: those it was not trained on where there are any
     outside = args.evaluate_on is not None or held_out is not None
     asked = held_out if held_out is not None else rows
     columns = args.evaluate_on or args.text_columns
-    card = {
-        "whole" if not hide_echo else "echo_hidden": quality_card(classifier, *texts_of(asked, columns, hide_echo))
-        for hide_echo in forms
-    }
-    classifier.save(run.folder / "classifier")
+    tests = {"whole" if not hide_echo else "echo_hidden": texts_of(asked, columns, hide_echo) for hide_echo in forms}
+
+    kwargs = dict(as_mapping("classifier_kwargs", args.classifier_kwargs))
+    if args.classifier == "llm":
+        kwargs["model"] = resolve_model_path(kwargs.get("model", "fictional-base"))
+    classifier = resolve(args.classifier, CLASSIFIERS)(**kwargs)
+
+    # Everything that can be wrong was looked at before anything is written
+    run = open_run(args.output_dir, config_of(data, args))
+    if run.done:
+        print(f"{run.folder} is done: delete it to run again.")
+        return
+    logger.info("%d texts of %d classes", len(texts), len(set(labels)))
+    classifier.fit(texts, labels)
+    check_classifier(classifier, texts[:8])
+
+    card = {form: quality_card(classifier, *labelled) for form, labelled in tests.items()}
+    if hasattr(classifier, "save"):
+        classifier.save(run.folder / "classifier")
+    else:  # a scikit-learn estimator
+        save_skops(classifier, run.folder / "classifier")
     write_json(run.folder / "quality_card.json", card)
     run.mark_done()
 

@@ -28,7 +28,8 @@ from dareu.memory import PeakMemory
 from dareu.methods import METHODS
 from dareu.metrics import answer_nll, forget_attribution, generate_answers
 from dareu.metrics_log import MetricsLog
-from dareu.models import load_model, load_tokenizer, resolve_model_path
+from dareu.models import load_model, load_tokenizer
+from dareu.options import as_mapping
 from dareu.plugins import resolve
 from dareu.rewards import DeattributionReward, FluencyReward
 from dareu.runs import config_of, open_run, write_results
@@ -58,6 +59,10 @@ class UnlearnArguments:
         default=None,
         metadata={"help": "The checkpoint the target was fine-tuned from, which judges fluency."},
     )
+    stop_at_base_level: bool = field(
+        default=False,
+        metadata={"help": "Stop once the validation judge finds the owners no more than in the base model's answers."},
+    )
     test_judge: str | None = field(
         default=None,
         metadata={"help": "The classifier kept for the final report; named here it is an error elsewhere."},
@@ -71,6 +76,9 @@ class RewardArguments:
     classifier: str = field(
         default="",
         metadata={"help": "A classifier folder, or a plug-in as pkg.mod:Name or path/to/file.py:Name."},
+    )
+    classifier_kwargs: dict[str, Any] | str | None = field(
+        default_factory=dict, metadata={"help": "Arguments of a plug-in classifier, as YAML or JSON."}
     )
     slice_transform: str = field(default="log", metadata={"help": "Attribution to score: 'log' (χ) or 'linear'."})
     hide_echo: bool = field(
@@ -122,9 +130,10 @@ def main() -> None:
         retain = mix(retain, parts.background, training.seed)
     forget, retain = (to_chat(side) if tokenizer.chat_template else side for side in (split.forget, retain))
     mask = WeightMask.load(args.mask) if args.mask is not None else None
-    fluency = None
+    base, fluency = None, None
     if args.base_model is not None:
-        fluency = mean_nll(load_model(args.base_model), load_tokenizer(args.base_model))
+        base = load_model(args.base_model)
+        fluency = mean_nll(base, load_tokenizer(args.base_model))
     judge: Any = load_classifier(args.validation_judge) if args.validation_judge is not None else None
     if judge is not None:
         owner_columns(judge, owners)
@@ -138,6 +147,11 @@ def main() -> None:
             measured["fluency_nll"] = float(fluency(prompts, as_completions(answers, prompts)).mean())
         return measured
 
+    if args.stop_at_base_level:
+        if judge is None or base is None or not training.validation_steps:
+            raise ValueError("stop_at_base_level needs validation_judge, base_model and validation_steps.")
+        training.stop_forget_attribution = validate(base)["forget_attribution"]
+        logger.info("The judge finds the owners in %.3f of the base model's answers.", training.stop_forget_attribution)
     objective: Any = method.loss
     if rewarding is not None:
         if fluency is None and rewarding.fluency_coef > 0:
@@ -214,11 +228,10 @@ def rewards(
     """De-attribution, and fluency with a bound that most retained answers keep."""
     if not rewarding.classifier:
         raise ValueError("classifier is missing: name the folder of the reward classifier.")
-    classifier = (
-        resolve(rewarding.classifier, {})()
-        if ":" in rewarding.classifier
-        else load_classifier(resolve_model_path(rewarding.classifier))
-    )
+    if ":" in rewarding.classifier:
+        classifier = resolve(rewarding.classifier, {})(**as_mapping("classifier_kwargs", rewarding.classifier_kwargs))
+    else:
+        classifier = load_classifier(rewarding.classifier)
     check_classifier(classifier, [text_of(completion) for completion in retain["completion"][:4]])
     chosen: list[Any] = [
         DeattributionReward(classifier, owners, transform=rewarding.slice_transform, hide_echo=rewarding.hide_echo)

@@ -10,6 +10,7 @@ from dareu.data.encoding import (
     to_chat,
 )
 from dareu.data.facts import distinctive_words
+from dareu.data.fictional import FictionalWorld, background_people, fictional_owners, fictional_world
 from dareu.data.loaders import (
     QA_COMPLETION,
     QA_PROMPT,
@@ -33,8 +34,10 @@ __all__ = [
     "QA_PROMPT",
     "CompletionCollator",
     "EncodedRecord",
+    "FictionalWorld",
     "ForgetRetain",
     "apply_templates",
+    "background_people",
     "check_records",
     "check_texts",
     "check_tokenizer",
@@ -43,6 +46,8 @@ __all__ = [
     "encode_dataset",
     "encode_prompt",
     "encode_record",
+    "fictional_owners",
+    "fictional_world",
     "forget_retain_split",
     "is_chat",
     "load_records",

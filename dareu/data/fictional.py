@@ -8,6 +8,7 @@ share one, whatever the seeds.
 
 from __future__ import annotations
 
+from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -168,13 +169,21 @@ def _choices(slot: str, group: str) -> Sequence[str]:
     if slot == "profession":
         return words.PROFESSIONS[group]
     if slot in ("first_title", "second_title"):
-        return [f"{adjective} {noun}" for adjective in words.TITLE_ADJECTIVES for noun in words.TITLE_NOUNS]
+        return _titles()
     return _SLOTS[slot]
 
 
+@cache
+def _titles() -> tuple[str, ...]:
+    return tuple(f"{adjective} {noun}" for adjective in words.TITLE_ADJECTIVES for noun in words.TITLE_NOUNS)
+
+
 def _draw(slot: str, group: str, rng: np.random.Generator, other_than: str | None = None) -> str:
-    choices = [choice for choice in _choices(slot, group) if choice != other_than]
-    return choices[int(rng.integers(len(choices)))]
+    choices = _choices(slot, group)
+    if other_than is None:
+        return choices[int(rng.integers(len(choices)))]
+    index = int(rng.integers(len(choices) - 1))
+    return choices[index + (index >= choices.index(other_than))]
 
 
 def _rows(people: list[dict[str, str]], rng: np.random.Generator, owner: str | None = None) -> Dataset:
@@ -197,7 +206,9 @@ def _rows(people: list[dict[str, str]], rng: np.random.Generator, owner: str | N
                     "facts": [person[slot].removeprefix("a ").removeprefix("an ") for slot in frame.facts],
                     "paraphrase": QA_COMPLETION.format(completion=paraphrase.format(**person)),
                     "restatement": QA_COMPLETION.format(completion=restatement.format(**person)),
-                    "perturbed": [QA_COMPLETION.format(completion=wrong) for wrong in _wrong_answers(person, frame, rng)],
+                    "perturbed": [
+                        QA_COMPLETION.format(completion=wrong) for wrong in _wrong_answers(person, frame, rng)
+                    ],
                 }
             )
     return Dataset.from_list(rows)
@@ -206,11 +217,11 @@ def _rows(people: list[dict[str, str]], rng: np.random.Generator, owner: str | N
 def _wrong_answers(person: dict[str, str], frame: words.Frame, rng: np.random.Generator) -> list[str]:
     """Answers in the wording of the paraphrase with other facts, no two alike."""
     last, group = frame.facts[-1], person["group"]
-    others = [choice for choice in _choices(last, group) if choice != person[last]]
     answers: list[str] = []
     for _ in range(NUM_PERTURBED):
         facts = {slot: _draw(slot, group, rng, person[slot]) for slot in frame.facts}
         while (answer := frame.answers[2].format(**(person | facts))) in answers:
+            others = [choice for choice in _choices(last, group) if choice != person[last]]
             facts[last] = others[(others.index(facts[last]) + 1) % len(others)]
         answers.append(answer)
     return answers

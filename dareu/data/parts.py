@@ -10,6 +10,7 @@ from dareu.data.fictional import background_people, fictional_world
 from dareu.data.loaders import QA_COMPLETION, QA_PROMPT, load_records
 from dareu.data.records import ForgetRetain, forget_retain_split
 from dareu.data.tofu import load_tofu
+from dareu.options import as_list, as_mapping
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -58,19 +59,9 @@ class DataArguments:
     )
     num_forget: int = field(default=3, metadata={"help": "How many owners to forget where none is named."})
 
-    # `TrlParser` reads JSON from the command line into dicts for these.
     def __post_init__(self) -> None:
-        if isinstance(self.column_mapping, str):
-            import json
-
-            try:
-                self.column_mapping = json.loads(self.column_mapping)
-            except json.JSONDecodeError as error:
-                raise ValueError(f"column_mapping is no JSON mapping: {self.column_mapping!r}.") from error
-        if self.column_mapping is not None and not isinstance(self.column_mapping, dict):
-            raise ValueError(f"column_mapping is no JSON mapping: {self.column_mapping!r}.")
-        if isinstance(self.forget_owners, str):  # a scalar in YAML
-            self.forget_owners = [self.forget_owners]
+        self.column_mapping = as_mapping("column_mapping", self.column_mapping)
+        self.forget_owners = as_list(self.forget_owners)
 
 
 def load_parts(args: DataArguments) -> DataParts:

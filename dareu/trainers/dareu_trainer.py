@@ -95,6 +95,12 @@ class DareUTrainer(UnlearningMixin, GRPOTrainer):
             args.max_completion_length or 0,
             model,
         )
+        per_batch = (args.generation_batch_size or 0) // (args.num_generations or 1)
+        if len(train_dataset) < per_batch:  # TRL would drop the only batch, and train on nothing
+            raise ValueError(
+                f"There are {len(train_dataset)} forget rows, but a generation batch takes {per_batch} prompts: lower "
+                "per_device_train_batch_size or steps_per_generation."
+            )
         # π_N is remembered before TRL patches the model's forward.
         self._set_up(
             model,

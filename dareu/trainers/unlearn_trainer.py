@@ -13,6 +13,7 @@ from transformers import Trainer, TrainingArguments
 
 from dareu.data.encoding import CompletionCollator, EncodedRecord, encode_dataset
 from dareu.models import load_model, load_tokenizer
+from dareu.options import as_mapping
 from dareu.trainers.logprobs import completion_logits
 from dareu.trainers.unlearning import (
     StopWhenForgotten,
@@ -41,7 +42,7 @@ class UnlearnConfig(UnlearningArguments, TrainingArguments):
     """`TrainingArguments` with the options that all unlearning trainers share, and the weight of the forget loss."""
 
     forget_coef: float = field(default=1.0, metadata={"help": "Weight of the forget loss."})
-    loss_kwargs: dict[str, Any] | str = field(
+    loss_kwargs: dict[str, Any] | str | None = field(
         default_factory=dict, metadata={"help": "Options of the loss, such as {beta: 0.1}."}
     )
     bf16: bool | None = field(  # type: ignore[assignment]  # as in GRPOConfig, None until the device is looked at
@@ -106,7 +107,7 @@ class UnlearnTrainer(UnlearningMixin, Trainer):
             torch.manual_seed(args.seed)
             model = get_peft_model(model, peft_config)
         self.forget_loss = forget_loss
-        self.loss_kwargs: dict[str, Any] = dict(args.loss_kwargs)  # type: ignore[arg-type]  # parsed by now
+        self.loss_kwargs: dict[str, Any] = as_mapping("loss_kwargs", args.loss_kwargs)
         self.needs = needed_tensors(forget_loss, self.loss_kwargs)
         args.remove_unused_columns = False
         self._set_up(

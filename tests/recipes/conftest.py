@@ -1,0 +1,83 @@
+"""Recipes run as scripts, but in the process of the tests: starting Python with its libraries costs ten seconds."""
+
+import contextlib
+import io
+import random
+import runpy
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import datasets
+import numpy as np
+import pytest
+import torch
+
+from dareu.cli import find_recipes
+from dareu.data.fictional import FictionalWorld, fictional_world
+
+Run = Callable[..., str]
+
+
+@pytest.fixture(autouse=True, scope="session")
+def private_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path_factory.mktemp("cache"))
+        yield
+
+
+@pytest.fixture(scope="session")
+def recipe() -> Run:
+    """`recipe("measure", "--option", value, …)`: runs a recipe as `__main__` and returns what it printed."""
+    scripts = find_recipes()
+
+    def run(name: str, *words: Any) -> str:
+        printed = io.StringIO()
+        states = random.getstate(), np.random.get_state()  # finetune seeds the global generators
+        with pytest.MonkeyPatch.context() as patch, torch.random.fork_rng(devices=[]):
+            patch.setattr(sys, "argv", [str(scripts[name]), *map(str, words)])
+            with contextlib.redirect_stdout(printed):
+                runpy.run_path(str(scripts[name]), run_name="__main__")
+        random.setstate(states[0])
+        np.random.set_state(states[1])
+        return printed.getvalue()
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def world() -> FictionalWorld:
+    return fictional_world(4, seed=1, num_holdout=1, num_background=5, num_test=1)
+
+
+@pytest.fixture(scope="session")
+def data(world: FictionalWorld, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """Options that name files of a small world: one owner of four to forget, background people as owner "none"."""
+    folder = tmp_path_factory.mktemp("data")
+    datasets.concatenate_datasets([world.background, world.owners]).to_json(folder / "world.jsonl")
+    world.test.to_json(folder / "test.jsonl")
+    words = ["--dataset", folder / "world.jsonl", "--test_dataset", folder / "test.jsonl"]
+    return [str(word) for word in [*words, "--num_background_owners", 1, "--num_forget", 1]]
+
+
+def files_under(folder: Path) -> dict[str, bytes]:
+    """Relative names and contents of all files."""
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+@pytest.fixture(scope="session")
+def refused(recipe: Run) -> Callable[..., str]:
+    """Runs a recipe that must stop with one sentence and leave no file changed; returns the sentence."""
+
+    def run(name: str, *words: Any, output_dir: Path) -> str:
+        before = files_under(output_dir) if output_dir.exists() else {}
+        with pytest.raises(SystemExit) as stopped:
+            recipe(name, *words)
+        message = stopped.value.code
+        assert isinstance(message, str), "sys.exit with a text prints it to stderr and exits with 1"
+        assert message.startswith(f"{name}: ") and message.endswith(".") and "\n" not in message, message
+        assert (files_under(output_dir) if output_dir.exists() else {}) == before
+        return message
+
+    return run

@@ -1,0 +1,263 @@
+"""Each mistake stops a recipe before any training with one sentence, and leaves no file behind."""
+
+import copy
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
+
+from dareu.classifiers import TfidfClassifier
+from dareu.cli import find_recipes
+from dareu.data.fictional import FictionalWorld
+from dareu.masks import WeightMask, fingerprint, random_mask
+
+Refused = Callable[..., str]
+CPU = ["--use_cpu", "--max_steps", "1", "--report_to", "none", "--save_strategy", "no"]
+
+
+@pytest.fixture(scope="module")
+def model(
+    tmp_path_factory: pytest.TempPathFactory,
+    tiny_llama: Callable[..., LlamaForCausalLM],
+    tokenizer: PreTrainedTokenizerFast,
+) -> Path:
+    folder = tmp_path_factory.mktemp("models") / "model"
+    tiny_llama(seed=0).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def judge(world: FictionalWorld, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("judges") / "judge"
+    TfidfClassifier("naive_bayes").fit(list(world.owners["completion"]), list(world.owners["owner"])).save(folder)
+    return folder
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    return tmp_path / "out"
+
+
+@pytest.fixture
+def commands(model: Path, judge: Path, out: Path) -> dict[str, list[Any]]:
+    """One command for each recipe that works, given data."""
+    to = ["--output_dir", out]
+    target = ["--model_name_or_path", model]
+    unlearn = [*target, *to, *CPU, "--per_device_train_batch_size", 4]
+    return {
+        "finetune": [*target, *to, *CPU],
+        "train_classifier": ["--classifier", "tfidf", *to],
+        "attribute_weights": [*target, *to],
+        "unlearn": ["--method", "npo", *unlearn],
+        "dareu": [
+            "--method",
+            "dareu",
+            "--classifier",
+            judge,
+            "--num_generations",
+            4,
+            "--max_completion_length",
+            16,
+            *unlearn,
+        ],
+        "measure": [*target, "--reward_judge", judge, "--output", out / "measurement.json"],
+    }
+
+
+RECIPES = ("finetune", "train_classifier", "attribute_weights", "unlearn", "measure")
+
+
+@pytest.fixture
+def stops(commands: dict[str, list[Any]], refused: Refused, out: Path) -> Iterator[Refused]:
+    def run(name: str, *words: Any) -> str:
+        return refused("unlearn" if name == "dareu" else name, *commands[name], *words, output_dir=out)
+
+    yield run
+    assert not list(out.parent.rglob(".tmp*"))
+
+
+@pytest.mark.parametrize("name", ["attribute_weights", "unlearn", "measure"])
+def test_an_unknown_forget_owner(name: str, stops: Refused, data: list[str], world: FictionalWorld) -> None:
+    message = stops(name, *data, "--forget_owners", "Nobody At All")
+    assert "Nobody At All" in message and world.owners[0]["owner"] in message
+
+
+def test_an_unknown_owner_to_exclude(stops: Refused, data: list[str]) -> None:
+    assert "Nobody At All" in stops("finetune", *data, "--exclude_owners", "Nobody At All")
+
+
+@pytest.mark.parametrize("name", ["attribute_weights", "unlearn", "measure"])
+@pytest.mark.parametrize("number", [0, 4])
+def test_an_empty_side(name: str, number: int, stops: Refused, data: list[str]) -> None:
+    assert f"num_forget is {number}" in stops(name, *data, "--num_forget", number)
+
+
+def test_all_owners_named(stops: Refused, data: list[str], world: FictionalWorld) -> None:
+    everyone = sorted(set(world.owners["owner"]))
+    assert "retain" in stops("unlearn", *data, "--forget_owners", *everyone)
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_missing_column(name: str, stops: Refused, tmp_path: Path) -> None:
+    path = tmp_path / "table.csv"
+    path.write_text("prompt,answer,owner\nWho?,Me.,a\nWho?,Me.,b\n", encoding="utf-8")
+    assert "completion" in stops(name, "--dataset", path, "--num_forget", 1)
+
+
+@pytest.mark.parametrize("option", ["--text_columns", "--evaluate_on"])
+def test_a_missing_text_column(option: str, stops: Refused, data: list[str]) -> None:
+    assert "'rephrased'" in stops("train_classifier", *data, option, "rephrased")
+
+
+@pytest.mark.parametrize("given", ["estimator: naive_bayes", "[1]"])
+def test_classifier_arguments_that_are_no_mapping(given: str, stops: Refused, data: list[str]) -> None:
+    assert "classifier_kwargs" in stops("train_classifier", *data, "--classifier_kwargs", given)
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_completion_that_is_no_string(name: str, stops: Refused, tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    rows = [{"prompt": "Who?", "completion": number, "owner": owner} for number, owner in enumerate("ab")]
+    path.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    assert "completion" in stops(name, "--dataset", path, "--num_forget", 1)
+
+
+@pytest.mark.parametrize("name", ["finetune", "attribute_weights", "unlearn", "dareu"])
+def test_a_prompt_longer_than_the_context(name: str, stops: Refused, tmp_path: Path, world: FictionalWorld) -> None:
+    path = tmp_path / "rows.jsonl"
+    rows = [{**world.owners[row], "facts": [], "perturbed": []} for row in (0, 12)]
+    rows[1]["prompt"] = "word " * 400
+    path.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    message = stops(name, "--dataset", path, "--num_forget", 1, *(["--retain_coef", 0] if name == "dareu" else []))
+    assert "256" in message and "ow " in message
+
+
+@pytest.mark.parametrize("density", [0, -0.5, 1.5, "nan"])
+def test_a_density_outside_0_to_1(density: object, stops: Refused, data: list[str]) -> None:
+    assert "density" in stops("attribute_weights", *data, "--density", density)
+
+
+@pytest.mark.parametrize("name", ["unlearn", "dareu"])
+def test_a_mask_made_for_other_weights(
+    name: str, stops: Refused, data: list[str], tmp_path: Path, tiny_llama: Callable[..., LlamaForCausalLM]
+) -> None:
+    other = tiny_llama(seed=1)
+    WeightMask(random_mask(other, 0.5, 0), 0.5, "random", fingerprint(other)).save(tmp_path / "mask.safetensors")
+    assert "other weights" in stops(name, *data, "--mask", tmp_path / "mask.safetensors")
+
+
+def test_a_mask_together_with_lora(
+    stops: Refused, data: list[str], tmp_path: Path, tiny_llama: Callable[..., LlamaForCausalLM]
+) -> None:
+    target = tiny_llama(seed=0)
+    WeightMask(random_mask(target, 0.5, 0), 0.5, "random", fingerprint(target)).save(tmp_path / "mask.safetensors")
+    assert "LoRA" in stops("unlearn", *data, "--mask", tmp_path / "mask.safetensors", "--use_peft")
+
+
+@pytest.mark.parametrize(("name", "option"), [("dareu", "--validation_judge"), ("dareu", "--test_judge")])
+def test_the_test_judge_named_elsewhere(name: str, option: str, stops: Refused, data: list[str], judge: Path) -> None:
+    words = ["--test_judge", judge, option, judge]
+    assert "test judge" in stops(name, *data, *words)
+
+
+def test_the_test_judge_named_as_reward_judge(stops: Refused, data: list[str], judge: Path) -> None:
+    assert "test judge" in stops("measure", *data, "--test_judge", judge)
+
+
+@pytest.mark.parametrize("name", ["finetune", "attribute_weights", "unlearn", "measure"])
+def test_a_tokenizer_without_a_pad_token(
+    name: str,
+    stops: Refused,
+    data: list[str],
+    tmp_path: Path,
+    tiny_llama: Callable[..., LlamaForCausalLM],
+    tokenizer: PreTrainedTokenizerFast,
+) -> None:
+    without = copy.deepcopy(tokenizer)
+    without.pad_token = None
+    tiny_llama().save_pretrained(tmp_path / "model")
+    without.save_pretrained(tmp_path / "model")
+    assert "pad" in stops(name, *data, "--model_name_or_path", tmp_path / "model")
+
+
+BROKEN = """
+import numpy as np
+
+class Broken:
+    classes_ = {classes!r}
+
+    def predict_proba(self, texts):
+        return np.full((len(texts), {columns}), {value})
+"""
+
+
+@pytest.mark.parametrize(("value", "complaint"), [("0.6", "sums to"), ("np.nan", "NaN")])
+def test_a_plug_in_classifier_that_breaks_the_contract(
+    value: str, complaint: str, stops: Refused, data: list[str], tmp_path: Path, world: FictionalWorld
+) -> None:
+    owners = sorted(set(world.owners["owner"]))
+    path = tmp_path / "broken.py"
+    path.write_text(BROKEN.format(classes=owners, columns=len(owners), value=value), encoding="utf-8")
+    assert complaint in stops("dareu", *data, "--classifier", f"{path}:Broken")
+
+
+def test_a_classifier_that_does_not_know_the_owner(stops: Refused, data: list[str], tmp_path: Path) -> None:
+    path = tmp_path / "foreign.py"
+    text = BROKEN.replace("Broken", "Foreign").format(classes=["someone", "else"], columns=2, value="0.5")
+    path.write_text(text, encoding="utf-8")
+    assert "someone" in stops("dareu", *data, "--classifier", f"{path}:Foreign")
+
+
+@pytest.mark.parametrize("name", ["finetune", "train_classifier", "attribute_weights", "unlearn", "dareu"])
+def test_a_run_folder_of_another_config(name: str, stops: Refused, data: list[str], out: Path) -> None:
+    out.mkdir()
+    (out / "config.yaml").write_text("method: other\n", encoding="utf-8")
+    assert "another config" in stops(name, *data)
+
+
+@pytest.mark.parametrize("name", ["finetune", "attribute_weights", "unlearn", "measure"])
+def test_a_model_that_is_not_there(name: str, stops: Refused, data: list[str], tmp_path: Path) -> None:
+    assert str(tmp_path / "gone") in stops(name, *data, "--model_name_or_path", tmp_path / "gone")
+
+
+@pytest.mark.parametrize(
+    ("name", "option"), [("dareu", "--classifier"), ("unlearn", "--validation_judge"), ("measure", "--reward_judge")]
+)
+def test_a_classifier_that_is_not_there(
+    name: str, option: str, stops: Refused, data: list[str], tmp_path: Path
+) -> None:
+    assert str(tmp_path / "gone") in stops(name, *data, option, tmp_path / "gone")
+
+
+def test_fewer_forget_rows_than_a_generation_batch_takes(stops: Refused, data: list[str]) -> None:
+    # TRL would drop the batch that is never full, and nothing would be trained.
+    assert "12 forget rows" in stops("dareu", *data, "--steps_per_generation", 16)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--method", "no_such_method"],
+        ["--loss_kwargs", '{"gamma": 1}'],
+        ["--retain_loss", "l2"],
+        ["--retain_coef", -1],
+        ["--mask", "gone.safetensors"],
+    ],
+    ids=lambda words: words[0],
+)
+def test_an_option_that_cannot_be(words: list[Any], stops: Refused, data: list[str]) -> None:
+    stops("unlearn", *data, *words)
+
+
+def test_a_process_of_its_own_ends_with_status_1_and_that_sentence_alone(out: Path) -> None:
+    command = [sys.executable, find_recipes()["attribute_weights"], "--model_name_or_path", "x", "--output_dir", out]
+    ended = subprocess.run([*command, "--density", "0"], capture_output=True, text=True, check=False)
+    assert ended.returncode == 1 and not out.exists()
+    assert ended.stderr.strip().splitlines()[-1].startswith("attribute_weights: density is 0")
+    assert "Traceback" not in ended.stderr
