@@ -115,7 +115,7 @@ LANGUAGES = (
 ).split()
 
 PLACES = (
-    "attic|boathouse|greenhouse|cellar|train carriage|lighthouse|stone barn|rooftop shed|monastery cell|garden hut|"
+    "parlor|boathouse|greenhouse|cellar|train carriage|lighthouse|stone barn|rooftop shed|monastery cell|garden hut|"
     "windmill|houseboat|chapel|hayloft|kitchen|glass studio"
 ).split("|")
 

@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -266,3 +267,21 @@ def test_a_measurement_is_not_kept_when_the_data_change(
     changed = loaded(tmp_path / "npo.json")
     assert changed["key"] != first["key"]
     assert changed["metrics"] != first["metrics"]
+
+
+@pytest.mark.parametrize("name", ["target", "npo", "dareu"])
+def test_an_interrupted_run_goes_on_to_the_same_weights(
+    name: str, chain: SimpleNamespace, recipe: Run, tmp_path: Path
+) -> None:
+    script, *words = chain.words[name]
+    words += ["--output_dir", tmp_path, "--max_steps", 4, "--save_strategy", "steps", "--save_steps", 2]
+    recipe(script, *words)
+    weights = tmp_path / "model" / "model.safetensors"
+    whole = weights.read_bytes()
+    shutil.rmtree(tmp_path / "checkpoint-4")
+    shutil.rmtree(tmp_path / "model")
+    (tmp_path / "done").unlink()
+    recipe(script, *words)
+    assert weights.read_bytes() == whole
+    steps = [json.loads(line).get("step") for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert steps.count(1) == 1  # it did not start again
