@@ -26,7 +26,7 @@ def resolve_model_path(name_or_path: str) -> str:
 
 
 def load_tokenizer(name_or_path: str) -> PreTrainedTokenizerBase:
-    """Loads a tokenizer from a model folder, an adapter folder or a hub id.
+    """Loads a tokenizer from a model folder, an adapter folder (or the base it names) or a hub id.
 
     Raises:
         ValueError: The folder holds no tokenizer, or the tokenizer has no pad or end token.
@@ -36,6 +36,9 @@ def load_tokenizer(name_or_path: str) -> PreTrainedTokenizerBase:
     from dareu.data.encoding import check_tokenizer
 
     path = resolve_model_path(name_or_path)
+    adapter = Path(path) / "adapter_config.json"
+    if adapter.exists() and not (Path(path) / "tokenizer_config.json").exists():
+        return load_tokenizer(json.loads(adapter.read_text(encoding="utf-8"))["base_model_name_or_path"])
     try:
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(path)
     except (OSError, ValueError) as error:

@@ -22,7 +22,7 @@ from rich.console import Console
 from rich.table import Table
 from trl import TrlParser
 
-from dareu.data.parts import DataArguments, forget_names, load_parts
+from dareu.data.parts import DataArguments, forget_names, load_parts, split_owners
 from dareu.metrics import add_tow
 from dareu.runs import ResultRow, config_of, open_run, read_results, write_results
 
@@ -78,9 +78,13 @@ def main() -> None:
     data, args = TrlParser((DataArguments, QuickstartArguments)).parse_args_and_config()
     if data.dataset != "fictional":
         raise ValueError("The quickstart tells its story on the fictional world: leave dataset as it is.")
+    if not 0 < args.density <= 1:
+        raise ValueError(f"density is {args.density}: give a share in (0, 1].")
+    everyone = load_parts(data).owners
+    split_owners(data, everyone)  # refuses unknown owners before anything is written
+    owners = forget_names(data, everyone)
     run = open_run(args.output_dir, config_of(data, args))
     folder, start = run.folder, time.perf_counter()
-    owners = forget_names(data, load_parts(data).owners)
     print(f"To forget: {', '.join(owners)}\n")
 
     run_stages(plan(data, args, folder, owners), folder / "logs", args.jobs)

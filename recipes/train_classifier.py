@@ -106,7 +106,10 @@ def main() -> None:
     kwargs = dict(as_mapping("classifier_kwargs", args.classifier_kwargs))
     if args.classifier == "llm":
         kwargs["model"] = resolve_model_path(kwargs.get("model", "fictional-base"))
-    classifier = resolve(args.classifier, CLASSIFIERS)(**kwargs)
+    try:
+        classifier = resolve(args.classifier, CLASSIFIERS)(**kwargs)
+    except TypeError as error:
+        raise ValueError(f"classifier_kwargs do not fit {args.classifier}: {error}.") from error
 
     # Everything that can be wrong was looked at before anything is written
     run = open_run(args.output_dir, config_of(data, args))

@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -113,10 +114,8 @@ def main() -> None:
     rewarding: RewardArguments | None = rest[0] if rest else None
 
     # Everything that can be wrong is looked at before anything is written
-    if args.test_judge is not None and args.test_judge in (
-        args.validation_judge,
-        rewarding.classifier if rewarding is not None else None,
-    ):
+    named = [args.validation_judge, rewarding.classifier if rewarding is not None else None]
+    if args.test_judge and Path(args.test_judge).resolve() in {Path(judge).resolve() for judge in named if judge}:
         raise ValueError(f"{args.test_judge} is the test judge: name another classifier for reward and validation.")
     path = model_args.model_name_or_path
     if path is None:
