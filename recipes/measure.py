@@ -50,8 +50,8 @@ class MeasureArguments:
 
 def main() -> None:
     data, args = TrlParser((DataArguments, MeasureArguments)).parse_args_and_config()
-    named = [Path(judge).resolve() for judge in (args.reward_judge, args.test_judge) if judge]
-    if len(set(named)) < len(named):
+    judge_paths = [Path(judge).resolve() for judge in (args.reward_judge, args.test_judge) if judge]
+    if len(set(judge_paths)) < len(judge_paths):
         raise ValueError(f"{args.test_judge} is named as reward judge and as test judge: the test judge only reports.")
     folder = Path(resolve_model_path(args.model_name_or_path))
     output = Path(args.output) if args.output is not None else folder.parent / "measurement.json"
