@@ -52,7 +52,8 @@ def load_model(name_or_path: str, *, dtype: torch.dtype = torch.float32) -> PreT
 
     Args:
         name_or_path: A model folder, an adapter folder, a hub id, or `"fictional-base"`.
-        dtype: Of the weights. Float32 is right for training all or masked weights (small updates are lost in bf16).
+        dtype: Of the weights, which are read from safetensors only. Float32 is right for training all or masked
+            weights (small updates are lost in bf16).
 
     Raises:
         ValueError: Nothing there can be loaded as a causal language model.
@@ -63,10 +64,12 @@ def load_model(name_or_path: str, *, dtype: torch.dtype = torch.float32) -> PreT
     adapter = Path(path) / "adapter_config.json"
     try:
         if not adapter.exists():
-            model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(path, dtype=dtype)
+            model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(path, dtype=dtype, use_safetensors=True)
             return model
         from peft import PeftModel
 
+        if Path(path).is_dir() and not (Path(path) / "adapter_model.safetensors").exists():
+            raise ValueError("the adapter has no adapter_model.safetensors.")
         base = json.loads(adapter.read_text(encoding="utf-8"))["base_model_name_or_path"]
         merged = PeftModel.from_pretrained(load_model(base, dtype=dtype), path).merge_and_unload()
         model = merged

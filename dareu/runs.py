@@ -16,7 +16,7 @@ from typing import Any, NotRequired, TypedDict, cast
 
 import yaml
 
-from dareu.files import atomic_file, to_plain, write_json, write_yaml
+from dareu.files import atomic_file, content_hash, to_plain, write_json, write_yaml
 
 logger = logging.getLogger(__name__)
 
@@ -38,6 +38,12 @@ class Run:
         return self.folder / "results.json"
 
     @property
+    def last_checkpoint(self) -> str | None:
+        """The newest checkpoint that was written to its end (the Trainer writes its state last)."""
+        whole = [path.parent for path in self.folder.glob("checkpoint-*/trainer_state.json")]
+        return str(max(whole, key=lambda path: int(path.name.rpartition("-")[2]))) if whole else None
+
+    @property
     def done(self) -> bool:
         """Whether ``mark_done`` was called on this folder, in this process or an earlier one."""
         return (self.folder / "done").exists()
@@ -48,7 +54,9 @@ class Run:
             temporary.touch()
 
 
-def open_run(folder: str | os.PathLike[str], config: Mapping[str, Any]) -> Run:
+def open_run(
+    folder: str | os.PathLike[str], config: Mapping[str, Any], inputs: Mapping[str, str | None] | None = None
+) -> Run:
     """Opens the folder of a run: a new one, or one that the same config made before.
 
     A new folder gets a ``config.yaml`` of the resolved config, which ``--config`` reads back; the
@@ -59,13 +67,18 @@ def open_run(folder: str | os.PathLike[str], config: Mapping[str, Any]) -> Run:
         folder: The run's folder; a missing or an empty one is new.
         config: The resolved settings, of the types that ``to_plain`` takes. The entry ``output_dir`` is not
             compared, since it is the folder itself, which may have moved.
+        inputs: Files and folders that the run reads, by the names of their options; those that exist are known by
+            their content, so that a model made anew under its old name is another model.
 
     Raises:
-        ValueError: If the folder was made by another config, or holds files but no ``config.yaml``.
+        ValueError: If the folder was made by another config or from other inputs, or holds files but no
+            ``config.yaml``.
     """
     folder = Path(folder)
     path = folder / "config.yaml"
     plain = to_plain(config)
+    paths = {name: Path(value) for name, value in (inputs or {}).items() if value is not None}
+    hashes = {name: content_hash(value) for name, value in paths.items() if value.exists()}
     if path.exists():
         earlier = yaml.safe_load(path.read_text(encoding="utf-8"))
         differing = _differences(_without_folder(earlier), _without_folder(plain))
@@ -74,10 +87,19 @@ def open_run(folder: str | os.PathLike[str], config: Mapping[str, Any]) -> Run:
             raise ValueError(
                 f"{folder} holds a run with another config ({shown}); give another --output_dir, or delete that folder."
             )
+        if (folder / "inputs.json").exists():
+            known = json.loads((folder / "inputs.json").read_text(encoding="utf-8"))
+            if changed := [name for name in known if known[name] != hashes.get(name)]:
+                raise ValueError(
+                    f"{folder} holds a run whose {', '.join(changed)} had another content; give another --output_dir, "
+                    "or delete that folder."
+                )
         logger.info("Found a run of the same config in %s.", folder)
     elif folder.exists() and any(not item.name.startswith(".") and item != path for item in folder.iterdir()):
         raise ValueError(f"{folder} holds files but no config.yaml of a run; give another --output_dir.")
     else:
+        if hashes:
+            write_json(folder / "inputs.json", hashes)
         write_yaml(path, plain, comment=_circumstances())
     return Run(folder)
 

@@ -67,7 +67,7 @@ def main() -> None:
         batches.append([collate(records[start : start + size]) for start in range(0, len(records), size)])
 
     # Everything that can be wrong was looked at before anything is written
-    run = open_run(args.output_dir, config_of(data, args))
+    run = open_run(args.output_dir, config_of(data, args), {"model": args.model_name_or_path, "dataset": data.dataset})
     if run.done:
         print(f"{run.folder} is done: delete it to run again.")
         return

@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from transformers import set_seed
-from transformers.trainer_utils import get_last_checkpoint
 from trl import TrlParser
 
 from dareu.data import CompletionCollator, encode_dataset, to_chat
@@ -21,6 +20,7 @@ from dareu.data.parts import DataArguments, load_parts
 from dareu.files import atomic_folder
 from dareu.metrics_log import MetricsLog
 from dareu.models import load_model, load_tokenizer, new_llama, new_tokenizer
+from dareu.options import as_list
 from dareu.runs import config_of, open_run, write_results
 from dareu.trainers.finetune import FinetuneConfig, FinetuneTrainer
 from dareu.trainers.unlearning import context_length
@@ -70,10 +70,12 @@ def main() -> None:
         if parts.background is None:
             raise ValueError(f"{data.dataset} has no background rows: set num_background_owners.")
         rows = parts.background
-    excluded = set(args.exclude_owners or [])
+    excluded = set(as_list(args.exclude_owners) or [])
     if unknown := sorted(excluded - set(rows["owner"])):
         raise ValueError(f"exclude_owners names {', '.join(unknown)}, who own no rows of {data.dataset}.")
     rows = rows.select([i for i, owner in enumerate(rows["owner"]) if owner not in excluded])
+    if not len(rows):
+        raise ValueError("exclude_owners names every owner: leave some to train on.")
 
     # Model
     model: Any
@@ -100,7 +102,7 @@ def main() -> None:
         wanted = len(background) * (1 - args.background_share) / args.background_share
         records = records * max(1, round(wanted / len(records))) + background
     # Everything that can be wrong was looked at before anything is written
-    run = open_run(training.output_dir, config)
+    run = open_run(training.output_dir, config, {"model": args.model_name_or_path, "dataset": data.dataset})
     if run.done:
         print(f"{run.folder} is done: delete it to run again.")
         return
@@ -115,7 +117,7 @@ def main() -> None:
         processing_class=tokenizer,
         callbacks=[MetricsLog(run.metrics_path)],
     )
-    trainer.train(resume_from_checkpoint=get_last_checkpoint(str(run.folder)))
+    trainer.train(resume_from_checkpoint=run.last_checkpoint)
     if trainer.is_world_process_zero():
         with atomic_folder(run.folder / "model") as folder:
             model.save_pretrained(folder)

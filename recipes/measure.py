@@ -54,6 +54,8 @@ def main() -> None:
     if len(set(judge_paths)) < len(judge_paths):
         raise ValueError(f"{args.test_judge} is named as reward judge and as test judge: the test judge only reports.")
     folder = Path(resolve_model_path(args.model_name_or_path))
+    if args.output is None and folder.name != "model":
+        raise ValueError(f"{args.model_name_or_path} is no model of a run folder: name a file to write as output.")
     output = Path(args.output) if args.output is not None else folder.parent / "measurement.json"
     paths = [folder, *(Path(judge) for judge in (args.reward_judge, args.test_judge) if judge is not None)]
     # What is a name to the data and the base model, and not a file, stands for itself
@@ -104,7 +106,8 @@ def main() -> None:
     if results.exists():
         rows = read_results(results)
         for row in rows:
-            row["metrics"].update(metrics)
+            if Path(row["model"]).resolve() == folder.resolve():
+                row["metrics"].update(metrics)
         write_results(results, rows)
 
     table = Table("metric", "value", title=args.model_name_or_path)

@@ -123,7 +123,7 @@ def plan(data: DataArguments, args: QuickstartArguments, folder: Path, owners: l
     stages = [
         stage("target", "finetune", "target", options=[*world, *seed, *short]),
         stage("retrained", "finetune", "target", options=[*world, *seed, *short, "--exclude_owners", *owners]),
-        stage("classifier", "train_classifier", "classifier", options=world),
+        stage("classifier", "train_classifier", "classifier", options=[*world, *seed]),
         stage("test_judge", "train_classifier", "test_judge", options=world),
         stage("validation_judge", "train_classifier", "validation_judge", options=world),
     ]

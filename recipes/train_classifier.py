@@ -51,6 +51,7 @@ class ClassifierArguments:
     classifier_kwargs: dict[str, Any] | str | None = field(
         default_factory=dict, metadata={"help": "Arguments of the class, as YAML or JSON."}
     )
+    seed: int = field(default=0, metadata={"help": "Of the llm classifier."})
     text_columns: list[str] = field(
         default_factory=lambda: ["completion"], metadata={"help": "Columns whose texts it is trained on."}
     )
@@ -105,6 +106,7 @@ def main() -> None:
 
     kwargs = dict(as_mapping("classifier_kwargs", args.classifier_kwargs))
     if args.classifier == "llm":
+        kwargs.setdefault("seed", args.seed)
         kwargs["model"] = resolve_model_path(kwargs.get("model", "fictional-base"))
     try:
         classifier = resolve(args.classifier, CLASSIFIERS)(**kwargs)
@@ -112,7 +114,7 @@ def main() -> None:
         raise ValueError(f"classifier_kwargs do not fit {args.classifier}: {error}.") from error
 
     # Everything that can be wrong was looked at before anything is written
-    run = open_run(args.output_dir, config_of(data, args))
+    run = open_run(args.output_dir, config_of(data, args), {"model": kwargs.get("model"), "dataset": data.dataset})
     if run.done:
         print(f"{run.folder} is done: delete it to run again.")
         return

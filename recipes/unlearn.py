@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from transformers.trainer_utils import get_last_checkpoint
-from trl import ModelConfig, TrlParser, get_peft_config
+from peft import LoraConfig
+from trl import TrlParser
 
 from dareu.classifiers import check_classifier, load_classifier, owner_columns, strip_echo
 from dareu.data import text_of, to_chat
@@ -45,6 +45,20 @@ class MethodArguments:
     method: str = field(
         default="dareu",
         metadata={"help": f"{', '.join(METHODS)}, or a Method of your own as pkg.mod:Name or path/to/file.py:Name."},
+    )
+
+
+@dataclass
+class PolicyArguments:
+    """The model that is trained, and whether through LoRA; the names are those of TRL's `ModelConfig`."""
+
+    model_name_or_path: str = field(metadata={"help": "The target: a model or adapter folder, or a hub id."})
+    use_peft: bool = field(default=False, metadata={"help": "Train a fresh LoRA adapter, merged when saved."})
+    lora_r: int = field(default=8, metadata={"help": "Rank (the DareU paper's)."})
+    lora_alpha: int = field(default=16, metadata={"help": "Scale (the DareU paper's)."})
+    lora_dropout: float = field(default=0.0, metadata={"help": "Dropout before the adapter."})
+    lora_target_modules: list[str] = field(
+        default_factory=lambda: ["all-linear"], metadata={"help": "Modules that get an adapter."}
     )
 
 
@@ -104,22 +118,23 @@ def main() -> None:
     known = [argument for argument in sys.argv[1:] if argument not in ("--help", "-h")]
     choice = first.parse_args_and_config(known, return_remaining_strings=True, fail_with_unknown_args=False)[0]
     method = resolve(choice.method, METHODS)
-    parts_of_parser = [MethodArguments, DataArguments, UnlearnArguments, ModelConfig, method.config]
+    parts_of_parser = [MethodArguments, DataArguments, UnlearnArguments, PolicyArguments, method.config]
     if method.loss is None:
         parts_of_parser.append(RewardArguments)
     parser = TrlParser(parts_of_parser)
     if wants_help:
         parser.parse_args(["--help"])
-    choice, data, args, model_args, training, *rest = parser.parse_args_and_config()
+    choice, data, args, policy_args, training, *rest = parser.parse_args_and_config()
     rewarding: RewardArguments | None = rest[0] if rest else None
+    config = config_of(choice, data, args, policy_args, training, *rest)
+    config.pop("generation_batch_size", None)  # follows from steps_per_generation; TRL takes only one of the two
 
     # Everything that can be wrong is looked at before anything is written
-    named = [args.validation_judge, rewarding.classifier if rewarding is not None else None]
-    if args.test_judge and Path(args.test_judge).resolve() in {Path(judge).resolve() for judge in named if judge}:
-        raise ValueError(f"{args.test_judge} is the test judge: name another classifier for reward and validation.")
-    path = model_args.model_name_or_path
-    if path is None:
-        raise ValueError("model_name_or_path is missing: name the target model.")
+    named = [args.test_judge, args.validation_judge, rewarding.classifier if rewarding is not None else None]
+    judges = [Path(judge).resolve() for judge in named if judge]
+    if len(set(judges)) < len(judges):
+        raise ValueError("The classifier, the validation judge and the test judge must be three: each has one job.")
+    path = policy_args.model_name_or_path
     tokenizer, model = load_tokenizer(path), load_model(path)
     parts = load_parts(data)
     split, owners = split_owners(data, parts.owners), forget_names(data, parts.owners)
@@ -131,24 +146,32 @@ def main() -> None:
     mask = WeightMask.load(args.mask) if args.mask is not None else None
     base, fluency = None, None
     if args.base_model is not None:
-        base = load_model(args.base_model)
+        base = load_model(args.base_model).to(training.device)
         fluency = mean_nll(base, load_tokenizer(args.base_model))
     judge: Any = load_classifier(args.validation_judge) if args.validation_judge is not None else None
     if judge is not None:
         owner_columns(judge, owners)
 
+    validating = 0.0
+
     def validate(policy: Any) -> dict[str, float]:
-        prompts = list(forget["prompt"])
+        nonlocal validating
+        start, prompts = time.perf_counter(), list(forget["prompt"])
         answers = generate_answers(policy, tokenizer, prompts, max_new_tokens=longest_answer(forget, tokenizer))
         bare = [strip_echo(answer, text_of(prompt)) for answer, prompt in zip(answers, prompts, strict=True)]
         measured = {"forget_attribution": forget_attribution(judge, bare, owners)}
         if fluency is not None:
             measured["fluency_nll"] = float(fluency(prompts, as_completions(answers, prompts)).mean())
+        validating += time.perf_counter() - start
         return measured
 
+    if training.stop_fluency_nll is not None and base is None:
+        raise ValueError("stop_fluency_nll needs base_model, under which answers are fluent or not.")
     if args.stop_at_base_level:
         if judge is None or base is None or not training.validation_steps:
             raise ValueError("stop_at_base_level needs validation_judge, base_model and validation_steps.")
+        if training.stop_forget_attribution is not None:
+            raise ValueError("stop_at_base_level and stop_forget_attribution exclude each other: give one.")
         training.stop_forget_attribution = validate(base)["forget_attribution"]
         logger.info("The judge finds the owners in %.3f of the base model's answers.", training.stop_forget_attribution)
     objective: Any = method.loss
@@ -158,37 +181,49 @@ def main() -> None:
             fluency = mean_nll(copy.deepcopy(model), tokenizer)
         objective = rewards(rewarding, owners, retain, fluency)
         if len(objective) > 1:
+            if training.reward_weights is not None:
+                raise ValueError("fluency_coef weighs the two rewards: leave reward_weights out.")
             training.reward_weights = [1.0, rewarding.fluency_coef]
-    peft_config = get_peft_config(model_args)
-    trainer = method.trainer(
-        model,
-        objective,
-        training,
-        forget,
-        retain_dataset=retain,
-        mask=mask,
-        processing_class=tokenizer,
-        peft_config=peft_config,
-        validate=validate if judge is not None else None,
-        callbacks=[],
-    )
-    config = config_of(choice, data, args, model_args, training, *rest)
-    config.pop("generation_batch_size", None)  # follows from steps_per_generation; TRL takes only one of the two
-    run = open_run(training.output_dir, config)
-    if run.done:
-        print(f"{run.folder} is done: delete it to run again.")
-        return
-    trainer.add_callback(MetricsLog(run.metrics_path))
+    lora = None
+    if policy_args.use_peft:
+        modules = policy_args.lora_target_modules
+        lora = LoraConfig(
+            r=policy_args.lora_r,
+            lora_alpha=policy_args.lora_alpha,
+            lora_dropout=policy_args.lora_dropout,
+            target_modules=modules[0] if modules == ["all-linear"] else modules,
+            task_type="CAUSAL_LM",
+        )
 
-    # Train
-    with PeakMemory(trainer.args.device) as memory:
-        start = time.perf_counter()
-        trainer.train(resume_from_checkpoint=get_last_checkpoint(str(run.folder)))
-        seconds = time.perf_counter() - start
+    # Train; what is computed once, such as the reference's log-probabilities, counts in time and memory
+    with PeakMemory(training.device) as memory:
+        start, validating = time.perf_counter(), 0.0
+        trainer = method.trainer(
+            model,
+            objective,
+            training,
+            forget,
+            retain_dataset=retain,
+            mask=mask,
+            processing_class=tokenizer,
+            peft_config=lora,
+            validate=validate if judge is not None else None,
+            callbacks=[],
+        )
+        inputs = {"model": path, "dataset": data.dataset, "mask": args.mask, "base_model": args.base_model}
+        inputs |= {"validation_judge": args.validation_judge}
+        inputs |= {"classifier": rewarding.classifier if rewarding is not None else None}
+        run = open_run(training.output_dir, config, inputs)
+        if run.done:
+            print(f"{run.folder} is done: delete it to run again.")
+            return
+        trainer.add_callback(MetricsLog(run.metrics_path))
+        trainer.train(resume_from_checkpoint=run.last_checkpoint)
+        seconds = time.perf_counter() - start - validating
     if not trainer.is_world_process_zero():
         return
     trained = trainer.accelerator.unwrap_model(trainer.model)
-    if peft_config is not None:
+    if lora is not None:
         trained = trained.merge_and_unload()
 
     # Save, and compare what was frozen bit for bit

@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 
+#: TOFU's hub id.
+TOFU = "locuslab/TOFU"
+
+
 class DataParts(NamedTuple):
     """Record datasets that play different parts."""
 
@@ -70,6 +74,12 @@ def load_parts(args: DataArguments) -> DataParts:
     Raises:
         ValueError: The data cannot be read, or too few owners are left beside the background people.
     """
+    generated = args.dataset.startswith("fictional")
+    tofu = not generated and (args.dataset == TOFU or (Path(args.dataset) / "full.json").exists())
+    if (generated or tofu) and (
+        args.column_mapping or (args.prompt_template, args.completion_template) != ("{prompt}", "{completion}")
+    ):
+        raise ValueError(f"column_mapping and templates have no effect on {args.dataset}: drop them.")
     if args.dataset == "fictional":
         world = fictional_world(args.num_owners, seed=args.world_seed)
         return DataParts(world.owners, world.background, world.test)
@@ -77,7 +87,7 @@ def load_parts(args: DataArguments) -> DataParts:
         people = background_people(2000)
         return DataParts(people, None, None)
     test: Dataset | None
-    if (Path(args.dataset) / "full.json").exists():
+    if tofu:
         rows, test = load_tofu(args.dataset), _tofu_test(args.dataset)
     else:
         rows, test = _read(args.dataset, args), None
@@ -123,21 +133,21 @@ def _read(source: str, args: DataArguments) -> Dataset:
     )
 
 
-def _tofu_test(folder: str) -> Dataset | None:
+def _tofu_test(source: str) -> Dataset | None:
     """TOFU's questions on real authors and world facts, which no fine-tuning answers."""
     from datasets import concatenate_datasets
 
-    files = [Path(folder) / name for name in ("real_authors.json", "world_facts.json")]
-    mapping = {"prompt": "question", "completion": "answer"}
-    found = [
-        load_records(
-            file,
-            column_mapping=mapping,
-            owner="none",
-            prompt_template=QA_PROMPT,
-            completion_template=QA_COMPLETION,
-        ).select_columns(["prompt", "completion", "owner"])
-        for file in files
-        if file.exists()
-    ]
+    found = []
+    for name in ("real_authors", "world_facts"):
+        file = Path(source) / f"{name}.json"
+        if source == TOFU or file.exists():
+            rows = load_records(
+                source if source == TOFU else file,
+                column_mapping={"prompt": "question", "completion": "answer"},
+                owner="none",
+                prompt_template=QA_PROMPT,
+                completion_template=QA_COMPLETION,
+                subset=name if source == TOFU else None,
+            )
+            found.append(rows.select_columns(["prompt", "completion", "owner"]))
     return concatenate_datasets(found) if found else None

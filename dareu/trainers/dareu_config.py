@@ -14,14 +14,15 @@ from dareu.trainers.unlearning import UnlearningArguments
 class DareUConfig(UnlearningArguments, GRPOConfig):
     """TRL's `GRPOConfig` with what de-attribution adds, and defaults that suit it.
 
-    Changed defaults: no division of advantages by the group's deviation (a saturated classifier would turn noise
-    into full-size advantages), bf16 only on a GPU that has it, no gradient checkpointing, and completions that were
-    cut off are masked.
+    Changed defaults: a learning rate of 1e-5 (TRL's 1e-6 hardly moves full weights), no division of advantages by
+    the group's deviation (a saturated classifier would turn noise into full-size advantages), bf16 only on a GPU that
+    has it, no gradient checkpointing, and completions that were cut off are masked.
 
     Raises:
         ValueError: An option cannot be, or two exclude each other.
     """
 
+    learning_rate: float = field(default=1e-5, metadata={"help": "Peak learning rate of AdamW."})
     num_slices: int = field(
         default=15, metadata={"help": "Slices a completion is scored at (k; the paper tests 10 to 20)."}
     )
@@ -62,6 +63,8 @@ class DareUConfig(UnlearningArguments, GRPOConfig):
             raise ValueError(f"return_mode is {self.return_mode!r}: give 'mean' or 'sum'.")
         if self.rollout_policy not in ("current", "original"):
             raise ValueError(f"rollout_policy is {self.rollout_policy!r}: give 'current' or 'original'.")
+        if self.multi_objective_aggregation != "sum_then_normalize":
+            raise ValueError("multi_objective_aggregation must stay 'sum_then_normalize': scaling follows the sum.")
         if self.num_slices < 1:
             raise ValueError(f"num_slices is {self.num_slices}: give at least 1.")
         if not self.kl_coef >= 0:

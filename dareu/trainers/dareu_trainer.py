@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -18,6 +17,7 @@ from dareu.models import load_model, load_tokenizer
 from dareu.trainers.advantages import group_advantages, running_mean, scale_advantages, token_returns
 from dareu.trainers.dareu_config import DareUConfig
 from dareu.trainers.logprobs import completion_logits
+from dareu.trainers.reference import evaluating
 from dareu.trainers.scoring import SliceScorer
 from dareu.trainers.unlearning import StopWhenForgotten, UnlearningMixin, Validate, check_prompt_lengths
 
@@ -109,6 +109,8 @@ class DareUTrainer(UnlearningMixin, GRPOTrainer):
             retain_dataset=retain_dataset,
             mask=mask,
             fresh_adapter=peft_config is not None,
+            needs_reference=args.kl_coef > 0 and args.rollout_policy == "current",
+            validate=validate,
         )
         if "completion" in train_dataset.column_names:
             # TRL keeps the gold completion from the rewards.
@@ -116,7 +118,7 @@ class DareUTrainer(UnlearningMixin, GRPOTrainer):
             train_dataset = train_dataset.add_column("reference", references)
         if args.rollout_policy == "original":
             train_dataset = train_dataset.add_column("row", list(range(len(train_dataset))))
-        rewards = list(reward_funcs) if isinstance(reward_funcs, Sequence) else [reward_funcs]
+        rewards = list(reward_funcs) if isinstance(reward_funcs, list | tuple) else [reward_funcs]
         super().__init__(
             model,
             [_wrap(reward, processing_class, args.num_slices) for reward in rewards],
@@ -130,6 +132,13 @@ class DareUTrainer(UnlearningMixin, GRPOTrainer):
             self.add_callback(StopWhenForgotten(validate, self._measured))
         self._stored: dict[int, list[dict[str, Tensor]]] | None = None
 
+    def train(self, *args: Any, **kwargs: Any) -> Any:
+        """Trains; rollouts of the original model are made first, before any checkpoint is loaded."""
+        if self.args.rollout_policy == "original" and self._stored is None:
+            self.model.train()
+            self._stored = self._make_rollouts()
+        return super().train(*args, **kwargs)
+
     # -- rollouts ----------------------------------------------------------------------------------------------
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
@@ -137,7 +146,7 @@ class DareUTrainer(UnlearningMixin, GRPOTrainer):
             return self._stored_rollouts(inputs)
         output = self._rollout(inputs)
         if self.args.kl_coef and self.model.training:
-            kl = (output["old_per_token_logps"] - self._original_logps(output)) * output["completion_mask"]
+            kl = self._logps(output) - self._logps(output, original=True)
             self._log_token_mean("kl", kl, output["completion_mask"])
             self._token_rewards -= self.args.kl_coef * kl
         output["advantages"] = self._advantages(output["completion_mask"].bool())
@@ -147,14 +156,11 @@ class DareUTrainer(UnlearningMixin, GRPOTrainer):
         """Generates and scores; `_token_rewards`, `_terminal` and `_scored` then hold what the rewards said."""
         output: dict[str, Any] = super()._generate_and_score_completions(inputs)
         self._spread_rewards(output["completion_mask"].bool())
-        if "old_per_token_logps" not in output and self.args.kl_coef:
-            output["old_per_token_logps"] = self._logps(self.model, output)
         return output
 
     def _stored_rollouts(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
-        """The completions of π_N for these prompts, made once for the whole forget set."""
-        if self._stored is None:
-            self._stored = self._make_rollouts()
+        """The completions of π_N for these prompts."""
+        assert self._stored is not None
         first = self.accelerator.process_index * len(inputs)
         samples = [self._stored[row["row"]][(first + i) % self.num_generations] for i, row in enumerate(inputs)]
         pad = self._tokenizer.pad_token_id
@@ -175,7 +181,6 @@ class DareUTrainer(UnlearningMixin, GRPOTrainer):
         # Every process draws the same completions, so that a group means the same everywhere.
         stored: dict[int, list[dict[str, Tensor]]] = {}
         chunk = max(1, self._train_batch_size * self.args.steps_per_generation // self.num_generations)
-        kl_coef, self.beta = self.args.kl_coef, 0.0  # no reference inside TRL's rollout
         with torch.random.fork_rng():
             torch.manual_seed(self.args.seed)
             for start in range(0, len(self.train_dataset), chunk):
@@ -184,7 +189,7 @@ class DareUTrainer(UnlearningMixin, GRPOTrainer):
                 output = self._rollout(inputs)
                 output["advantages"] = self._advantages(output["completion_mask"].bool())
                 if "old_per_token_logps" not in output:
-                    output["old_per_token_logps"] = self._logps(self.model, output)
+                    output["old_per_token_logps"] = self._sampling_logps(output)
                 for i, row in enumerate(inputs):
                     prompt = output["prompt_mask"][i].bool()
                     length = max(1, int(output["completion_mask"][i].sum()))
@@ -192,8 +197,6 @@ class DareUTrainer(UnlearningMixin, GRPOTrainer):
                     for name in ("completion_ids", "completion_mask", "advantages", "old_per_token_logps"):
                         sample[name] = output[name][i][:length].clone()
                     stored.setdefault(row["row"], []).append(sample)
-        # The KL to π_N is a loss term here: TRL's k3 estimate on the stored log-probabilities.
-        self.beta = kl_coef
         return stored
 
     # -- rewards and advantages --------------------------------------------------------------------------------
@@ -240,8 +243,12 @@ class DareUTrainer(UnlearningMixin, GRPOTrainer):
         first = self.accelerator.process_index * len(mask)
         return advantages[first : first + len(mask), : mask.shape[1]].contiguous()
 
-    def _logps(self, model: nn.Module, rollout: dict[str, Any]) -> Tensor:
-        """(B, T) log-probabilities of the sampled tokens at the sampling temperature, 0 on padding."""
+    def _logps(self, rollout: dict[str, Any], *, original: bool = False) -> Tensor:
+        """(B, T) log-probabilities of the sampled tokens at the sampling temperature, 0 on padding.
+
+        Of the model as it is, or of π_N, by one way of computing them and without dropout, so that their difference
+        is 0 before the first update.
+        """
         ids = torch.cat([rollout["prompt_ids"], rollout["completion_ids"]], dim=1)
         attention_mask = torch.cat([rollout["prompt_mask"], rollout["completion_mask"]], dim=1)
         completion_mask = rollout["completion_mask"].bool()
@@ -249,29 +256,40 @@ class DareUTrainer(UnlearningMixin, GRPOTrainer):
         labels[:, : rollout["prompt_ids"].shape[1]] = -100
         logps = torch.zeros(completion_mask.shape, device=ids.device)
         size = self.args.per_device_train_batch_size
-        with torch.no_grad(), self.accelerator.autocast():
+        assert not original or self.reference is not None
+        with self.reference() if original and self.reference else evaluating(self.model) as model:
             for part in (slice(start, start + size) for start in range(0, len(ids), size)):
                 if not completion_mask[part].any():  # cut off, all of them
                     continue
-                batch = {
-                    "input_ids": ids[part],
-                    "attention_mask": attention_mask[part],
-                    "labels": labels[part],
-                }
-                scored = completion_logits(model, batch)
+                batch = {"input_ids": ids[part], "attention_mask": attention_mask[part], "labels": labels[part]}
+                with self.accelerator.autocast():
+                    scored = completion_logits(model, batch)
                 scored = scored._replace(logits=scored.logits / self.temperature)
                 logps[part][completion_mask[part]] = scored.logps()
         return logps
 
-    def _original_logps(self, rollout: dict[str, Any]) -> Tensor:
-        with self.reference() as model:
-            return self._logps(model, rollout)
+    def _sampling_logps(self, rollout: dict[str, Any]) -> Tensor:
+        """(B, T) log-probabilities as TRL computes them in the loss, whose ratio they are the denominator of."""
+        with torch.no_grad():
+            logps: Tensor = self._get_per_token_logps_and_entropies(
+                self.model,
+                torch.cat([rollout["prompt_ids"], rollout["completion_ids"]], dim=1),
+                torch.cat([rollout["prompt_mask"], rollout["completion_mask"]], dim=1),
+                rollout["completion_ids"].shape[1],
+                batch_size=self.args.per_device_train_batch_size,
+            )[0]
+        return logps
 
     # -- loss --------------------------------------------------------------------------------------------------
 
     def _compute_loss(self, model: nn.Module, inputs: dict[str, Any]) -> Tensor:
         batch = self._prepare_retain()
-        loss: Tensor = super()._compute_loss(model, inputs)  # type: ignore[no-untyped-call]
+        # With stored rollouts the KL to π_N is a loss term: TRL's k3 estimate on the stored log-probabilities.
+        self.beta = self.args.kl_coef if "ref_per_token_logps" in inputs else 0.0
+        try:
+            loss: Tensor = super()._compute_loss(model, inputs)  # type: ignore[no-untyped-call]
+        finally:
+            self.beta = 0.0  # TRL would look for a reference model of its own while it samples
         if batch is None:
             return loss
         penalty = self._retain_penalty(model, batch)

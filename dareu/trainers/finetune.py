@@ -38,9 +38,14 @@ class FinetuneTrainer(Trainer):
         """The cross-entropy on completion tokens, or that of a repeated run."""
         step = self.state.global_step
         if model.training and step < self.args.induction_steps and step % 4 == 3:
-            generator = torch.Generator().manual_seed(self.args.seed + step)
+            draw = step * self.accelerator.num_processes + self.accelerator.process_index
+            generator = torch.Generator().manual_seed(self.args.seed + draw)
             inputs = repeated_runs(inputs["input_ids"], self.model.config.vocab_size, generator)
-            kwargs.pop("num_items_in_batch", None)
+            if kwargs.get("num_items_in_batch") is not None:
+                # The Trainer expects a sum over this batch divided by the items of the whole accumulation.
+                kwargs["num_items_in_batch"] = (
+                    inputs["labels"] != -100
+                ).sum() * self.current_gradient_accumulation_steps
         loss: Tensor | tuple[Tensor, Any] = super().compute_loss(model, inputs, *args, **kwargs)
         return loss
 

@@ -31,11 +31,12 @@ def original_policy(model: nn.Module, mask: Mapping[str, Tensor] | None = None, 
     if mask is not None:
         return _OriginalEntries(model, mask)
     frozen = copy.deepcopy(model).eval().requires_grad_(False)
-    return lambda: _evaluating(frozen)
+    # The Trainer moves the model to its device only later; the copy follows it.
+    return lambda: evaluating(frozen.to(next(model.parameters()).device))
 
 
 @contextmanager
-def _evaluating(model: nn.Module) -> Iterator[nn.Module]:
+def evaluating(model: nn.Module) -> Iterator[nn.Module]:
     """Dropout off and no gradients, the training mode restored afterwards."""
     training = model.training
     model.eval()
@@ -48,7 +49,7 @@ def _evaluating(model: nn.Module) -> Iterator[nn.Module]:
 
 @contextmanager
 def _adapter_off(model: PeftModel) -> Iterator[nn.Module]:
-    with _evaluating(model), model.disable_adapter():
+    with evaluating(model), model.disable_adapter():
         yield model
 
 
@@ -65,18 +66,22 @@ class _OriginalEntries:
         self.original = {name: self._entries(name).clone() for name in self.index}
 
     def _entries(self, name: str) -> Tensor:
-        return self.model.get_parameter(name).data.flatten()[self.index[name]]
+        weight = self.model.get_parameter(name).data
+        if self.index[name].device != weight.device:  # the Trainer has moved the model since
+            self.index[name] = self.index[name].to(weight.device)
+        return weight.flatten()[self.index[name]]
 
     def _write(self, values: Mapping[str, Tensor]) -> None:
         for name, value in values.items():
-            self.model.get_parameter(name).data.view(-1).index_copy_(0, self.index[name], value)
+            weight = self.model.get_parameter(name).data
+            weight.view(-1).index_copy_(0, self.index[name], value.to(weight.device))
 
     @contextmanager
     def __call__(self) -> Iterator[nn.Module]:
         trained = {name: self._entries(name) for name in self.index}
         self._write(self.original)
         try:
-            with _evaluating(self.model):
+            with evaluating(self.model):
                 yield self.model
         finally:
             self._write(trained)

@@ -33,7 +33,7 @@ class RetainTerm:
         collator: Pads them.
         batch_size: Records a step (on each process).
         loss: `"kl"`: forward KL over the whole vocabulary; `"nll"`: cross-entropy; `"none"`: no retain term.
-        reference: Gives π_N.
+        reference: Gives π_N; `"nll"` needs none.
         seed: Of the order of the records.
     """
 
@@ -44,7 +44,7 @@ class RetainTerm:
         *,
         batch_size: int,
         loss: RetainLoss,
-        reference: Reference,
+        reference: Reference | None,
         seed: int,
     ) -> None:
         assert loss != "none"
@@ -73,6 +73,7 @@ class RetainTerm:
         inputs = {name: tensor.to(device) for name, tensor in inputs.items()}
         if self.loss_type == "nll":
             return RetainBatch(inputs, None)
+        assert self.reference is not None
         with self.reference() as model:
             return RetainBatch(inputs, completion_logits(model, inputs))
 

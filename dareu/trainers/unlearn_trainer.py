@@ -117,6 +117,8 @@ class UnlearnTrainer(UnlearningMixin, Trainer):
             retain_dataset=retain_dataset,
             mask=mask,
             fresh_adapter=peft_config is not None,
+            needs_reference="ref_logps" in self.needs,
+            validate=validate,
         )
         collator = CompletionCollator(processing_class)
         records = encode_dataset(train_dataset, processing_class, max_length=context_length(model))
@@ -140,6 +142,7 @@ class UnlearnTrainer(UnlearningMixin, Trainer):
         for start in range(0, len(records), size):
             chunk = records[start : start + size]
             batch = {name: tensor.to(self.args.device) for name, tensor in collator(chunk).items()}
+            assert self.reference is not None
             with self.reference() as model:
                 scored = completion_logits(model, batch)
                 logps = scored.row_sum(scored.logps()).tolist()
@@ -159,7 +162,9 @@ class UnlearnTrainer(UnlearningMixin, Trainer):
             logged[f"retain_{self.args.retain_loss}"] = penalty / self.args.retain_coef
             loss = loss + penalty
         if model.training:
-            self._measured.update({name: value.item() for name, value in logged.items()})
+            for name, value in logged.items():
+                mean = self.accelerator.gather(value.detach()).mean().item()
+                self._measured.setdefault(name, []).append(mean)
         return loss
 
 

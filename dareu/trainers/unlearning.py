@@ -70,7 +70,7 @@ class UnlearningMixin(Trainer):
     args: Any  # a TrainingArguments with UnlearningArguments
     model: nn.Module
     mask: WeightMask | None
-    reference: Reference
+    reference: Reference | None
 
     def _set_up(
         self,
@@ -81,8 +81,10 @@ class UnlearningMixin(Trainer):
         retain_dataset: Dataset | None,
         mask: WeightMask | None,
         fresh_adapter: bool,
+        needs_reference: bool,
+        validate: Validate | None,
     ) -> None:
-        """Checks mask and retained rows against the untouched model and remembers π_N."""
+        """Checks options, mask and retained rows against the untouched model, and remembers π_N where it is needed."""
         assert isinstance(args, UnlearningArguments)
         args.check()
         if mask is not None:
@@ -91,10 +93,20 @@ class UnlearningMixin(Trainer):
                     "A weight mask and LoRA exclude each other: drop the mask, or train the merged weights."
                 )
             mask.verify(model)
+            if args.optim not in ("adamw_torch", "adamw_torch_fused"):
+                raise ValueError(f"Under a mask the optimizer is MaskedAdamW: leave optim as it is, not {args.optim}.")
+        stops = args.stop_forget_attribution is not None or args.stop_fluency_nll is not None
+        if (stops or args.validation_steps) and (validate is None or not args.validation_steps):
+            raise ValueError(
+                "validation_steps needs a judge, and stopping needs validation_steps: give all of them, or none."
+            )
         self.mask = mask
-        self.reference = original_policy(model, mask, fresh_adapter=fresh_adapter)
         self._retain: RetainTerm | None = None
-        if args.retain_loss != "none" and args.retain_coef > 0:
+        retains = args.retain_loss != "none" and args.retain_coef > 0
+        self.reference = None
+        if needs_reference or (retains and args.retain_loss == "kl"):
+            self.reference = original_policy(model, mask, fresh_adapter=fresh_adapter)
+        if retains:
             if retain_dataset is None:
                 raise ValueError("retain_loss needs a retain_dataset: give retained rows, or set retain_loss='none'.")
             self._retain = RetainTerm(
@@ -106,7 +118,7 @@ class UnlearningMixin(Trainer):
                 seed=args.seed,
             )
         self._micro_step: int | None = None
-        self._measured: dict[str, float] = {}
+        self._measured: dict[str, list[float]] = {}
 
     def _prepare_retain(self) -> RetainBatch | None:
         """The retained batch of this micro-step; call it before the student's forward."""
@@ -144,8 +156,8 @@ class UnlearningMixin(Trainer):
         return self.optimizer
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
-        """Logs what the Trainer does, with what was measured since the last time."""
-        logs.update(self._measured)
+        """Logs what the Trainer does, with the means of what was measured since the last time."""
+        logs.update({name: sum(values) / len(values) for name, values in self._measured.items()})
         self._measured.clear()
         super().log(logs, *args, **kwargs)
 
@@ -163,7 +175,7 @@ class StopWhenForgotten(TrainerCallback):
     It stops on the judge and on fluency, never on the reward, which a policy learns to please.
     """
 
-    def __init__(self, validate: Validate, measured: dict[str, float]) -> None:
+    def __init__(self, validate: Validate, measured: dict[str, list[float]]) -> None:
         self.validate = validate
         self.measured = measured
 
@@ -175,7 +187,8 @@ class StopWhenForgotten(TrainerCallback):
         if not args.validation_steps or state.global_step % args.validation_steps:
             return control
         measured = dict(self.validate(kwargs["model"]))
-        self.measured.update({f"validation/{name}": float(value) for name, value in measured.items()})
+        for name, value in measured.items():
+            self.measured.setdefault(f"validation/{name}", []).append(float(value))
         forgotten = args.stop_forget_attribution is not None and (
             measured["forget_attribution"] <= args.stop_forget_attribution
         )

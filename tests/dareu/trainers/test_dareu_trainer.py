@@ -142,17 +142,71 @@ def test_rollouts_of_the_original_model_are_made_once(build: Build) -> None:
     assert len(calls) == 2  # two prompts, a batch of one prompt each; six updates
 
 
-def test_original_and_current_rollouts_agree_before_the_first_update(build: Build) -> None:
-    stored = build(rollout_policy="original", kl_coef=0.0)
+def test_stored_rollouts_equal_those_made_on_the_way(build: Build) -> None:
+    stored, current = build(rollout_policy="original", kl_coef=0.0), build(kl_coef=0.0)
     stored.model.train()
-    row = [dict(stored.train_dataset[0]) for _ in range(4)]
-    first = stored._generate_and_score_completions(row)
-    again = stored._generate_and_score_completions(row)
-    assert all(torch.equal(first[name], again[name]) for name in ("completion_ids", "advantages"))
-    # The stored log-probabilities are those of the model that is still the original.
-    fresh = stored._logps(stored.model, first)
-    mask = first["completion_mask"].bool()
-    torch.testing.assert_close(first["old_per_token_logps"][mask], fresh[mask], atol=1e-5, rtol=1e-5)
+    current.model.train()
+    stored._stored = stored._make_rollouts()
+    with torch.random.fork_rng():
+        torch.manual_seed(stored.args.seed)
+        for row in range(2):  # a batch holds one prompt
+            inputs = [dict(stored.train_dataset[row]) for _ in range(4)]
+            fresh, kept = current._generate_and_score_completions(inputs), stored._stored_rollouts(inputs)
+            assert all(torch.equal(fresh[name], kept[name]) for name in ("prompt_ids", "completion_ids", "advantages"))
+            logps = stored._logps(kept)
+            torch.testing.assert_close(kept["old_per_token_logps"], logps, atol=1e-5, rtol=1e-5)
+
+
+def test_rollouts_of_the_original_model_survive_training(build: Build) -> None:
+    trainer = build(rollout_policy="original", max_steps=2)
+    expected = trainer._make_rollouts()
+    trainer.train()
+    assert trainer._stored is not None
+    for row, samples in expected.items():
+        for left, right in zip(samples, trainer._stored[row], strict=True):
+            assert torch.equal(left["completion_ids"], right["completion_ids"])
+            assert torch.equal(left["old_per_token_logps"], right["old_per_token_logps"])
+
+
+def test_evaluation_works_beside_stored_rollouts(build: Build, forget_rows: Dataset) -> None:
+    trainer = build(rollout_policy="original", kl_coef=0.1, per_device_eval_batch_size=4)
+    trainer.train()
+    assert "eval_reward" in trainer.evaluate(forget_rows.add_column("row", [0, 1]))
+
+
+@pytest.mark.parametrize("rollout_policy", ["current", "original"])
+def test_completions_that_were_all_cut_off_move_nothing(
+    build: Build, tiny_llama: Callable[..., LlamaForCausalLM], rollout_policy: str
+) -> None:
+    model = tiny_llama()
+    before = weights(model)
+    trainer = build(
+        model,
+        rollout_policy=rollout_policy,
+        mask_truncated_completions=True,
+        retain_loss="none",
+        weight_decay=0.0,
+        generation_kwargs={"suppress_tokens": [2]},  # no completion ends
+    )
+    trainer.train()
+    assert all(torch.equal(before[name], weight) for name, weight in model.named_parameters())
+
+
+def test_dropout_does_not_look_like_divergence(build: Build, tiny_llama: Callable[..., LlamaForCausalLM]) -> None:
+    trainer = build(tiny_llama(attention_dropout=0.5), learning_rate=0.0, kl_coef=0.1)
+    trainer.train()
+    assert abs(trainer.state.log_history[0]["kl"]) < 1e-6
+
+
+def test_a_reward_that_applies_to_some_rows_only(build: Build) -> None:
+    def sometimes(completions: list[str], **_: Any) -> list[float | None]:
+        return [None, -1.0, 0.0, None]
+
+    trainer = build(reward=sometimes, kl_coef=0.0)
+    trainer.model.train()
+    output = trainer._generate_and_score_completions([dict(trainer.train_dataset[0]) for _ in range(4)])
+    assert output["advantages"][0].abs().max() == 0 and output["advantages"][3].abs().max() == 0
+    assert output["advantages"][1, 0] == -0.5 and output["advantages"][2, 0] == 0.5
 
 
 def test_sequence_and_dense_rewards_join_after_weighting(build: Build) -> None:
@@ -164,8 +218,15 @@ def test_sequence_and_dense_rewards_join_after_weighting(build: Build) -> None:
     last = output["completion_mask"].sum(1) - 1
     # At the last token the return is the running mean there plus the sequence reward.
     returns = trainer._token_rewards[range(4), last] + trainer._terminal
-    if len(set(last.tolist())) == 1:
-        torch.testing.assert_close(output["advantages"][range(4), last], returns - returns.mean())
+    for row in range(4):
+        as_long = last >= last[row]  # earlier returns of longer ones are means over what remains to them
+        expected = [
+            trainer._token_rewards[other, last[row] : last[other] + 1].mean() + trainer._terminal[other]
+            for other in range(4)
+            if as_long[other]
+        ]
+        baseline = torch.stack(expected).mean()
+        torch.testing.assert_close(output["advantages"][row, last[row]], returns[row] - baseline)
 
 
 def test_accumulation_does_not_change_the_retain_gradient(
