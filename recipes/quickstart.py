@@ -41,7 +41,8 @@ UNLEARNED = (
     ("graddiff-dense", "graddiff", None),
 )
 
-COLUMNS = (
+#: What the printed table shows of the metrics in results.json.
+SHOWN = (
     "tow",
     "forget_rouge",
     "retain_rouge",
@@ -51,6 +52,7 @@ COLUMNS = (
     "name_kept",
     "forget_attribution",
     "forget_attribution_heldout",
+    "forget_attribution_heldout_stripped",
     "misattribution",
 )
 
@@ -94,11 +96,12 @@ def main() -> None:
     control = next(row for row in rows if row["method"] == "retrained")
     rows = cast(list[ResultRow], add_tow(rows, control))
     write_results(run.results_path, rows)
-    table = Table("method", "mask", *(name.replace("_", " ") for name in COLUMNS), "seconds", title="Comparison")
-    for row in rows:
-        seconds = "" if row["seconds"] is None else f"{row['seconds']:.0f}"
-        table.add_row(row["method"], row["mask"] or "–", *(f"{row['metrics'][c]:.2f}" for c in COLUMNS), seconds)
-    Console(width=200 if not sys.stdout.isatty() else None).print(table)
+    table = Table("", *(f"{row['method']}\n{row['mask'] or 'dense'}" for row in rows), title="Comparison")
+    for name in SHOWN:
+        table.add_row(name, *(f"{row['metrics'][name]:.2f}" for row in rows))
+    table.add_row("updates", *(f"{row['metrics'].get('updates', 0):.0f}" for row in rows))
+    table.add_row("seconds", *("" if row["seconds"] is None else f"{row['seconds']:.0f}" for row in rows))
+    Console(width=None if sys.stdout.isatty() else 130).print(table)
     print_samples(folder)
     for name, _, mask in UNLEARNED:
         if mask is not None:
@@ -165,10 +168,9 @@ def run_stages(stages: list[Stage], logs: Path, jobs: int) -> None:
             ready = [stage for stage in waiting if done.issuperset(stage.after)]
             for stage in ready[: jobs - len(running)]:
                 waiting.remove(stage)
-                print(
-                    f"[{len(stages) - len(waiting)}/{len(stages)}] {stage.name}: {shlex.join(stage.command)}\n",
-                    flush=True,
-                )
+                recipe, *words = stage.command
+                command = shlex.join(["dareu", Path(recipe).stem, *words])
+                print(f"[{len(stages) - len(waiting)}/{len(stages)}] {stage.name}: {command}\n", flush=True)
                 running[pool.submit(run_stage, stage, logs / f"{stage.name}.log")] = stage
             finished, _ = wait(running, return_when=FIRST_COMPLETED)
             for future in finished:

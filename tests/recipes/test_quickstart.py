@@ -1,7 +1,6 @@
 """The whole quickstart on a smaller world and with a few updates, its stages run in the process of the tests."""
 
 import functools
-import shlex
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -80,10 +79,10 @@ def test_a_stage_runs_after_its_forerunners(
     jobs: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     stages = [
-        Stage("last", ("left", "right"), ["last"]),
-        Stage("left", ("first",), ["left"]),
-        Stage("right", ("first",), ["a b"]),
-        Stage("first", (), ["first"]),
+        Stage("last", ("left", "right"), ["recipes/last.py"]),
+        Stage("left", ("first",), ["recipes/left.py"]),
+        Stage("right", ("first",), ["recipes/right.py", "a b"]),
+        Stage("first", (), ["recipes/first.py"]),
     ]
     ended: list[str] = []
 
@@ -96,7 +95,7 @@ def test_a_stage_runs_after_its_forerunners(
     run_stages(stages, tmp_path / "logs", jobs)
     assert sorted(ended) == ["first", "last", "left", "right"]
     printed = capsys.readouterr().out
-    assert "[4/4] last: last" in printed and shlex.quote("a b") in printed
+    assert "[4/4] last: dareu last\n" in printed and "right: dareu right 'a b'\n" in printed
 
 
 def test_another_data_set_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
