@@ -51,6 +51,7 @@ SHOWN = (
     "fact_recall",
     "name_kept",
     "forget_attribution",
+    "forget_attribution_stripped",
     "forget_attribution_heldout",
     "forget_attribution_heldout_stripped",
     "misattribution",
@@ -96,7 +97,9 @@ def main() -> None:
     control = next(row for row in rows if row["method"] == "retrained")
     rows = cast(list[ResultRow], add_tow(rows, control))
     write_results(run.results_path, rows)
-    table = Table("", *(f"{row['method']}\n{row['mask'] or 'dense'}" for row in rows), title="Comparison")
+    masks = [row["mask"] or ("" if row["seconds"] is None else "dense") for row in rows]
+    heads = [f"{row['method']}\n{mask}" for row, mask in zip(rows, masks, strict=True)]
+    table = Table("", *heads, title="Comparison")
     for name in SHOWN:
         table.add_row(name, *(f"{row['metrics'][name]:.2f}" for row in rows))
     table.add_row("updates", *(f"{row['metrics'].get('updates', 0):.0f}" for row in rows))
