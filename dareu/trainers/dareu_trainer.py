@@ -6,24 +6,22 @@ import inspect
 from typing import TYPE_CHECKING, Any
 
 import torch
-from peft import PeftModel
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 from trl import GRPOTrainer
 
 from dareu.data.encoding import encode_prompt
 from dareu.data.records import text_of
-from dareu.models import load_model, load_tokenizer
 from dareu.trainers.advantages import group_advantages, running_mean, scale_advantages, token_returns
 from dareu.trainers.dareu_config import DareUConfig
 from dareu.trainers.logprobs import completion_logits
 from dareu.trainers.reference import evaluating
 from dareu.trainers.scoring import SliceScorer
-from dareu.trainers.unlearning import StopWhenForgotten, UnlearningMixin, Validate, check_prompt_lengths
+from dareu.trainers.unlearning import StopWhenForgotten, UnlearningMixin, Validate, check_prompt_lengths, load_policy
 
 if TYPE_CHECKING:
     from datasets import Dataset
-    from peft import PeftConfig
+    from peft import PeftConfig, PeftModel
     from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
 
     from dareu.masks import WeightMask
@@ -78,18 +76,7 @@ class DareUTrainer(UnlearningMixin, GRPOTrainer):
         callbacks: list[TrainerCallback] | None = None,
         **kwargs: Any,
     ) -> None:
-        if isinstance(model, str):
-            processing_class = processing_class or load_tokenizer(model)
-            model = load_model(model)
-        if processing_class is None:
-            raise ValueError("DareUTrainer needs the tokenizer of a loaded model: give processing_class.")
-        if peft_config is not None:
-            from peft import get_peft_model
-
-            if mask is not None:
-                raise ValueError("A weight mask and LoRA exclude each other: drop the mask, or drop peft_config.")
-            torch.manual_seed(args.seed)
-            model = get_peft_model(model, peft_config)
+        model, processing_class = load_policy(model, processing_class, peft_config, args.seed)
         check_prompt_lengths(
             [encode_prompt(processing_class, prompt) for prompt in train_dataset["prompt"]],
             args.max_completion_length or 0,

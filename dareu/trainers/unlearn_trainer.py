@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from transformers import Trainer, TrainingArguments
 
 from dareu.data.encoding import CompletionCollator, EncodedRecord, encode_dataset
-from dareu.models import load_model, load_tokenizer
 from dareu.options import as_mapping
 from dareu.trainers.logprobs import completion_logits
 from dareu.trainers.unlearning import (
@@ -21,6 +20,7 @@ from dareu.trainers.unlearning import (
     UnlearningMixin,
     Validate,
     context_length,
+    load_policy,
 )
 
 if TYPE_CHECKING:
@@ -94,18 +94,7 @@ class UnlearnTrainer(UnlearningMixin, Trainer):
         validate: Validate | None = None,
         callbacks: list[TrainerCallback] | None = None,
     ) -> None:
-        if isinstance(model, str):
-            processing_class = processing_class or load_tokenizer(model)
-            model = load_model(model)
-        if processing_class is None:
-            raise ValueError("UnlearnTrainer needs the tokenizer of a loaded model: give processing_class.")
-        if peft_config is not None:
-            from peft import get_peft_model
-
-            if mask is not None:
-                raise ValueError("A weight mask and LoRA exclude each other: drop the mask, or drop peft_config.")
-            torch.manual_seed(args.seed)
-            model = get_peft_model(model, peft_config)
+        model, processing_class = load_policy(model, processing_class, peft_config, args.seed)
         self.forget_loss = forget_loss
         self.loss_kwargs: dict[str, Any] = as_mapping("loss_kwargs", args.loss_kwargs)
         self.needs = needed_tensors(forget_loss, self.loss_kwargs)

@@ -8,18 +8,20 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
-from peft import PeftModel
+from peft import PeftModel, get_peft_model
 from torch import Tensor, nn
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from dareu.data.encoding import CompletionCollator, encode_dataset
 from dareu.masks import WeightMask
+from dareu.models import load_model, load_tokenizer
 from dareu.optim import MaskedAdamW, drop_frozen_gradients
 from dareu.trainers.reference import Reference, original_policy
 from dareu.trainers.retain import RetainBatch, RetainTerm
 
 if TYPE_CHECKING:
     from datasets import Dataset
+    from peft import PeftConfig
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 logger = logging.getLogger(__name__)
@@ -198,6 +200,29 @@ class StopWhenForgotten(TrainerCallback):
             logger.info("Stopping after %d updates: %s (%s).", state.global_step, reason, measured)
             control.should_training_stop = True
         return control
+
+
+def load_policy(
+    model: str | PreTrainedModel | PeftModel,
+    tokenizer: PreTrainedTokenizerBase | None,
+    peft_config: PeftConfig | None,
+    seed: int,
+) -> tuple[PreTrainedModel | PeftModel, PreTrainedTokenizerBase]:
+    """The model to train with its tokenizer: loaded where it is a name, given a fresh adapter where one is asked for.
+
+    Raises:
+        ValueError: A loaded model comes without its tokenizer, or nothing can be loaded by the name.
+    """
+    if isinstance(model, str):
+        tokenizer = tokenizer or load_tokenizer(model)
+        model = load_model(model)
+    if tokenizer is None:
+        raise ValueError("The tokenizer of a loaded model is missing: give it as processing_class.")
+    if peft_config is not None:
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            model = get_peft_model(model, peft_config)
+    return model, tokenizer
 
 
 def context_length(model: nn.Module) -> int | None:
