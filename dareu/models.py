@@ -12,6 +12,7 @@ import torch
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from peft import PeftModel
     from transformers import LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 
 #: The name under which the shipped base model of the fictional world is asked for.
@@ -78,6 +79,12 @@ def load_model(name_or_path: str, *, dtype: torch.dtype = torch.float32) -> PreT
         raise ValueError(
             f"No causal language model could be loaded from {name_or_path!r}: {_first_line(error)}"
         ) from error
+
+
+def context_length(model: PreTrainedModel | PeftModel) -> int | None:
+    """Most tokens the model may read at once (`max_position_embeddings`), None where it states no limit."""
+    limit = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    return None if limit is None else int(limit)
 
 
 def new_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenizerBase:

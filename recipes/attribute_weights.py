@@ -18,9 +18,8 @@ from trl import TrlParser
 from dareu.data import CompletionCollator, encode_dataset, to_chat
 from dareu.data.parts import DataArguments, load_parts, split_owners
 from dareu.masks import WeightMask, fingerprint, random_mask, select_top, wagle_scores
-from dareu.models import load_model, load_tokenizer
+from dareu.models import context_length, load_model, load_tokenizer
 from dareu.runs import config_of, open_run
-from dareu.trainers.unlearning import context_length
 
 
 @dataclass

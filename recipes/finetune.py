@@ -19,11 +19,10 @@ from dareu.data import CompletionCollator, encode_dataset, to_chat
 from dareu.data.parts import DataArguments, load_parts
 from dareu.files import atomic_folder
 from dareu.metrics_log import MetricsLog
-from dareu.models import load_model, load_tokenizer, new_llama, new_tokenizer
+from dareu.models import context_length, load_model, load_tokenizer, new_llama, new_tokenizer
 from dareu.options import as_list
 from dareu.runs import config_of, open_run, write_results
 from dareu.trainers.finetune import FinetuneConfig, FinetuneTrainer
-from dareu.trainers.unlearning import context_length
 
 logger = logging.getLogger("dareu.finetune")
 

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from dareu.data.encoding import Text, check_tokenizer, encode_prompt
-from dareu.metrics.model import batches, check_prompt_length, context_length, eval_mode
+from dareu.metrics.model import batches, check_prompt_length, eval_mode
+from dareu.models import context_length
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase

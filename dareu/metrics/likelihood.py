@@ -24,9 +24,9 @@ from dareu.metrics.model import (
     batches,
     check_lengths,
     check_prompt_length,
-    context_length,
     eval_mode,
 )
+from dareu.models import context_length
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase

@@ -23,12 +23,6 @@ def eval_mode(model: PreTrainedModel) -> Iterator[None]:
             module.training = training
 
 
-def context_length(model: PreTrainedModel) -> int | None:
-    """Most tokens the model may read at once (`max_position_embeddings`), None where it states no limit."""
-    limit = getattr(model.config.get_text_config(), "max_position_embeddings", None)
-    return None if limit is None else int(limit)
-
-
 def check_prompt_length(row: int, length: int, limit: int | None) -> None:
     """Raise a `ValueError` where a prompt has no tokens, or so many that a context of `limit` is full."""
     if length == 0:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from transformers import Trainer, TrainingArguments
 
 from dareu.data.encoding import CompletionCollator, EncodedRecord, encode_dataset
+from dareu.models import context_length
 from dareu.options import as_mapping
 from dareu.trainers.logprobs import completion_logits
 from dareu.trainers.unlearning import (
@@ -19,7 +20,6 @@ from dareu.trainers.unlearning import (
     UnlearningArguments,
     UnlearningMixin,
     Validate,
-    context_length,
     load_policy,
 )
 

@@ -14,7 +14,7 @@ from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState,
 
 from dareu.data.encoding import CompletionCollator, encode_dataset
 from dareu.masks import WeightMask
-from dareu.models import load_model, load_tokenizer
+from dareu.models import context_length, load_model, load_tokenizer
 from dareu.optim import MaskedAdamW, drop_frozen_gradients
 from dareu.trainers.reference import Reference, original_policy
 from dareu.trainers.retain import RetainBatch, RetainTerm
@@ -225,14 +225,7 @@ def load_policy(
     return model, tokenizer
 
 
-def context_length(model: nn.Module) -> int | None:
-    """The longest sequence a model takes, where its config says so."""
-    config = getattr(model, "config", None)
-    length = getattr(config, "max_position_embeddings", None)
-    return int(length) if length else None
-
-
-def check_prompt_lengths(prompts: Sequence[Sequence[int]], room: int, model: nn.Module) -> None:
+def check_prompt_lengths(prompts: Sequence[Sequence[int]], room: int, model: PreTrainedModel | PeftModel) -> None:
     """Refuses prompts that leave no room for a completion.
 
     Args:
