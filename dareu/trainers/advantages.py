@@ -110,3 +110,56 @@ def scale_advantages(
     mean = (grouped * inside).sum((1, 2), keepdim=True) / count
     variance = ((grouped - mean).square() * inside).sum((1, 2), keepdim=True) / count
     return (grouped / (variance.sqrt() + epsilon)).view_as(advantages)
+
+
+def generalized_advantages(
+    token_rewards: Tensor,
+    terminal: Tensor,
+    values: Tensor,
+    mask: Tensor,
+    *,
+    gamma: float = 1.0,
+    lam: float = 0.95,
+    mode: ReturnMode = "mean",
+) -> tuple[Tensor, Tensor]:
+    """Advantages against a critic by GAE (Schulman et al., ICLR 2016, eq. 16), and what the critic should have said.
+
+    In mode `"sum"` δ_t = r_t + γ V_{t+1} − V_t, with the sequence reward at the last token. In mode `"mean"` a return
+    is the (discounted) mean of the remaining rewards, R_t = (r_t + γ N_{t+1} R_{t+1}) / N_t with N_t = 1 + γ N_{t+1},
+    and δ_t follows that recursion. With λ = γ = 1 and a critic that says 0, the advantages are `token_returns`.
+
+    Args:
+        token_rewards: (B, T), 0 where `mask` is False.
+        terminal: (B,), the sequence rewards.
+        values: (B, T), V of the state before each token.
+        mask: (B, T) bool.
+        gamma: Discount γ in [0, 1].
+        lam: λ in [0, 1]: 0 trusts the critic after one token, 1 the rewards alone.
+        mode: `"mean"` or `"sum"`.
+
+    Returns:
+        Advantages and returns (advantage + value), both (B, T) in the dtype of `values`, 0 where `mask` is False.
+    """
+    rewards = torch.where(mask, token_rewards, 0.0).to(values.dtype)
+    advantages = torch.zeros_like(values)
+    after = torch.zeros_like(values[:, 0])  # advantage, value and N one token later; 0 beyond the end
+    next_value, remaining = torch.zeros_like(after), torch.zeros_like(after)
+    for t in range(mask.shape[1] - 1, -1, -1):
+        count = 1 + gamma * remaining
+        if mode == "mean":  # a sequence reward is earned in full by every token
+            reward, discount = (rewards[:, t] + terminal) / count, gamma * remaining / count
+        else:
+            last = remaining == 0
+            reward, discount = rewards[:, t] + torch.where(last, terminal, 0.0), torch.full_like(after, gamma)
+        delta = reward + discount * next_value - values[:, t]
+        after = torch.where(mask[:, t], delta + discount * lam * after, 0.0)
+        next_value = torch.where(mask[:, t], values[:, t], 0.0)
+        remaining = torch.where(mask[:, t], count, 0.0)
+        advantages[:, t] = after
+    return advantages, torch.where(mask, advantages + values, 0.0)
+
+
+def clipped_value_loss(values: Tensor, old_values: Tensor, returns: Tensor, cliprange: float) -> Tensor:
+    """PPO's value loss ½ max((V − R)², (clip(V, V_old ± c) − R)²) of each token, in the shape of `values`."""
+    clipped = old_values + (values - old_values).clamp(-cliprange, cliprange)
+    return 0.5 * torch.maximum((values - returns).square(), (clipped - returns).square())

@@ -23,6 +23,16 @@ class DareUConfig(UnlearningArguments, GRPOConfig):
     """
 
     learning_rate: float = field(default=1e-5, metadata={"help": "Peak learning rate of AdamW."})
+    advantage_estimator: str = field(
+        default="group",
+        metadata={
+            "help": "'group': a token's return minus the mean of its group. 'gae': PPO as in the paper, against a "
+            "learned value head; one completion a prompt will do."
+        },
+    )
+    num_generations: int | None = field(
+        default=None, metadata={"help": "Completions a prompt; default: 8, and 1 with 'gae'."}
+    )
     num_slices: int = field(
         default=15, metadata={"help": "Slices a completion is scored at (k; the paper tests 10 to 20)."}
     )
@@ -36,11 +46,40 @@ class DareUConfig(UnlearningArguments, GRPOConfig):
     kl_coef: float = field(
         default=0.1, metadata={"help": "Weight of the KL to the original model on generations (λ_KL), ≥ 0."}
     )
+    gamma: float = field(default=1.0, metadata={"help": "gae: discount γ in [0, 1] (the paper states none)."})
+    lam: float = field(default=0.95, metadata={"help": "gae: λ_GAE in [0, 1] (the paper states none)."})
+    vf_coef: float = field(default=0.2, metadata={"help": "gae: weight of the value loss (the paper's)."})
+    cliprange_value: float = field(
+        default=0.2, metadata={"help": "gae: how far a value may move from the old one within the value loss."}
+    )
+    value_learning_rate: float = field(
+        default=1e-3, metadata={"help": "gae: constant learning rate of the value head's AdamW."}
+    )
+    detach_value_head: bool = field(
+        default=True, metadata={"help": "gae: train the value head alone, so that its loss leaves the model as it is."}
+    )
+    whiten_advantages: bool = field(
+        default=True, metadata={"help": "gae: give the advantages of a generation batch mean 0 and deviation 1."}
+    )
     rollout_policy: str = field(
         default="current",
         metadata={
             "help": "'current': generations come from the model in training. 'original': from the model before "
             "unlearning; generated, scored and given their log-probabilities once, before training."
+        },
+    )
+    rollout_batch_size: int = field(
+        default=64,
+        metadata={
+            "help": "Completions that are generated at once on a device, of like expected length; from 32 on a CPU "
+            "works at full speed, a GPU likes more."
+        },
+    )
+    rollout_cache_dir: str | None = field(
+        default=None,
+        metadata={
+            "help": "Where completions of the original model are kept, known by their content; default: the output "
+            "folder. Runs from the same model may share it."
         },
     )
     scale_rewards: str = field(
@@ -65,6 +104,12 @@ class DareUConfig(UnlearningArguments, GRPOConfig):
             raise ValueError(f"rollout_policy is {self.rollout_policy!r}: give 'current' or 'original'.")
         if self.multi_objective_aggregation != "sum_then_normalize":
             raise ValueError("multi_objective_aggregation must stay 'sum_then_normalize': scaling follows the sum.")
+        if self.advantage_estimator not in ("group", "gae"):
+            raise ValueError(f"advantage_estimator is {self.advantage_estimator!r}: give 'group' or 'gae'.")
+        if self.advantage_estimator == "gae":
+            self._check_gae()
+        if self.rollout_batch_size < 1:
+            raise ValueError(f"rollout_batch_size is {self.rollout_batch_size}: give at least 1.")
         if self.num_slices < 1:
             raise ValueError(f"num_slices is {self.num_slices}: give at least 1.")
         if not self.kl_coef >= 0:
@@ -76,4 +121,28 @@ class DareUConfig(UnlearningArguments, GRPOConfig):
                 "use_transformers_continuous_batching casts the trained weights to bf16 for good: "
                 "set bf16=False, or leave continuous batching off."
             )
+        if self.num_generations is None:
+            self.num_generations = 1 if self.advantage_estimator == "gae" else 8
+        alone = self.advantage_estimator == "gae" and self.num_generations == 1
+        if alone:
+            # TRL insists on groups. Any size that divides the generation batch passes its checks, none of which
+            # means anything here.
+            steps = self.steps_per_generation or self.gradient_accumulation_steps
+            self.num_generations = self.generation_batch_size or self.per_device_train_batch_size * steps
+            if self.num_generations < 2:
+                raise ValueError("A generation batch of one completion has no advantages: raise the batch size.")
         super().__post_init__()  # type: ignore[no-untyped-call]
+        if alone:
+            self.num_generations = 1
+
+    def _check_gae(self) -> None:
+        for name in ("gamma", "lam"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} is {getattr(self, name)}: give a number in [0, 1].")
+        for name in ("vf_coef", "cliprange_value", "value_learning_rate"):
+            if not 0 < getattr(self, name) < float("inf"):
+                raise ValueError(f"{name} is {getattr(self, name)}: give a number above 0.")
+        if self.scale_rewards != "none":
+            raise ValueError("scale_rewards belongs to groups: leave it out with 'gae', and use whiten_advantages.")
+        if self.fp16:
+            raise ValueError("The value head does not train under fp16 loss scaling: use bf16, or float32.")

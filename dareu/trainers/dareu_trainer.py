@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import inspect
+from contextlib import nullcontext
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from accelerate.utils import broadcast_object_list, gather_object
 from torch import Tensor, nn
-from torch.nn.utils.rnn import pad_sequence
 from trl import GRPOTrainer
 
 from dareu.data.encoding import encode_prompt
 from dareu.data.records import text_of
-from dareu.trainers.advantages import group_advantages, running_mean, scale_advantages, token_returns
+from dareu.masks import fingerprint
+from dareu.trainers.advantages import clipped_value_loss
+from dareu.trainers.critic import Critic
 from dareu.trainers.dareu_config import DareUConfig
-from dareu.trainers.logprobs import completion_logits
+from dareu.trainers.estimators import TokenScores, critic_estimate, group_estimate, token_scores
+from dareu.trainers.logprobs import sampled_logps
 from dareu.trainers.reference import evaluating
+from dareu.trainers.rollouts import RolloutCache, Sample, length_sorted_batches, put_together, take_apart
 from dareu.trainers.scoring import SliceScorer
 from dareu.trainers.unlearning import StopWhenForgotten, UnlearningMixin, Validate, check_prompt_lengths, load_policy
 
@@ -105,6 +111,7 @@ class DareUTrainer(UnlearningMixin, GRPOTrainer):
             train_dataset = train_dataset.add_column("reference", references)
         if args.rollout_policy == "original":
             train_dataset = train_dataset.add_column("row", list(range(len(train_dataset))))
+        self.critic: Critic | None = None
         rewards = list(reward_funcs) if isinstance(reward_funcs, list | tuple) else [reward_funcs]
         super().__init__(
             model,
@@ -117,7 +124,15 @@ class DareUTrainer(UnlearningMixin, GRPOTrainer):
         )
         if validate is not None:
             self.add_callback(StopWhenForgotten(validate, self._measured))
-        self._stored: dict[int, list[dict[str, Tensor]]] | None = None
+        self._stored: dict[int, list[Sample]] | None = None
+        self._replayed: list[list[int]] | None = None
+        if args.advantage_estimator == "gae":
+            self.critic = Critic(
+                self.model,
+                identity=self._identity(),
+                learning_rate=args.value_learning_rate,
+                detach=args.detach_value_head,
+            )
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
         """Trains; rollouts of the original model are made first, before any checkpoint is loaded."""
@@ -129,64 +144,65 @@ class DareUTrainer(UnlearningMixin, GRPOTrainer):
     # -- rollouts ----------------------------------------------------------------------------------------------
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
-        if self.args.rollout_policy == "original" and self.model.training:
-            return self._stored_rollouts(inputs)
-        output = self._rollout(inputs)
-        if self.args.kl_coef and self.model.training:
-            kl = self._logps(output) - self._logps(output, original=True)
-            self._log_token_mean("kl", kl, output["completion_mask"])
-            self._token_rewards -= self.args.kl_coef * kl
-        output["advantages"] = self._advantages(output["completion_mask"].bool())
-        return output
+        training = self.model.training
+        if training and self.args.rollout_policy == "original":
+            output, scores = self._stored_rollouts(inputs)
+            if self.critic is not None:
+                self._policy_logps(output)  # for the values alone: the policy has moved since
+        else:
+            output, scores = self._rollout(inputs)
+            logps = output.get("old_per_token_logps")
+            if training and logps is None and (self.args.kl_coef or self.critic is not None):
+                logps = self._policy_logps(output)
+            if training and self.args.kl_coef:
+                kl = torch.where(scores.mask, logps - self._reference_logps(output), 0.0)
+                self._log_token_mean("kl", kl, scores.mask)
+                scores = scores._replace(rewards=scores.rewards - self.args.kl_coef * kl)
+        return output | self._advantages(scores)
 
-    def _rollout(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
-        """Generates and scores; `_token_rewards`, `_terminal` and `_scored` then hold what the rewards said."""
-        output: dict[str, Any] = super()._generate_and_score_completions(inputs)
-        self._spread_rewards(output["completion_mask"].bool())
-        return output
-
-    def _stored_rollouts(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
-        """The completions of π_N for these prompts."""
-        assert self._stored is not None
-        first = self.accelerator.process_index * len(inputs)
-        samples = [self._stored[row["row"]][(first + i) % self.num_generations] for i, row in enumerate(inputs)]
-        pad = self._tokenizer.pad_token_id
-        prompts = [sample["prompt_ids"] for sample in samples]
-        output: dict[str, Any] = {
-            "prompt_ids": pad_sequence(prompts, True, pad, "left"),
-            "prompt_mask": pad_sequence([torch.ones_like(ids) for ids in prompts], True, 0, "left"),
-        }
-        for name in ("completion_ids", "completion_mask", "advantages", "old_per_token_logps"):
-            output[name] = pad_sequence(
-                [sample[name] for sample in samples], True, pad if name == "completion_ids" else 0
+    def _advantages(self, scores: TokenScores) -> dict[str, Tensor]:
+        args, training = self.args, self.model.training
+        if training and self.critic is not None:
+            tensors, explained = critic_estimate(
+                scores,
+                self._values,
+                self.accelerator,
+                gamma=args.gamma,
+                lam=args.lam,
+                return_mode=args.return_mode,
+                whiten=args.whiten_advantages,
             )
-        output["ref_per_token_logps"] = output["old_per_token_logps"]
-        output["num_items_in_batch"] = self.accelerator.gather(output["completion_mask"].sum()).sum()
-        return output
+            self._metrics["train"]["explained_variance"].append(explained)
+            return tensors
+        advantages, without_spread = group_estimate(
+            scores,
+            self.accelerator,
+            num_generations=self.num_generations if training else self.num_generations_eval,
+            return_mode=args.return_mode,
+            scale_rewards=args.scale_rewards,
+        )
+        self._metrics["train" if training else "eval"]["frac_groups_without_spread"].append(without_spread)
+        return {"advantages": advantages}
 
-    def _make_rollouts(self) -> dict[int, list[dict[str, Tensor]]]:
-        # Every process draws the same completions, so that a group means the same everywhere.
-        stored: dict[int, list[dict[str, Tensor]]] = {}
-        chunk = max(1, self._train_batch_size * self.args.steps_per_generation // self.num_generations)
-        with torch.random.fork_rng():
-            torch.manual_seed(self.args.seed)
-            for start in range(0, len(self.train_dataset), chunk):
-                rows = [self.train_dataset[i] for i in range(start, min(start + chunk, len(self.train_dataset)))]
-                inputs = [dict(row) for row in rows for _ in range(self.num_generations)]
-                output = self._rollout(inputs)
-                output["advantages"] = self._advantages(output["completion_mask"].bool())
-                if "old_per_token_logps" not in output:
-                    output["old_per_token_logps"] = self._sampling_logps(output)
-                for i, row in enumerate(inputs):
-                    prompt = output["prompt_mask"][i].bool()
-                    length = max(1, int(output["completion_mask"][i].sum()))
-                    sample = {"prompt_ids": output["prompt_ids"][i][prompt]}
-                    for name in ("completion_ids", "completion_mask", "advantages", "old_per_token_logps"):
-                        sample[name] = output[name][i][:length].clone()
-                    stored.setdefault(row["row"], []).append(sample)
-        return stored
+    def _rollout(self, inputs: list[dict[str, Any]]) -> tuple[dict[str, Any], TokenScores]:
+        """Generates and scores."""
+        self._expected_lengths = [_expected_length(row) for row in inputs]
+        output: dict[str, Any] = super()._generate_and_score_completions(inputs)
+        weights, mask = self.reward_weights, output["completion_mask"].bool()
+        return output, token_scores(self.reward_funcs, weights, self._sequence_rewards, mask)
 
-    # -- rewards and advantages --------------------------------------------------------------------------------
+    def _generate_single_turn(self, prompt_ids: Any, images: Any, fields: Any, *args: Any, **kwargs: Any) -> Any:
+        if self._replayed is not None:
+            return self._replayed, None
+        size = self.args.rollout_batch_size
+        if self.use_vllm or self.use_transformers_continuous_batching or images or fields or len(prompt_ids) <= size:
+            return super()._generate_single_turn(prompt_ids, images, fields, *args, **kwargs)
+        completions: list[Any] = [None] * len(prompt_ids)
+        for batch in length_sorted_batches(self._expected_lengths, size):
+            made, _ = super()._generate_single_turn([prompt_ids[i] for i in batch], images, fields, *args, **kwargs)
+            for i, ids in zip(batch, made, strict=True):
+                completions[i] = ids
+        return completions, None
 
     def _calculate_rewards(self, inputs: Any, prompts: Any, completions: Any, completion_ids_list: Any) -> Tensor:
         gathered: Tensor = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
@@ -196,66 +212,85 @@ class DareUTrainer(UnlearningMixin, GRPOTrainer):
                 f"The reward {self.reward_func_names[column]!r} is infinite for completion {row}: "
                 "return a finite number, or None where it does not apply."
             )
+        self._completion_lengths = [len(ids) for ids in completion_ids_list]
         first = self.accelerator.process_index * len(prompts)
         self._sequence_rewards = gathered[first : first + len(prompts)]
         return gathered
 
-    def _spread_rewards(self, mask: Tensor) -> None:
-        """Lays the weighted scores of this process's completions over their tokens."""
-        self._token_rewards = torch.zeros(mask.shape, device=mask.device)
-        self._terminal = torch.zeros(len(mask), device=mask.device)
-        self._scored = torch.zeros(len(mask), dtype=torch.bool, device=mask.device)
-        for column, (reward, weight) in enumerate(zip(self.reward_funcs, self.reward_weights.tolist(), strict=True)):
-            values = self._sequence_rewards[:, column]
-            self._scored |= ~values.isnan()
-            if not (isinstance(reward, SliceScorer) and reward.dense):
-                self._terminal += weight * values.nan_to_num(0.0)
-                continue
-            for row, (scores, ends) in enumerate(zip(reward.scores, reward.ends, strict=True)):
-                if scores is not None:
-                    self._token_rewards[row, : ends[-1]] += weight * running_mean(scores, ends).to(mask.device)
+    # -- rollouts of the original model --------------------------------------------------------------------------
 
-    def _advantages(self, mask: Tensor) -> Tensor:
-        """(B, T) advantages of this process's completions, against the mean of the gathered groups."""
-        returns = token_returns(self._token_rewards, self._terminal, mask, self.args.return_mode)
-        group_size = self.num_generations if self.model.training else self.num_generations_eval
-        gather = self.accelerator.gather
-        all_returns = gather(self.accelerator.pad_across_processes(returns.contiguous(), dim=1))
-        all_mask = gather(self.accelerator.pad_across_processes(mask.contiguous(), dim=1))
-        advantages = group_advantages(all_returns, all_mask, gather(self._scored), group_size)
-        flat = (advantages.view(-1, group_size * advantages.shape[1]).abs() < 1e-6).all(1)
-        mode = "train" if self.model.training else "eval"
-        self._metrics[mode]["frac_groups_without_spread"].append(flat.float().mean().item())
-        advantages = scale_advantages(advantages, all_mask, self.args.scale_rewards, group_size)
-        first = self.accelerator.process_index * len(mask)
-        return advantages[first : first + len(mask), : mask.shape[1]].contiguous()
+    def _stored_rollouts(self, inputs: list[dict[str, Any]]) -> tuple[dict[str, Any], TokenScores]:
+        """The completions of π_N for these prompts, and what the rewards said of them."""
+        assert self._stored is not None
+        first = self.accelerator.process_index * len(inputs)
+        samples = [self._stored[row["row"]][(first + i) % self.num_generations] for i, row in enumerate(inputs)]
+        output, scores = put_together(samples, self._tokenizer.pad_token_id, self.accelerator.device)
+        return output | {"num_items_in_batch": self.accelerator.gather(scores.mask.sum()).sum()}, scores
 
-    def _logps(self, rollout: dict[str, Any], *, original: bool = False) -> Tensor:
-        """(B, T) log-probabilities of the sampled tokens at the sampling temperature, 0 on padding.
+    def _make_rollouts(self) -> dict[int, list[Sample]]:
+        """Completions of π_N for every row, scored; the processes share the rows."""
+        share, main = self.accelerator.num_processes, self.accelerator.is_main_process
+        cache = RolloutCache(self.args.rollout_cache_dir or Path(self.args.output_dir) / "rollouts", self._recipe())
+        known = broadcast_object_list([cache.load() if main else None])[0]
+        order = next(
+            length_sorted_batches([_expected_length(row) for row in self.train_dataset], len(self.train_dataset))
+        )
+        order += order[: -len(order) % share]  # processes call one another as often
+        mine = order[self.accelerator.process_index :: share]
+        per_call = max(1, max(self.args.rollout_batch_size, self._train_batch_size) // self.num_generations)
+        stored: dict[int, list[Sample]] = {}
+        with torch.random.fork_rng():
+            torch.manual_seed(self.args.seed + self.accelerator.process_index)
+            for start in range(0, len(mine), per_call):
+                rows = mine[start : start + per_call]
+                self._replayed = None if known is None else [ids for row in rows for ids in known[row]]
+                output, scores = self._rollout(
+                    [dict(self.train_dataset[row]) for row in rows for _ in range(self.num_generations)]
+                )
+                logps = output.get("old_per_token_logps")
+                logps = self._policy_logps(output) if logps is None else logps
+                samples = take_apart(output, logps, scores, self._completion_lengths)
+                size = self.num_generations
+                stored |= {row: samples[i * size : (i + 1) * size] for i, row in enumerate(rows)}
+        self._replayed = None
+        if share > 1:
+            stored = {row: samples for part in gather_object([stored]) for row, samples in part.items()}
+        if known is None and main:
+            cache.save({row: [sample.completion_ids.tolist() for sample in stored[row]] for row in sorted(stored)})
+        return stored
 
-        Of the model as it is, or of π_N, by one way of computing them and without dropout, so that their difference
-        is 0 before the first update.
-        """
-        ids = torch.cat([rollout["prompt_ids"], rollout["completion_ids"]], dim=1)
-        attention_mask = torch.cat([rollout["prompt_mask"], rollout["completion_mask"]], dim=1)
-        completion_mask = rollout["completion_mask"].bool()
-        labels = ids.masked_fill(attention_mask == 0, -100)
-        labels[:, : rollout["prompt_ids"].shape[1]] = -100
-        logps = torch.zeros(completion_mask.shape, device=ids.device)
-        size = self.args.per_device_train_batch_size
-        assert not original or self.reference is not None
-        with self.reference() if original and self.reference else evaluating(self.model) as model:
-            for part in (slice(start, start + size) for start in range(0, len(ids), size)):
-                if not completion_mask[part].any():  # cut off, all of them
-                    continue
-                batch = {"input_ids": ids[part], "attention_mask": attention_mask[part], "labels": labels[part]}
-                with self.accelerator.autocast():
-                    scored = completion_logits(model, batch)
-                scored = scored._replace(logits=scored.logits / self.temperature)
-                logps[part][completion_mask[part]] = scored.logps()
-        return logps
+    def _recipe(self) -> dict[str, Any]:
+        """All that decides the completions of the original model."""
+        args = self.args
+        options = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty", "max_completion_length")
+        options += ("num_generations", "rollout_batch_size", "use_vllm", "seed")
+        return {
+            "model": self._identity(),
+            "prompts": [encode_prompt(self._tokenizer, prompt) for prompt in self.train_dataset["prompt"]],
+            "generation_kwargs": args.generation_kwargs or {},
+            "eos_token_ids": sorted(self.eos_token_ids),
+            "processes": self.accelerator.num_processes,
+        } | {name: getattr(args, name) for name in options}
 
-    def _sampling_logps(self, rollout: dict[str, Any]) -> Tensor:
+    def _identity(self) -> str:
+        """The fingerprint of the model as the main process holds it; asked for before training only."""
+        return str(broadcast_object_list([fingerprint(self.model) if self.accelerator.is_main_process else ""])[0])
+
+    # -- log-probabilities ---------------------------------------------------------------------------------------
+
+    def _get_per_token_logps_and_entropies(self, model: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        """As TRL's, without dropout where no gradient is wanted; leaves the critic's (B, T) values in `_values`."""
+        # The logps of samples are compared with π_N's and with one another.
+        quiet = nullcontext() if torch.is_grad_enabled() else evaluating(self.model)
+        if self.critic is None:
+            with quiet:
+                return super()._get_per_token_logps_and_entropies(model, *args, **kwargs)
+        with quiet, self.critic.watch() as hidden:
+            output = super()._get_per_token_logps_and_entropies(model, *args, **kwargs)
+        self._values = self.critic.values(hidden, output[0].shape[1])
+        return output
+
+    def _policy_logps(self, rollout: dict[str, Any]) -> Tensor:
         """(B, T) log-probabilities as TRL computes them in the loss, whose ratio they are the denominator of."""
         with torch.no_grad():
             logps: Tensor = self._get_per_token_logps_and_entropies(
@@ -267,6 +302,13 @@ class DareUTrainer(UnlearningMixin, GRPOTrainer):
             )[0]
         return logps
 
+    def _reference_logps(self, rollout: dict[str, Any]) -> Tensor:
+        """(B, T) log-probabilities under π_N of the sampled tokens at the sampling temperature, 0 on padding."""
+        assert self.reference is not None
+        with self.reference() as model, self.accelerator.autocast():
+            size = self.args.per_device_train_batch_size
+            return sampled_logps(model, rollout, batch_size=size, temperature=self.temperature)
+
     # -- loss --------------------------------------------------------------------------------------------------
 
     def _compute_loss(self, model: nn.Module, inputs: dict[str, Any]) -> Tensor:
@@ -277,6 +319,8 @@ class DareUTrainer(UnlearningMixin, GRPOTrainer):
             loss: Tensor = super()._compute_loss(model, inputs)  # type: ignore[no-untyped-call]
         finally:
             self.beta = 0.0  # TRL would look for a reference model of its own while it samples
+        if "returns" in inputs:
+            loss = loss + self.args.vf_coef * self._value_loss(inputs)
         if batch is None:
             return loss
         penalty = self._retain_penalty(model, batch)
@@ -286,9 +330,30 @@ class DareUTrainer(UnlearningMixin, GRPOTrainer):
         # TRL's loss comes scaled for accumulation, so this term must be too.
         return loss + penalty / self.current_gradient_accumulation_steps
 
+    def _value_loss(self, inputs: dict[str, Any]) -> Tensor:
+        """Of the micro-batch whose forward has just been made, normalised as TRL does its token losses."""
+        mask = inputs["value_mask"]
+        losses = clipped_value_loss(self._values, inputs["old_values"], inputs["returns"], self.args.cliprange_value)
+        self._log_token_mean("value_loss", losses.detach(), mask)
+        window = self.current_gradient_accumulation_steps / self.args.steps_per_generation
+        tokens = inputs["num_items_in_batch"].clamp(min=1.0) / self.accelerator.num_processes * window
+        return (losses * mask).sum() / tokens
+
+    def training_step(self, model: nn.Module, *args: Any, **kwargs: Any) -> Tensor:
+        """A step of the Trainer, and of the critic with it."""
+        loss: Tensor = super().training_step(model, *args, **kwargs)
+        if self.critic is not None and self.accelerator.sync_gradients:
+            self.critic.step(self.accelerator)
+        return loss
+
     def _log_token_mean(self, name: str, values: Tensor, mask: Tensor) -> None:
         totals = self.accelerator.reduce(torch.stack([(values * mask).sum(), mask.sum().float()]), reduction="sum")
         self._metrics["train"][name].append((totals[0] / totals[1].clamp(min=1.0)).item())
+
+
+def _expected_length(row: dict[str, Any]) -> int:
+    """Characters of the prompt and of the gold answer, which sampled ones resemble: nobody waits for the longest."""
+    return len(text_of(row["prompt"])) + len(row.get("reference", ""))
 
 
 def _wrap(reward: Any, tokenizer: PreTrainedTokenizerBase, num_slices: int) -> Any:

@@ -61,6 +61,35 @@ def completion_logits(model: nn.Module, batch: Mapping[str, Tensor]) -> Completi
     return CompletionLogits(logits[rows, columns].float(), targets[rows, columns], rows, len(labels))
 
 
+def sampled_logps(
+    model: nn.Module, rollout: Mapping[str, Tensor], *, batch_size: int, temperature: float = 1.0
+) -> Tensor:
+    """Log-probabilities of sampled completions.
+
+    Args:
+        model: A causal language model.
+        rollout: TRL's: left-padded `prompt_ids`, `prompt_mask`, right-padded `completion_ids`, `completion_mask`.
+        batch_size: Rows a forward.
+        temperature: Divides the logits.
+
+    Returns:
+        float32 (B, T), 0 where `completion_mask` is 0.
+    """
+    ids = torch.cat([rollout["prompt_ids"], rollout["completion_ids"]], dim=1)
+    attention_mask = torch.cat([rollout["prompt_mask"], rollout["completion_mask"]], dim=1)
+    completion_mask = rollout["completion_mask"].bool()
+    labels = ids.masked_fill(attention_mask == 0, -100)
+    labels[:, : rollout["prompt_ids"].shape[1]] = -100
+    logps = torch.zeros(completion_mask.shape, device=ids.device)
+    for part in (slice(start, start + batch_size) for start in range(0, len(ids), batch_size)):
+        if not completion_mask[part].any():  # cut off, all of them
+            continue
+        batch = {"input_ids": ids[part], "attention_mask": attention_mask[part], "labels": labels[part]}
+        scored = completion_logits(model, batch)
+        logps[part][completion_mask[part]] = scored._replace(logits=scored.logits / temperature).logps()
+    return logps
+
+
 def forward_kl(teacher: Tensor, student: Tensor) -> Tensor:
     """KL(teacher ‖ student) of two tensors of logits (n, V): float32 (n,), in nats, ≥ 0."""
     teacher_logps, student_logps = teacher.log_softmax(-1), student.log_softmax(-1)

@@ -1,7 +1,11 @@
+import numpy as np
 import pytest
 import torch
 
 from dareu.trainers.advantages import (
+    ReturnMode,
+    clipped_value_loss,
+    generalized_advantages,
     group_advantages,
     running_mean,
     scale_advantages,
@@ -77,3 +81,57 @@ def test_scaled_advantages_have_unit_deviation_over_real_tokens(scale_rewards: s
     for values in inside:
         torch.testing.assert_close(values.std(correction=0), torch.tensor(1.0), atol=1e-3, rtol=0)
     assert scale_advantages(advantages, mask, "none", 2) is advantages
+
+
+def reference_gae(
+    rewards: np.ndarray, terminal: float, values: np.ndarray, gamma: float, lam: float, mode: str
+) -> np.ndarray:
+    """One completion, in numpy and float64, straight from the definitions."""
+    length = len(rewards)
+    weights = [gamma ** np.arange(length - t) for t in range(length)]
+    advantages, after = np.zeros(length), 0.0
+    for t in reversed(range(length)):
+        reward, discount = rewards[t] + terminal * (t == length - 1), gamma
+        if mode == "mean":
+            reward, discount = (rewards[t] + terminal) / weights[t].sum(), 1 - 1 / weights[t].sum()
+        following = values[t + 1] if t + 1 < length else 0.0
+        after = reward + discount * following - values[t] + discount * lam * after
+        advantages[t] = after
+    return advantages
+
+
+@pytest.mark.parametrize("mode", ["mean", "sum"])
+@pytest.mark.parametrize(("gamma", "lam"), [(1.0, 0.95), (0.9, 0.5), (0.99, 0.0), (0.0, 1.0)])
+def test_generalized_advantages_are_those_of_the_definition(mode: ReturnMode, gamma: float, lam: float) -> None:
+    generator = np.random.default_rng(0)
+    lengths = [1, 4, 7, 6]
+    rewards, values = generator.normal(size=(2, 4, 7))
+    terminal = generator.normal(size=4)
+    mask = torch.arange(7)[None] < torch.tensor(lengths)[:, None]
+    advantages, returns = generalized_advantages(
+        torch.tensor(rewards), torch.tensor(terminal), torch.tensor(values), mask, gamma=gamma, lam=lam, mode=mode
+    )
+    for row, length in enumerate(lengths):
+        expected = reference_gae(rewards[row, :length], terminal[row], values[row, :length], gamma, lam, mode)
+        np.testing.assert_allclose(advantages[row, :length], expected, atol=1e-12)
+        np.testing.assert_allclose(returns[row, :length], expected + values[row, :length], atol=1e-12)
+    assert not advantages[~mask].any() and not returns[~mask].any()
+
+
+@pytest.mark.parametrize("mode", ["mean", "sum"])
+def test_without_a_critic_to_trust_they_are_the_token_returns(mode: ReturnMode) -> None:
+    mask = torch.arange(6)[None] < torch.tensor([2, 6, 0])[:, None]
+    rewards, terminal = torch.randn(3, 6, generator=torch.Generator().manual_seed(0)), torch.tensor([0.5, -1.0, 0.0])
+    advantages, returns = generalized_advantages(
+        rewards, terminal, torch.zeros(3, 6), mask, gamma=1.0, lam=1.0, mode=mode
+    )
+    torch.testing.assert_close(advantages, token_returns(rewards, terminal, mask, mode))
+    assert torch.equal(advantages, returns)
+
+
+def test_the_value_loss_takes_the_worse_of_clipped_and_not() -> None:
+    values, old = torch.tensor([1.0, 1.0, -1.0]), torch.tensor([0.0, 0.9, 0.0])
+    returns = torch.tensor([1.0, 2.0, 0.0])
+    # Clipped to 0.2, 1.0 and -0.2.
+    expected = torch.tensor([0.5 * 0.8**2, 0.5 * 1.0**2, 0.5 * 1.0**2])
+    torch.testing.assert_close(clipped_value_loss(values, old, returns, 0.2), expected)

@@ -1,4 +1,5 @@
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -137,23 +138,24 @@ def test_rollouts_of_the_original_model_are_made_once(build: Build) -> None:
     trainer = build(rollout_policy="original", max_steps=6, num_iterations=1)
     calls = []
     generate = trainer._generate_single_turn
-    trainer._generate_single_turn = lambda *args: calls.append(1) or generate(*args)
+    trainer._generate_single_turn = lambda *args: calls.append(len(args[0])) or generate(*args)
     trainer.train()
-    assert len(calls) == 2  # two prompts, a batch of one prompt each; six updates
+    assert calls == [8]  # two prompts of four completions, for six updates
 
 
 def test_stored_rollouts_equal_those_made_on_the_way(build: Build) -> None:
-    stored, current = build(rollout_policy="original", kl_coef=0.0), build(kl_coef=0.0)
+    stored, current = build(rollout_policy="original", kl_coef=0.0), build(kl_coef=0.0, rollout_batch_size=4)
+    stored.args.rollout_batch_size = 4  # one prompt a call
     stored.model.train()
     current.model.train()
     stored._stored = stored._make_rollouts()
     with torch.random.fork_rng():
         torch.manual_seed(stored.args.seed)
-        for row in range(2):  # a batch holds one prompt
+        for row in sorted(range(2), key=lambda row: len(str(stored.train_dataset[row]))):  # shortest first
             inputs = [dict(stored.train_dataset[row]) for _ in range(4)]
-            fresh, kept = current._generate_and_score_completions(inputs), stored._stored_rollouts(inputs)
+            fresh, kept = (trainer._generate_and_score_completions(inputs) for trainer in (current, stored))
             assert all(torch.equal(fresh[name], kept[name]) for name in ("prompt_ids", "completion_ids", "advantages"))
-            logps = stored._logps(kept)
+            logps = stored._policy_logps(kept)
             torch.testing.assert_close(kept["old_per_token_logps"], logps, atol=1e-5, rtol=1e-5)
 
 
@@ -164,8 +166,54 @@ def test_rollouts_of_the_original_model_survive_training(build: Build) -> None:
     assert trainer._stored is not None
     for row, samples in expected.items():
         for left, right in zip(samples, trainer._stored[row], strict=True):
-            assert torch.equal(left["completion_ids"], right["completion_ids"])
-            assert torch.equal(left["old_per_token_logps"], right["old_per_token_logps"])
+            assert torch.equal(left.completion_ids, right.completion_ids) and torch.equal(left.logps, right.logps)
+
+
+def test_stored_rollouts_are_kept_by_content(build: Build, tiny_llama: Callable[..., LlamaForCausalLM]) -> None:
+    def generated(**options: Any) -> int:
+        model = tiny_llama(seed=options.pop("model_seed", 0))
+        trainer = build(model, rollout_policy="original", max_steps=1, **options)
+        calls = []
+        generate = trainer.model.generate
+        trainer.model.generate = lambda *args, **keywords: calls.append(1) or generate(*args, **keywords)
+        trainer.train()
+        return len(calls)
+
+    assert generated() == 1
+    assert generated() == 0  # found in the same folder
+    assert generated(learning_rate=0.5, num_slices=3) == 0  # nothing that decides what is said
+    assert generated(temperature=0.7) == generated(seed=5) == generated(model_seed=1) == 1
+
+
+def test_damaged_stored_rollouts_are_made_again(build: Build, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    options = {"rollout_policy": "original", "rollout_cache_dir": str(tmp_path / "shared"), "max_steps": 1}
+    first = build(**options)
+    first.train()
+    (file,) = (tmp_path / "shared").iterdir()
+    whole = file.read_bytes()
+    file.write_bytes(whole[: len(whole) // 2])
+    build(**options).train()
+    assert "no whole file of rollouts" in caplog.text and file.read_bytes() == whole
+
+
+def test_completions_are_generated_in_batches_of_like_length(build: Build) -> None:
+    trainer = build(rollout_batch_size=3, kl_coef=0.0)
+    trainer.model.train()
+    lengths: list[list[int]] = []
+    generate = trainer.model.generate
+
+    def watched(*args: Any, **keywords: Any) -> Any:
+        lengths.append(keywords["attention_mask"].sum(1).tolist())
+        return generate(*args, **keywords)
+
+    trainer.model.generate = watched
+    rows = [trainer.train_dataset[i % 2] for i in range(8)]
+    output = trainer._generate_and_score_completions([dict(row) for row in rows])
+    assert [len(batch) for batch in lengths] == [3, 3, 2]
+    flat = [length for batch in lengths for length in batch]
+    assert flat == sorted(flat)
+    prompts = trainer._tokenizer.batch_decode(output["prompt_ids"], skip_special_tokens=True)
+    assert prompts == [row["prompt"] for row in rows]  # in the order asked for
 
 
 def test_evaluation_works_beside_stored_rollouts(build: Build, forget_rows: Dataset) -> None:
@@ -212,16 +260,17 @@ def test_a_reward_that_applies_to_some_rows_only(build: Build) -> None:
 def test_sequence_and_dense_rewards_join_after_weighting(build: Build) -> None:
     trainer = build(reward=[LetterReward(), length_reward], reward_weights=[2.0, 0.5], kl_coef=0.0)
     trainer.model.train()
-    output = trainer._generate_and_score_completions([dict(trainer.train_dataset[0]) for _ in range(4)])
+    output, scores = trainer._rollout([dict(trainer.train_dataset[0]) for _ in range(4)])
+    output |= trainer._advantages(scores)
     texts = trainer._tokenizer.batch_decode(output["completion_ids"], skip_special_tokens=True)
-    torch.testing.assert_close(trainer._terminal, torch.tensor([-len(text) / 40 for text in texts]))
+    torch.testing.assert_close(scores.terminal, torch.tensor([-len(text) / 40 for text in texts]))
     last = output["completion_mask"].sum(1) - 1
     # At the last token the return is the running mean there plus the sequence reward.
-    returns = trainer._token_rewards[range(4), last] + trainer._terminal
+    returns = scores.rewards[range(4), last] + scores.terminal
     for row in range(4):
         as_long = last >= last[row]  # earlier returns of longer ones are means over what remains to them
         expected = [
-            trainer._token_rewards[other, last[row] : last[other] + 1].mean() + trainer._terminal[other]
+            scores.rewards[other, last[row] : last[other] + 1].mean() + scores.terminal[other]
             for other in range(4)
             if as_long[other]
         ]
