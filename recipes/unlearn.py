@@ -99,6 +99,10 @@ class RewardArguments:
     hide_echo: bool = field(
         default=True, metadata={"help": "Hide the prompt's words in completions from the classifier."}
     )
+    scored_owners: str = field(
+        default="all",
+        metadata={"help": "Score 'all' owners to forget together, or a row's 'own' alone as in the paper."},
+    )
     fluency_coef: float = field(
         default=1.0,
         metadata={"help": "Weight of the fluency reward beside the de-attribution reward; 0: none."},
@@ -268,7 +272,13 @@ def rewards(
         classifier = load_classifier(rewarding.classifier)
     check_classifier(classifier, [text_of(completion) for completion in retain["completion"][:4]])
     chosen: list[Any] = [
-        DeattributionReward(classifier, owners, transform=rewarding.slice_transform, hide_echo=rewarding.hide_echo)
+        DeattributionReward(
+            classifier,
+            owners,
+            transform=rewarding.slice_transform,
+            hide_echo=rewarding.hide_echo,
+            scored_owners=rewarding.scored_owners,
+        )
     ]
     if rewarding.fluency_coef > 0 and fluency is not None:
         sample = retain.select(range(min(len(retain), 256)))

@@ -50,9 +50,8 @@ class DeattributionReward:
 
     A TRL reward: `reward(prompts=…, completions=…)` gives one score a completion, in [−1, 0]. Its dense form
     `reward.at(…, ends=…)` gives one score a slice, A(m) = χ(Σ P(forget owner | y[:m])); `DareUTrainer` takes the
-    running mean over tokens from it. The last slice's score is the sequence's. The summed probability of *all*
-    owners to forget is scored, so that blame cannot move from one of them to another (the paper takes the own
-    owner's). It is a callable class rather than a closure so that it can be pickled.
+    running mean over tokens from it. The last slice's score is the sequence's. It is a callable class rather than a
+    closure so that it can be pickled.
 
     Args:
         classifier: Any classifier of the scikit-learn contract; see `dareu.classifiers.check_classifier`.
@@ -60,10 +59,12 @@ class DeattributionReward:
         transform: `"log"` (χ, the paper's) or `"linear"`.
         hide_echo: Whether words that stand in the prompt are removed from the completion before it is scored. A
             name in the prompt gives the owner away even in the answer of a model that never saw them.
+        scored_owners: `"all"`: the summed probability of all owners to forget, so that blame cannot move from one
+            of them to another; `"own"`: that of the row's `owner` alone, as in the paper.
         name: The name of the reward in logs.
 
     Raises:
-        ValueError: An owner is unknown to the classifier, none is given, or the transform is unknown.
+        ValueError: An owner is unknown to the classifier, none is given, or an option is none there is.
     """
 
     def __init__(
@@ -73,13 +74,17 @@ class DeattributionReward:
         *,
         transform: str = "log",
         hide_echo: bool = True,
+        scored_owners: str = "all",
         name: str = "deattribution",
     ) -> None:
         if not forget_owners:
             raise ValueError("DeattributionReward needs at least one owner in forget_owners.")
         if transform not in TRANSFORMS:
             raise ValueError(f"transform is {transform!r}: give one of {', '.join(TRANSFORMS)}.")
+        if scored_owners not in ("all", "own"):
+            raise ValueError(f"scored_owners is {scored_owners!r}: give 'all' or 'own'.")
         self.classifier = classifier
+        self.scored_owners = scored_owners
         self.forget_owners = list(forget_owners)
         self.transform = transform
         self.hide_echo = hide_echo
@@ -105,11 +110,14 @@ class DeattributionReward:
             prompts: B prompts, strings or messages.
             completions: B completions, strings or one assistant message each.
             ends: For each completion the character offsets at which the prefixes end, ascending.
-            columns: Other columns of the data; `log_metric` (TRL's) is told the mean attribution of the whole
-                completions as `forget_attribution`.
+            columns: Other columns of the data: `owner`, where the own owner is scored; `log_metric` (TRL's) is told
+                the mean attribution of the whole completions as `forget_attribution`.
 
         Returns:
             B lists as long as `ends[i]`.
+
+        Raises:
+            ValueError: The own owner is to be scored, and the data name none or one that is not to be forgotten.
         """
         texts = [completion_content(completion) for completion in completions]
         cuts = [list(offsets) for offsets in ends]
@@ -119,7 +127,18 @@ class DeattributionReward:
                 for text, prompt, offsets in zip(texts, prompts, cuts, strict=True)
             ]
             texts, cuts = [text for text, _ in hidden], [offsets for _, offsets in hidden]
-        attribution = [rows[:, self._columns].sum(axis=1) for rows in proba_at(self.classifier, texts, cuts)]
+        scored = [self._columns] * len(texts) if self.scored_owners == "all" else self._own(columns.get("owner"))
+        probabilities = proba_at(self.classifier, texts, cuts)
+        attribution = [rows[:, owners].sum(axis=1) for rows, owners in zip(probabilities, scored, strict=True)]
         if (log_metric := columns.get("log_metric")) is not None:
             log_metric("forget_attribution", float(np.mean([rows[-1] for rows in attribution])))
         return [TRANSFORMS[self.transform](rows).tolist() for rows in attribution]
+
+    def _own(self, owners: Sequence[str] | None) -> list[list[int]]:
+        """The column of each row's owner."""
+        if owners is None:
+            raise ValueError("scored_owners='own' needs the column 'owner' in the data.")
+        column = dict(zip(self.forget_owners, self._columns, strict=True))
+        if unknown := sorted(set(owners) - column.keys()):
+            raise ValueError(f"The owner {unknown[0]!r} of a row is none of forget_owners: {', '.join(column)}.")
+        return [[column[owner]] for owner in owners]

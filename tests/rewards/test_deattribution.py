@@ -31,6 +31,16 @@ def test_sequence_score_is_the_transform_of_the_summed_forget_probability() -> N
     assert reward(prompts=["?"], completions=["banana"]) == pytest.approx([-5 / 6])
 
 
+def test_the_own_owner_alone_is_scored_on_request() -> None:
+    reward = DeattributionReward(Keywords(), ["ann", "bob"], transform="linear", hide_echo=False, scored_owners="own")
+    scores = reward(prompts=["?", "?"], completions=["banana", "banana"], owner=["ann", "bob"])
+    assert scores == pytest.approx([-1 / 6, -4 / 6])
+    with pytest.raises(ValueError, match="needs the column 'owner'"):
+        reward(prompts=["?"], completions=["apple"])
+    with pytest.raises(ValueError, match="'zoe' of a row is none of forget_owners: ann, bob"):
+        reward(prompts=["?"], completions=["apple"], owner=["zoe"])
+
+
 def test_dense_scores_are_those_of_the_cut_texts_and_end_with_the_sequence_score() -> None:
     reward = DeattributionReward(Keywords(), ["ann"], hide_echo=False)
     text = "an apple a day, apple"
@@ -80,6 +90,7 @@ def test_linear_transform_keeps_a_slope_where_chi_saturates() -> None:
         (["zoe"], {}, "zoe.*ann"),
         ([], {}, "at least one owner"),
         (["ann"], {"transform": "square"}, "log, linear"),
+        (["ann"], {"scored_owners": "none"}, "'all' or 'own'"),
     ],
 )
 def test_bad_input_stops_at_once(owners: list[str], options: dict[str, str], message: str) -> None:
