@@ -108,6 +108,11 @@ class DareUConfig(UnlearningArguments, GRPOConfig):
             raise ValueError(f"advantage_estimator is {self.advantage_estimator!r}: give 'group' or 'gae'.")
         if self.advantage_estimator == "gae":
             self._check_gae()
+        if self.rollout_policy == "original" and self.use_vllm and self.vllm_importance_sampling_correction:
+            raise ValueError(
+                "rollout_policy='original' takes the samples' log-probabilities from the model itself: set "
+                "vllm_importance_sampling_correction=False."
+            )
         if self.rollout_batch_size < 1:
             raise ValueError(f"rollout_batch_size is {self.rollout_batch_size}: give at least 1.")
         if self.num_slices < 1:

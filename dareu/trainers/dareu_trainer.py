@@ -36,11 +36,11 @@ if TYPE_CHECKING:
 class DareUTrainer(UnlearningMixin, GRPOTrainer):
     """TRL's `GRPOTrainer` with token-level advantages from slice rewards, a mask and a retain term.
 
-    For each prompt of the forget set a group of completions is sampled and every reward scores it, slice by slice
-    where it can. A token's reward is the running mean of the slices' scores minus `kl_coef` times the KL to the
-    model before unlearning, π_N; its return is taken over the remaining tokens (`return_mode`), and its advantage is
-    the return minus the group's mean at the same position. The clipped surrogate is TRL's. The retain term, on
-    retained rows, joins the loss.
+    For each prompt of the forget set completions are sampled and every reward scores them, slice by slice where it
+    can. A token's reward is the running mean of the slices' scores minus `kl_coef` times the KL to the model before
+    unlearning, π_N; its return is taken over the remaining tokens (`return_mode`), and its advantage is the return
+    minus the group's mean at the same position, or GAE against a value head (`advantage_estimator`). The clipped
+    surrogate is TRL's. The retain term, on retained rows, joins the loss.
 
     Args:
         model: The target: a path, a hub id or a loaded model. It is trained in place.
@@ -232,9 +232,7 @@ class DareUTrainer(UnlearningMixin, GRPOTrainer):
         share, main = self.accelerator.num_processes, self.accelerator.is_main_process
         cache = RolloutCache(self.args.rollout_cache_dir or Path(self.args.output_dir) / "rollouts", self._recipe())
         known = broadcast_object_list([cache.load() if main else None])[0]
-        order = next(
-            length_sorted_batches([_expected_length(row) for row in self.train_dataset], len(self.train_dataset))
-        )
+        order = sorted(range(len(self.train_dataset)), key=lambda row: _expected_length(self.train_dataset[row]))
         order += order[: -len(order) % share]  # processes call one another as often
         mine = order[self.accelerator.process_index :: share]
         per_call = max(1, max(self.args.rollout_batch_size, self._train_batch_size) // self.num_generations)
