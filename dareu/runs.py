@@ -7,6 +7,7 @@ import math
 import numbers
 import os
 import re
+import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from typing import Any, NotRequired, TypedDict, cast
 
 import yaml
 
+from dareu.checkpoints import last_checkpoint
 from dareu.files import atomic_file, content_hash, to_plain, write_json, write_yaml
 
 logger = logging.getLogger(__name__)
@@ -39,9 +41,9 @@ class Run:
 
     @property
     def last_checkpoint(self) -> str | None:
-        """The newest checkpoint that was written to its end (the Trainer writes its state last)."""
-        whole = [path.parent for path in self.folder.glob("checkpoint-*/trainer_state.json")]
-        return str(max(whole, key=lambda path: int(path.name.rpartition("-")[2]))) if whole else None
+        """The newest whole checkpoint; newer ones that were cut short are passed over with a warning."""
+        checkpoint = last_checkpoint(self.folder)
+        return None if checkpoint is None else str(checkpoint)
 
     @property
     def done(self) -> bool:
@@ -49,7 +51,15 @@ class Run:
         return (self.folder / "done").exists()
 
     def mark_done(self) -> None:
-        """Says that the run is complete, so that starting it again finds nothing to do."""
+        """Says that the run is complete, so that starting it again finds nothing to do.
+
+        What processes that were killed have left half-written is deleted.
+        """
+        for path in self.folder.glob(".tmp-*"):
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
         with atomic_file(self.folder / "done") as temporary:
             temporary.touch()
 

@@ -6,7 +6,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
-from transformers import Trainer, TrainingArguments
+from transformers import TrainingArguments
+
+from dareu.trainers.resuming import Resumable
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -24,9 +26,17 @@ class FinetuneConfig(TrainingArguments):
             "It teaches a model trained from scratch to copy what stands in its prompt. 0 for checkpoints."
         },
     )
+    bf16: bool | None = field(  # type: ignore[assignment]  # None until the device is looked at, as in our other configs
+        default=None, metadata={"help": "Compute in bfloat16; by default where the GPU has it."}
+    )
+
+    def __post_init__(self) -> None:
+        if self.bf16 is None:
+            self.bf16 = not self.fp16 and torch.cuda.is_available() and torch.cuda.is_bf16_supported()
+        super().__post_init__()  # type: ignore[no-untyped-call]
 
 
-class FinetuneTrainer(Trainer):
+class FinetuneTrainer(Resumable):
     """`transformers.Trainer` whose batches may be repeated random runs (`FinetuneConfig.induction_steps`)."""
 
     args: FinetuneConfig

@@ -44,3 +44,20 @@ def test_odd_numbers_become_null_and_only_the_main_process_writes(tmp_path, main
     if main:
         line = json.loads((tmp_path / "log").read_text())
         assert line == {"step": 7, "epoch": 0.5, "loss": None, "kl": None, "reward": 0.25}
+
+
+@pytest.mark.parametrize(("step", "main", "left"), [(0, True, 0), (4, True, 2), (6, True, 3), (4, False, 5)])
+def test_lines_after_the_checkpoint_are_dropped(tmp_path, step, main, left):
+    lines = [
+        {"step": 2, "loss": 1.0},
+        {"step": 4, "loss": 1.0},
+        {"step": 6, "loss": 1.0},
+        {"step": 6, "train_runtime": 9},
+    ]
+    text = "".join(json.dumps(line) + "\n" for line in lines) + '{"step": 2, "lo'  # killed while it wrote
+    path = tmp_path / "metrics.jsonl"
+    path.write_text(text)
+    state = TrainerState(is_world_process_zero=main, global_step=step)
+    arguments = TrainingArguments(output_dir=str(tmp_path / "out"), use_cpu=True)
+    MetricsLog(path).on_train_begin(arguments, state, TrainerControl())
+    assert path.read_text() == "".join(text.splitlines(keepends=True)[:left])

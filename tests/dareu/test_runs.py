@@ -156,3 +156,12 @@ def test_a_row_that_lacks_something_is_refused(tmp_path, row):
     del row["seed"], row["mask"]
     with pytest.raises(ValueError, match="Row 0 of the results lacks mask, seed"):
         write_results(tmp_path / "results.json", [row])
+
+
+def test_a_run_that_is_done_holds_nothing_half_written(tmp_path):
+    run = open_run(tmp_path / "run", {"seed": 1})
+    (run.folder / ".tmp-checkpoint" / "checkpoint-4").mkdir(parents=True)
+    (run.folder / ".tmp-1234abcd-results.json").touch()
+    run.mark_done()
+    assert run.done
+    assert sorted(path.name for path in run.folder.iterdir()) == ["config.yaml", "done"]
