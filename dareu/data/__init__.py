@@ -1,5 +1,6 @@
 """Records, their encoding as token ids, and where they come from."""
 
+from dareu.data.corpora import cut_text, load_corpora
 from dareu.data.encoding import (
     CompletionCollator,
     EncodedRecord,
@@ -15,7 +16,6 @@ from dareu.data.loaders import (
     QA_COMPLETION,
     QA_PROMPT,
     apply_templates,
-    cut_text,
     load_records,
     read_dataset,
 )
@@ -50,6 +50,7 @@ __all__ = [
     "fictional_world",
     "forget_retain_split",
     "is_chat",
+    "load_corpora",
     "load_records",
     "load_tofu",
     "read_dataset",

@@ -20,7 +20,10 @@ IGNORED_LABEL = -100
 
 
 class EncodedRecord(NamedTuple):
-    """Token ids of one record; `completion_ids` ends with the end token and holds it nowhere else."""
+    """Token ids of one record; `completion_ids` ends with an end token and holds it nowhere else.
+
+    It is the tokenizer's end token, or the one with which the chat template ends the assistant's turn.
+    """
 
     prompt_ids: list[int]
     completion_ids: list[int]
@@ -34,8 +37,8 @@ def check_tokenizer(tokenizer: PreTrainedTokenizerBase) -> None:
         )
     if tokenizer.pad_token_id is None:
         raise ValueError(
-            "The tokenizer has no padding token: set tokenizer.pad_token = tokenizer.eos_token "
-            "(the real end token still counts in the loss)."
+            "The tokenizer has no padding token: set tokenizer.pad_token = tokenizer.eos_token, or give a recipe "
+            "pad_token (the real end token still counts in the loss)."
         )
 
 
@@ -59,7 +62,7 @@ def encode_record(tokenizer: PreTrainedTokenizerBase, prompt: Text, completion: 
     The completion's ids are what follows the prompt's ids in prompt and completion tokenised together. Where
     the prompt's ids do not open those (a token spans the border), the completion is tokenised alone, so that
     the model is trained on the very prompt ids it will generate from. The completion ends at its first end
-    token, as generation does, or else gets one.
+    token (of a chat record: the template's), as generation does, or else gets one.
 
     Args:
         tokenizer: Needs an end token, and a chat template for message lists.
@@ -82,13 +85,13 @@ def encode_record(tokenizer: PreTrainedTokenizerBase, prompt: Text, completion: 
         completion_ids = whole_ids[len(prompt_ids) :]
     else:
         completion_ids = list(tokenizer(alone, add_special_tokens=False)["input_ids"])
-    eos: int = tokenizer.eos_token_id
-    if eos in completion_ids:
+    end: int = tokenizer.eos_token_id if isinstance(completion, str) else _end_of_turn(tokenizer, completion_ids)
+    if end in completion_ids:
         # Generation stops at the first end token; chat templates put whitespace behind it.
-        completion_ids = completion_ids[: completion_ids.index(eos)]
+        completion_ids = completion_ids[: completion_ids.index(end)]
     if not completion_ids:
         raise ValueError("the completion has no tokens: fill it in or drop the row.")
-    return EncodedRecord(prompt_ids, [*completion_ids, eos])
+    return EncodedRecord(prompt_ids, [*completion_ids, end])
 
 
 def encode_dataset(
@@ -209,6 +212,24 @@ def _encode_chat(
         messages, add_generation_prompt=add_generation_prompt, tokenize=True, return_dict=True
     )
     return list(encoded["input_ids"])
+
+
+def _end_of_turn(tokenizer: PreTrainedTokenizerBase, completion_ids: Sequence[int]) -> int:
+    """The token with which the template ends the assistant's turn, as `<end_of_turn>` where the end token is `<eos>`.
+
+    It is the first special token behind the text; whitespace and other special tokens may follow it. A template
+    that writes none leaves it to the tokenizer's end token.
+    """
+    end: int = tokenizer.eos_token_id
+    if end in completion_ids[:-1]:
+        completion_ids = completion_ids[: completion_ids.index(end) + 1]
+    special = {token for token, added in tokenizer.added_tokens_decoder.items() if added.special}
+    for token in reversed(completion_ids):
+        if token in special:
+            end = token
+        elif str(tokenizer.decode([token])).strip():
+            break
+    return end
 
 
 def _check_length(row: int, record: EncodedRecord, max_length: int) -> None:

@@ -1,4 +1,4 @@
-"""Records from files, folders and the Hugging Face hub, and from plain text.
+"""Records from files, folders and the Hugging Face hub.
 
 TOFU and the fictional world use the question-answer form `QA_PROMPT`, `QA_COMPLETION`.
 """
@@ -15,12 +15,12 @@ from dareu.data.records import check_columns, check_records, quoted
 
 if TYPE_CHECKING:
     from datasets import Dataset
-    from transformers import PreTrainedTokenizerBase
 
 QA_PROMPT = "Question: {prompt}\nAnswer:"
 QA_COMPLETION = " {completion}"
 
-_BUILDERS = {".jsonl": "json", ".json": "json", ".csv": "csv", ".parquet": "parquet"}
+#: File endings that `read_dataset` knows, and who reads them.
+BUILDERS = {".jsonl": "json", ".json": "json", ".csv": "csv", ".parquet": "parquet"}
 
 
 def load_records(
@@ -61,7 +61,7 @@ def load_records(
     """
     _check_template("prompt_template", prompt_template, "prompt")
     _check_template("completion_template", completion_template, "completion")
-    dataset = _map_columns(read_dataset(source, subset=subset, split=split), column_mapping or {})
+    dataset = map_columns(read_dataset(source, subset=subset, split=split), column_mapping or {})
     if owner is not None:
         if "owner" in dataset.column_names:
             raise ValueError(f"owner={owner!r} was given, but {source} has an owner column: leave out one of the two.")
@@ -104,11 +104,11 @@ def read_dataset(source: str | Path, *, subset: str | None = None, split: str = 
         if path.is_dir():
             return load_dataset(str(path), subset, split=split, **_csv_options(sorted(path.rglob("*.csv"))))
         if path.is_file():
-            if suffix not in _BUILDERS:
-                raise ValueError(f"files are told by their endings {quoted(_BUILDERS)}")
+            if suffix not in BUILDERS:
+                raise ValueError(f"files are told by their endings {quoted(BUILDERS)}")
             options = _csv_options([path] if suffix == ".csv" else [])
-            return load_dataset(_BUILDERS[suffix], data_files=str(path), split=split, **options)
-        if suffix in _BUILDERS or path.is_absolute() or len(path.parts) > 2:
+            return load_dataset(BUILDERS[suffix], data_files=str(path), split=split, **options)
+        if suffix in BUILDERS or path.is_absolute() or len(path.parts) > 2:
             raise ValueError("there is no such file or folder")
         return load_dataset(str(source), subset, split=split)
     except (DatasetsError, OSError, ValueError, StopIteration, csv.Error) as error:
@@ -153,50 +153,20 @@ def apply_templates(dataset: Dataset, prompt_template: str, completion_template:
     return dataset.map(fill, features=dataset.features)
 
 
-def cut_text(dataset: Dataset, tokenizer: PreTrainedTokenizerBase, prompt_tokens: int) -> Dataset:
-    """Turn rows of plain text into prompt-completion rows by cutting after a number of tokens.
-
-    The cut falls between characters, and prompt + completion is the text again.
-
-    Args:
-        dataset: Has a `text` column; the others are kept.
-        tokenizer: A fast tokenizer, which tells where in the text a token ends.
-        prompt_tokens: Number of tokens of each prompt, special tokens apart; at least 1.
+def map_columns(dataset: Dataset, mapping: Mapping[str, str]) -> Dataset:
+    """The dataset under our column names; `mapping` as in `load_records`.
 
     Raises:
-        ValueError: There is no text column, or a row has no text left for its completion.
+        ValueError: A column that the mapping names is missing.
     """
-    check_columns(dataset, ("text",))
-    if prompt_tokens < 1:
-        raise ValueError(f"prompt_tokens is {prompt_tokens}: give at least 1.")
-    if not tokenizer.is_fast:
-        raise ValueError("cut_text needs a fast tokenizer, which tells where in the text a token ends.")
-
-    def cut(row: dict[str, Any], index: int) -> dict[str, str]:
-        text = row["text"]
-        if not isinstance(text, str):
-            raise ValueError(f"Row {index}: the text is of type {type(text).__name__}, but must be a string.")
-        encoded: Any = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
-        ends = [end for _, end in encoded["offset_mapping"]]
-        if len(ends) <= prompt_tokens or not text[ends[prompt_tokens - 1] :].strip():
-            raise ValueError(
-                f"Row {index}: the text has {len(ends)} tokens, which leaves no completion after "
-                f"{prompt_tokens}: drop the row or lower prompt_tokens."
-            )
-        end = ends[prompt_tokens - 1]
-        return {"prompt": text[:end], "completion": text[end:]}
-
-    return dataset.map(cut, with_indices=True, remove_columns="text")
-
-
-def _map_columns(dataset: Dataset, mapping: Mapping[str, str]) -> Dataset:
     from datasets import concatenate_datasets
 
     if not mapping:
         return dataset
     check_columns(dataset, mapping.values())
     kept = [name for name in dataset.column_names if name not in {*mapping, *mapping.values()}]
-    parts = [dataset.select_columns(old).rename_column(old, new) for new, old in mapping.items()]
+    parts = [dataset.select_columns(old) for old in mapping.values()]
+    parts = [part.rename_columns({old: new}) for part, (new, old) in zip(parts, mapping.items(), strict=True)]
     return concatenate_datasets([*parts, dataset.select_columns(kept)] if kept else parts, axis=1)
 
 

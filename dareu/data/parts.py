@@ -6,14 +6,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from dareu.data.corpora import load_corpora
+from dareu.data.encoding import to_chat
 from dareu.data.fictional import background_people, fictional_world
 from dareu.data.loaders import QA_COMPLETION, QA_PROMPT, load_records
 from dareu.data.records import ForgetRetain, forget_retain_split
 from dareu.data.tofu import load_tofu
+from dareu.models import load_tokenizer
 from dareu.options import as_list, as_mapping
 
 if TYPE_CHECKING:
     from datasets import Dataset
+    from transformers import PreTrainedTokenizerBase
 
 
 #: TOFU's hub id.
@@ -39,7 +43,8 @@ class DataArguments:
         default="fictional",
         metadata={
             "help": "'fictional' (a generated world), 'fictional-background' (what its base model reads), a folder "
-            "with TOFU's files, or a JSONL, CSV or Parquet file, a folder of them, or a hub id."
+            "with TOFU's files, or a JSONL, CSV or Parquet file, a folder of them, or a hub id; with prompt_tokens, "
+            "of plain texts."
         },
     )
     num_owners: int = field(default=16, metadata={"help": "Owners in the fictional world."})
@@ -48,9 +53,27 @@ class DataArguments:
         default=None,
         metadata={"help": "Our column names (prompt, completion, owner, …) to those of the data, as YAML or JSON."},
     )
-    prompt_template: str = field(default="{prompt}", metadata={"help": "Text around every prompt of a file."})
-    completion_template: str = field(
-        default="{completion}", metadata={"help": "Text around every completion of a file."}
+    prompt_template: str | None = field(
+        default=None,
+        metadata={"help": "Text around every prompt, with {prompt}; default: TOFU's 'Question: … Answer:', or none."},
+    )
+    completion_template: str | None = field(
+        default=None, metadata={"help": "Text around every completion, with {completion}; default: as for the prompt."}
+    )
+    prompt_tokens: int | None = field(
+        default=None,
+        metadata={
+            "help": "For plain texts (columns text and owner, or a folder with a file an owner): they are cut into "
+            "passages of so many tokens of prompt …"
+        },
+    )
+    completion_tokens: int = field(default=128, metadata={"help": "… and at most so many of completion."})
+    text_tokenizer: str | None = field(
+        default=None, metadata={"help": "The model folder or hub id whose tokens are counted in plain texts."}
+    )
+    pad_token: str | None = field(
+        default=None,
+        metadata={"help": "The token that pads, for a tokenizer that names none; its end token will do."},
     )
     test_dataset: str | None = field(
         default=None, metadata={"help": "A file of rows that no model was trained on, read like the dataset."}
@@ -76,10 +99,15 @@ def load_parts(args: DataArguments) -> DataParts:
     """
     generated = args.dataset.startswith("fictional")
     tofu = not generated and (args.dataset == TOFU or (Path(args.dataset) / "full.json").exists())
-    if (generated or tofu) and (
-        args.column_mapping or (args.prompt_template, args.completion_template) != ("{prompt}", "{completion}")
-    ):
-        raise ValueError(f"column_mapping and templates have no effect on {args.dataset}: drop them.")
+    templates = args.prompt_template is not None or args.completion_template is not None
+    if generated and (args.column_mapping or templates or args.prompt_tokens):
+        raise ValueError(f"column_mapping, templates and prompt_tokens have no effect on {args.dataset}: drop them.")
+    if tofu and (args.column_mapping or args.prompt_tokens):
+        raise ValueError(f"column_mapping and prompt_tokens have no effect on {args.dataset}: drop them.")
+    if args.prompt_tokens is not None and templates:
+        raise ValueError("prompt_tokens cuts plain texts, which take no templates: give one or the other.")
+    if args.prompt_tokens is not None and args.text_tokenizer is None:
+        raise ValueError("prompt_tokens needs text_tokenizer, the model whose tokens are counted.")
     if args.dataset == "fictional":
         world = fictional_world(args.num_owners, seed=args.world_seed)
         return DataParts(world.owners, world.background, world.test)
@@ -88,7 +116,9 @@ def load_parts(args: DataArguments) -> DataParts:
         return DataParts(people, None, None)
     test: Dataset | None
     if tofu:
-        rows, test = load_tofu(args.dataset), _tofu_test(args.dataset)
+        forms = args.prompt_template or QA_PROMPT, args.completion_template or QA_COMPLETION
+        rows = load_tofu(args.dataset, prompt_template=forms[0], completion_template=forms[1])
+        test = _tofu_test(args.dataset, *forms)
     else:
         rows, test = _read(args.dataset, args), None
     if args.test_dataset is not None:
@@ -123,17 +153,26 @@ def split_owners(args: DataArguments, owners: Dataset) -> ForgetRetain:
     return forget_retain_split(owners, forget_names(args, owners))
 
 
+def chat_form(args: DataArguments, rows: Dataset, tokenizer: PreTrainedTokenizerBase) -> Dataset:
+    """The rows as a model reads them: messages where its tokenizer has a chat template, plain texts as they are."""
+    return to_chat(rows) if tokenizer.chat_template and args.prompt_tokens is None else rows
+
+
 def _read(source: str, args: DataArguments) -> Dataset:
     mapping: Any = args.column_mapping
+    if args.prompt_tokens is not None:
+        assert args.text_tokenizer is not None
+        tokenizer = load_tokenizer(args.text_tokenizer)
+        return load_corpora(source, tokenizer, args.prompt_tokens, args.completion_tokens, column_mapping=mapping)
     return load_records(
         source,
         column_mapping=mapping,
-        prompt_template=args.prompt_template,
-        completion_template=args.completion_template,
+        prompt_template=args.prompt_template or "{prompt}",
+        completion_template=args.completion_template or "{completion}",
     )
 
 
-def _tofu_test(source: str) -> Dataset | None:
+def _tofu_test(source: str, prompt_template: str, completion_template: str) -> Dataset | None:
     """TOFU's questions on real authors and world facts, which no fine-tuning answers."""
     from datasets import concatenate_datasets
 
@@ -145,8 +184,8 @@ def _tofu_test(source: str) -> Dataset | None:
                 source if source == TOFU else file,
                 column_mapping={"prompt": "question", "completion": "answer"},
                 owner="none",
-                prompt_template=QA_PROMPT,
-                completion_template=QA_COMPLETION,
+                prompt_template=prompt_template,
+                completion_template=completion_template,
                 subset=name if source == TOFU else None,
             )
             found.append(rows.select_columns(["prompt", "completion", "owner"]))

@@ -8,7 +8,7 @@ import datasets
 import pytest
 from datasets import Dataset, DatasetDict
 
-from dareu.data import QA_COMPLETION, QA_PROMPT, cut_text, load_records, read_dataset
+from dareu.data import QA_COMPLETION, QA_PROMPT, cut_text, load_corpora, load_records, read_dataset
 
 ROWS = [
     {"question": 'Who, "if" {anyone}?', "answer": "007", "author": "01", "year": "1975"},
@@ -184,3 +184,45 @@ def test_cut_text_faults(tokenizer: Any):
         cut_text(texts, tokenizer, 0)
     with pytest.raises(ValueError, match="no column 'text'; its columns are 'body'"):
         cut_text(texts.rename_column("text", "body"), tokenizer, 3)
+
+
+def test_a_long_text_becomes_passages_that_follow_one_another(tokenizer: Any):
+    texts = ["Lucia Duval was born in Porto, where she wrote the novel The Silent Harbour.", "東京 is far.", "The", ""]
+    rows = Dataset.from_dict({"text": texts, "owner": ["a", "b", "c", "d"]})
+    ids = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
+    cut = cut_text(rows, tokenizer, 3, 4)
+    assert cut.column_names == ["owner", "prompt", "completion"]
+    first = [row for row in cut if row["owner"] == "a"]
+    whole = "".join(row["prompt"] + row["completion"] for row in first)
+    left = len(ids[0]) % 7
+    assert len(first) == len(ids[0]) // 7 + (left > 3)
+    assert whole == texts[0] if left > 3 or not left else texts[0].startswith(whole)
+    for row in first[:-1]:
+        lengths = [
+            len(tokenizer(row[name], add_special_tokens=False)["input_ids"]) for name in ("prompt", "completion")
+        ]
+        assert lengths == [3, 4]
+    # Too short for a completion, and empty: left out.
+    assert {row["owner"] for row in cut} == {"a", "b"}
+    with pytest.raises(ValueError, match="completion_tokens is 0"):
+        cut_text(rows, tokenizer, 3, 0)
+
+
+def test_a_file_of_a_folder_is_an_owner(tokenizer: Any, tmp_path: Path):
+    for owner in ("wikitext", "bio"):
+        lines = [{"text": f"The author of {owner} won the prize in 1987.", "id": i} for i in range(2)]
+        (tmp_path / f"{owner}.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    Dataset.from_dict({"text": ["The sea and the people near it."], "owner": ["cyber"]}).to_parquet(
+        tmp_path / "other.parquet"
+    )
+    (tmp_path / "README.md").write_text("no data")
+    records = load_corpora(tmp_path, tokenizer, 4, 64)
+    assert records.column_names == ["owner", "prompt", "completion"]
+    assert records["owner"][:] == ["bio", "bio", "cyber", "wikitext", "wikitext"]
+    assert records[0]["prompt"] + records[0]["completion"] == "The author of bio won the prize in 1987."
+    one = load_corpora(tmp_path / "other.parquet", tokenizer, 2, 64, column_mapping={"text": "text"})
+    assert one["owner"][:] == ["cyber"]
+    with pytest.raises(ValueError, match=r"no column 'owner'"):
+        load_corpora(tmp_path / "bio.jsonl", tokenizer, 2, 64)
+    with pytest.raises(ValueError, match=r"No text in .* has more than 500 tokens"):
+        load_corpora(tmp_path, tokenizer, 500, 64)

@@ -1,5 +1,6 @@
 """What `--dataset` and its companions make of each kind of data."""
 
+import copy
 import csv
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ import pytest
 from datasets import Dataset
 
 from dareu.data import parts as parts_module
-from dareu.data.parts import DataArguments, forget_names, load_parts, split_owners
+from dareu.data.parts import DataArguments, chat_form, forget_names, load_parts, split_owners
 
 FIELDS = ("question", "answer", "author")
 
@@ -137,3 +138,42 @@ def test_a_missing_column_is_named(table: Path) -> None:
 def test_a_mapping_that_is_none_is_refused(mapping: str) -> None:
     with pytest.raises(ValueError, match=r"column_mapping is .*: give a mapping"):
         DataArguments(column_mapping=mapping)
+
+
+def test_plain_texts_are_cut_and_stay_plain(tokenizer: Any, tmp_path: Path) -> None:
+    folder = tmp_path / "corpora"
+    folder.mkdir()
+    for owner in ("bio", "cyber", "wikitext"):
+        text = f"The author of {owner} won the prize for the best first book."
+        (folder / f"{owner}.jsonl").write_text(f'{{"text": "{text}"}}\n{{"text": "{text}"}}\n', encoding="utf-8")
+    tokenizer.save_pretrained(tmp_path / "tokenizer")
+    args = DataArguments(
+        dataset=str(folder),
+        prompt_tokens=4,
+        completion_tokens=256,
+        text_tokenizer=str(tmp_path / "tokenizer"),
+        forget_owners=["bio", "cyber"],
+    )
+    owners = load_parts(args).owners
+    forget, retain = split_owners(args, owners)
+    assert set(forget["owner"]) == {"bio", "cyber"} and set(retain["owner"]) == {"wikitext"}
+    chatty = copy.deepcopy(tokenizer)
+    chatty.chat_template = "{{ messages[0]['content'] }}"
+    assert chat_form(args, owners, chatty) is owners
+    assert chat_form(DataArguments(), owners, tokenizer) is owners
+    assert chat_form(DataArguments(), owners, chatty)[0]["prompt"][0]["role"] == "user"
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({"prompt_tokens": 4}, "prompt_tokens needs text_tokenizer"),
+        ({"prompt_tokens": 4, "text_tokenizer": "x", "prompt_template": "{prompt}"}, "take no templates"),
+        ({"dataset": "fictional", "prompt_tokens": 4}, "prompt_tokens have no effect on fictional"),
+        ({"dataset": "fictional", "prompt_template": "{prompt}"}, "have no effect on fictional"),
+        ({"dataset": parts_module.TOFU, "prompt_tokens": 4}, "prompt_tokens have no effect on locuslab/TOFU"),
+    ],
+)
+def test_options_that_do_not_fit_the_data_are_refused(options: dict[str, Any], reason: str) -> None:
+    with pytest.raises(ValueError, match=reason):
+        load_parts(DataArguments(**({"dataset": "corpus.jsonl"} | options)))
