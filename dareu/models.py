@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+
+from dareu.adapters import adapter_base, attach_adapter, merge_adapter
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -26,59 +27,76 @@ def resolve_model_path(name_or_path: str) -> str:
     return str(resources.files("dareu") / "base_model")
 
 
-def load_tokenizer(name_or_path: str) -> PreTrainedTokenizerBase:
+def load_tokenizer(name_or_path: str, *, pad_token: str | None = None) -> PreTrainedTokenizerBase:
     """Loads a tokenizer from a model folder, an adapter folder (or the base it names) or a hub id.
 
+    Args:
+        name_or_path: What to load.
+        pad_token: The token that pads where the tokenizer names none, such as its end token.
+
     Raises:
-        ValueError: The folder holds no tokenizer, or the tokenizer has no pad or end token.
+        ValueError: The folder holds no tokenizer, the tokenizer has no pad or end token, or not the one that is named.
     """
     from transformers import AutoTokenizer
 
     from dareu.data.encoding import check_tokenizer
 
     path = resolve_model_path(name_or_path)
-    adapter = Path(path) / "adapter_config.json"
-    if adapter.exists() and not (Path(path) / "tokenizer_config.json").exists():
-        return load_tokenizer(json.loads(adapter.read_text(encoding="utf-8"))["base_model_name_or_path"])
     try:
+        if not (Path(path) / "tokenizer_config.json").exists() and (base := adapter_base(path)) is not None:
+            return load_tokenizer(base, pad_token=pad_token)
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(path)
     except (OSError, ValueError) as error:
         raise ValueError(f"No tokenizer could be loaded from {name_or_path!r}: {_first_line(error)}") from error
+    if tokenizer.pad_token_id is None and pad_token is not None:
+        if pad_token not in tokenizer.get_vocab():
+            raise ValueError(
+                f"pad_token {pad_token!r} is no token of {name_or_path!r}: name one, such as its end token."
+            )
+        tokenizer.pad_token = pad_token
     check_tokenizer(tokenizer)
     return tokenizer
 
 
 def load_model(name_or_path: str, *, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
-    """Loads a causal language model; an adapter folder is loaded with its base model and merged into it.
+    """Loads a causal language model; an adapter is loaded with its base model and merged into it.
 
     Args:
-        name_or_path: A model folder, an adapter folder, a hub id, or `"fictional-base"`.
-        dtype: Of the weights, which are read from safetensors only. Float32 is right for training all or masked
-            weights (small updates are lost in bf16).
+        name_or_path: A model folder, an adapter folder, a hub id of either, or `"fictional-base"`.
+        dtype: Of the weights, which are read from safetensors only. Float32 is right for training all weights,
+            since small updates are lost in bfloat16; see `MaskedAdamW` for training a part of them.
 
     Raises:
-        ValueError: Nothing there can be loaded as a causal language model.
+        ValueError: Nothing there can be loaded as a causal language model, or an adapter does not fit its base.
     """
     from transformers import AutoModelForCausalLM
 
     path = resolve_model_path(name_or_path)
-    adapter = Path(path) / "adapter_config.json"
     try:
-        if not adapter.exists():
-            model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(path, dtype=dtype, use_safetensors=True)
-            return model
-        from peft import PeftModel
-
-        if Path(path).is_dir() and not (Path(path) / "adapter_model.safetensors").exists():
-            raise ValueError("the adapter has no adapter_model.safetensors.")
-        base = json.loads(adapter.read_text(encoding="utf-8"))["base_model_name_or_path"]
-        merged = PeftModel.from_pretrained(load_model(base, dtype=dtype), path).merge_and_unload()
-        model = merged
+        if (base := adapter_base(path)) is not None:
+            return merge_adapter(attach_adapter(load_model(base, dtype=dtype), path))
+        model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(path, dtype=dtype, use_safetensors=True)
         return model
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError) as error:
         raise ValueError(
             f"No causal language model could be loaded from {name_or_path!r}: {_first_line(error)}"
         ) from error
+
+
+def load_adapter(name_or_path: str, *, dtype: torch.dtype = torch.float32) -> PeftModel:
+    """Loads an adapter on its base model without merging it, to train on.
+
+    Args:
+        name_or_path: An adapter folder or hub id. A base that is an adapter itself is merged.
+        dtype: Of the base's weights; see `attach_adapter`.
+
+    Raises:
+        ValueError: It is no adapter, or it does not fit the base that it names.
+    """
+    base = adapter_base(name_or_path)
+    if base is None:
+        raise ValueError(f"{name_or_path!r} is no adapter: name a folder with an adapter_config.json.")
+    return attach_adapter(load_model(base, dtype=dtype), name_or_path)
 
 
 def context_length(model: PreTrainedModel | PeftModel) -> int | None:

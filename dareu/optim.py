@@ -15,15 +15,17 @@ class MaskedAdamW(torch.optim.Optimizer):
     """AdamW (Loshchilov & Hutter, ICLR 2019) on the entries that a mask selects.
 
     The moments exist for the selected entries only, in float32 (float64 for float64 weights) whatever the
-    weights' dtype is, and the update is computed in that dtype. Every other entry stays identical **bit for
-    bit**: under weight decay, clipping, accumulation, and even where its gradient is NaN. On the selected
-    entries the result is that of a dense `torch.optim.AdamW` whose frozen entries are put back after each
-    step (float32: 1e-6, for the fused kernel rounds differently).
+    weights' dtype is, and the update is computed in that dtype. Weights of less precision (bfloat16, float16),
+    in which small updates round away, have a float32 master of each selected entry too: what is trained is the
+    master, and the weight is the master rounded. Every other entry stays identical **bit for bit**: under
+    weight decay, clipping, accumulation, and even where its gradient is NaN. On the selected entries the result
+    is that of a dense `torch.optim.AdamW` whose frozen entries are put back after each step (float32: 1e-6, for
+    the fused kernel rounds differently).
 
     Masks are looked up by parameter name at each step, so that parameters may be replaced in place
     (``group["params"][i] = ...``) after the optimizer was made, and need no communication between processes:
     with DDP, every process holds the same mask and the same gradients. The memory is 12 bytes for a selected
-    entry (two moments and an index) beside the mask itself.
+    entry (two moments and an index), 16 where it has a master, beside the mask itself.
 
     Gradients are clipped on the norm of all entries unless the frozen ones are dropped before, see
     `drop_frozen_gradients`.
@@ -110,12 +112,17 @@ class MaskedAdamW(torch.optim.Optimizer):
         dtype = _state_dtype(parameter)
         # A copy where the parameter is not contiguous, written back below.
         flat = parameter.reshape(-1)
-        values = flat.index_select(0, index).to(dtype)
         state = self.state[parameter]
+        # A master, where the weight is less precise than its update.
+        values = state.get("master")
+        if values is None:
+            values = flat.index_select(0, index).to(dtype)
         if not state:
             state["step"] = torch.zeros((), dtype=torch.float32, device=parameter.device)
             state["exp_avg"] = torch.zeros_like(values)
             state["exp_avg_sq"] = torch.zeros_like(values)
+        if dtype != parameter.dtype:
+            state["master"] = values
         beta1, beta2 = group["betas"]
         adamw(
             [values],
@@ -168,15 +175,17 @@ class MaskedAdamW(torch.optim.Optimizer):
             for key, (name, parameter) in zip(saved_group["params"], _named(group), strict=False):
                 if saved := state_dict["state"].get(key):
                     count = int(self._mask[name].sum()) if name in self._mask else 0
-                    moments = (saved.get("exp_avg"), saved.get("exp_avg_sq"))
-                    if any(moment is None or moment.shape != (count,) for moment in moments):
+                    entries = [saved.get("exp_avg"), saved.get("exp_avg_sq")]
+                    if _state_dtype(parameter) != parameter.dtype:
+                        entries.append(saved.get("master"))
+                    if any(entry is None or entry.shape != (count,) for entry in entries):
                         raise ValueError(
                             f"The saved optimizer state of parameter {name!r} is not one of the {count} "
-                            "entries that the mask selects; resume with the mask that it was saved with."
+                            "entries that the mask selects; resume with the mask and the dtype that it was saved with."
                         )
                     saved_of[parameter] = saved
         super().load_state_dict(state_dict)
-        # torch has cast the moments to the parameter's dtype, which loses bits where that is bfloat16.
+        # torch has cast moments and masters to the parameter's dtype, which loses bits where that is bfloat16.
         for parameter, saved in saved_of.items():
             for key, value in saved.items():
                 dtype = torch.float32 if key == "step" else _state_dtype(parameter)

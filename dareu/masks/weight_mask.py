@@ -23,7 +23,8 @@ def fingerprint(weights: nn.Module | Mapping[str, Tensor]) -> str:
     """Hash the names, dtypes, shapes and bytes of weights.
 
     The same weights have the same fingerprint on any device, in any order, training or not. The parameters of
-    a model count once each, tied ones under their first name.
+    a model count once each, tied ones under their first name. 16-bit floats count as the float32 numbers that
+    they are, so that a bfloat16 checkpoint may be loaded in either dtype.
 
     Args:
         weights: A model, or parameter name to tensor.
@@ -35,6 +36,8 @@ def fingerprint(weights: nn.Module | Mapping[str, Tensor]) -> str:
     digest = hashlib.blake2b(digest_size=16)
     for name in sorted(named):
         tensor = named[name].detach()
+        if tensor.dtype in (torch.bfloat16, torch.float16):
+            tensor = tensor.float()
         digest.update(json.dumps([name, str(tensor.dtype), list(tensor.shape)]).encode())
         digest.update(tensor.cpu().reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
@@ -115,7 +118,7 @@ class WeightMask(Mapping[str, Tensor]):
         found = fingerprint(weights)
         if found != self.fingerprint:
             raise ValueError(
-                f"The mask was made for other weights of the same shapes (values or dtype differ: "
+                f"The mask was made for other weights of the same shapes (values differ, or were rounded in loading: "
                 f"fingerprint {self.fingerprint}, the model's {found}); {remedy}"
             )
 

@@ -104,6 +104,17 @@ def test_a_tokenizer_without_a_pad_token_is_refused(tmp_path: Path, tokenizer: P
     sentence(error)
 
 
+def test_the_pad_token_of_a_tokenizer_without_one_is_named(tmp_path: Path, tokenizer: PreTrainedTokenizerFast) -> None:
+    without = copy.deepcopy(tokenizer)
+    without.pad_token = None
+    without.save_pretrained(tmp_path)
+    assert load_tokenizer(str(tmp_path), pad_token="</s>").pad_token_id == tokenizer.eos_token_id
+    with pytest.raises(ValueError, match="'<none>' is no token of"):
+        load_tokenizer(str(tmp_path), pad_token="<none>")
+    tokenizer.save_pretrained(tmp_path / "with")
+    assert load_tokenizer(str(tmp_path / "with"), pad_token="</s>").pad_token == "<pad>"  # what is there stays
+
+
 def test_a_new_tokenizer_opens_every_text_and_gives_it_back() -> None:
     tokenizer = new_tokenizer(TEXTS, vocab_size=300)
     assert len(tokenizer) <= 300

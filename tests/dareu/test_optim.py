@@ -87,23 +87,27 @@ def test_selected_entries_are_those_of_dense_adamw(clip: float | None, weight_de
             torch.testing.assert_close(masked[name], dense[name], rtol=0, atol=1e-6)
 
 
-def test_bfloat16_weights_are_updated_in_float32_and_rounded_once() -> None:
+@pytest.mark.parametrize("lr", [1e-2, 1e-5])
+def test_bfloat16_weights_are_the_float32_run_rounded(lr: float) -> None:
     (parameters, mask), (reference, _) = make_parameters(torch.bfloat16), make_parameters(torch.bfloat16)
     single = {name: nn.Parameter(p.detach().float()) for name, p in reference.items()}
-    optimizer = MaskedAdamW(parameters.items(), mask, lr=0.01)
-    float32 = torch.optim.AdamW(single.values(), lr=0.01, fused=True)
-    start = copies(single)
-    for step in range(5):
-        set_gradients(parameters, step)
+    optimizer = MaskedAdamW(parameters.items(), mask, lr=lr)
+    float32 = MaskedAdamW(single.items(), mask, lr=lr)
+    start = copies(parameters)
+    for step in range(40):
+        set_gradients(parameters, step % 2)  # in one direction, so that small steps add up
         for name, parameter in single.items():
             parameter.grad = parameters[name].grad.float()
         optimizer.step()
         float32.step()
         for name, parameter in single.items():
-            # In place, for the fused kernel needs the layout that its moments have.
-            parameter.data.copy_(torch.where(mask[name], parameter.data.bfloat16().float(), start[name]))
-            assert torch.equal(parameters[name].float(), parameter)
-    assert {v.dtype for state in optimizer.state.values() for v in state.values()} == {torch.float32}
+            assert torch.equal(parameters[name], parameter.bfloat16())
+    assert count_moved_outside(start, parameters, mask) == 0
+    moved = sum(int((start[name] != p).sum()) for name, p in parameters.items())
+    assert moved > 0.05 * sum(int(m.sum()) for m in mask.values())  # a step of 1e-5 alone would round away
+    states = [state for state in optimizer.state.values() if state]
+    assert {value.dtype for state in states for value in state.values()} == {torch.float32}
+    assert all(state["master"].shape == state["exp_avg"].shape for state in states)
 
 
 def test_state_is_kept_for_selected_entries_only() -> None:
@@ -153,8 +157,10 @@ def test_a_resumed_run_is_bit_identical(dtype: torch.dtype) -> None:
         part.load_state_dict(saved)
     assert resumed[0].param_groups[0]["lr"] == 0.01 / 4
     states = [state for state in resumed[0].state.values() if state]
-    assert len(states) == 4
+    assert len(states) == 4 and all(("master" in state) == (dtype == torch.bfloat16) for state in states)
     assert all(value.dtype == torch.float32 for state in states for value in state.values())
+    if dtype == torch.bfloat16:  # rounded masters would have been no more than the weights
+        assert any(not torch.equal(state["master"], state["master"].bfloat16().float()) for state in states)
     run(parameters, resumed, range(3, 6))
     assert all(torch.equal(parameters[name], whole[name]) for name in whole)
 
@@ -179,6 +185,9 @@ def test_a_state_that_does_not_fit_is_refused_and_nothing_is_loaded() -> None:
     optimizer.step()
     saved = optimizer.state_dict()
 
+    low, _ = make_parameters(torch.bfloat16)
+    with pytest.raises(ValueError, match=r"parameter 'weight' is not one of .* and the dtype that it was saved with"):
+        MaskedAdamW(low.items(), mask).load_state_dict(saved)
     changed = mask | {"bias": torch.ones(9, dtype=torch.bool)}
     other = MaskedAdamW(parameters.items(), changed)
     with pytest.raises(ValueError, match=r"parameter 'bias' is not one of the 9 entries .* with the mask"):

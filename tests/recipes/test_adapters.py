@@ -1,0 +1,124 @@
+"""`unlearn` with adapters, fresh, continued, merged or not, and with bfloat16 weights under a mask."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
+
+from dareu.adapters import adapter_base
+from dareu.masks import CheckpointWeights, WeightMask, count_moved_outside, fingerprint, random_mask
+from dareu.models import load_model
+
+TRAIN = ["--method", "npo", "--use_cpu", "--max_steps", 2, "--learning_rate", 1e-2, "--per_device_train_batch_size", 4]
+TRAIN += ["--report_to", "none", "--save_strategy", "no", "--disable_tqdm", "true"]
+IDS = torch.tensor([[1, 20, 30, 40, 50, 60]])
+
+
+@pytest.fixture(scope="module")
+def target(
+    tmp_path_factory: pytest.TempPathFactory,
+    tiny_llama: Callable[..., LlamaForCausalLM],
+    tokenizer: PreTrainedTokenizerFast,
+) -> Path:
+    folder = tmp_path_factory.mktemp("models") / "target"
+    tiny_llama(seed=0).to(torch.bfloat16).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def adapter(target: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A target that is an adapter; its folder holds no tokenizer."""
+    folder = tmp_path_factory.mktemp("models") / "adapter"
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = get_peft_model(load_model(str(target)), LoraConfig(r=2, target_modules=["q_proj"]))
+        for name, parameter in model.named_parameters():
+            if "lora_B" in name:
+                torch.nn.init.normal_(parameter, std=0.1)
+    model.save_pretrained(folder)
+    return folder
+
+
+def logits(folder: Path) -> torch.Tensor:
+    with torch.no_grad():
+        found: torch.Tensor = load_model(str(folder)).eval()(IDS).logits
+    return found
+
+
+def test_a_fresh_adapter_may_stay_one_and_can_be_measured(
+    recipe: Callable[..., str], data: list[str], target: Path, tmp_path: Path
+) -> None:
+    words = [*TRAIN, *data, "--model_name_or_path", target, "--use_peft", "--lora_r", 2]
+    merged, alone = tmp_path / "merged", tmp_path / "alone"
+    recipe("unlearn", *words, "--output_dir", merged)
+    recipe("unlearn", *words, "--output_dir", alone, "--merge_adapter", "false")
+    assert (alone / "model" / "adapter_model.safetensors").exists()
+    assert adapter_base(str(alone / "model")) == str(target.resolve()) and adapter_base(str(merged / "model")) is None
+    torch.testing.assert_close(logits(alone / "model"), logits(merged / "model"), atol=1e-5, rtol=1e-5)
+    assert (logits(alone / "model") - logits(target)).abs().max() > 1e-3
+    for folder in (alone, merged):
+        recipe("measure", *data, "--model_name_or_path", folder / "model", "--max_new_tokens", 4)
+    metrics = [json.loads((folder / "measurement.json").read_text())["metrics"] for folder in (alone, merged)]
+    assert metrics[0] == pytest.approx(metrics[1], abs=1e-4)
+
+
+def test_a_target_that_is_an_adapter_is_merged_or_trained_on(
+    recipe: Callable[..., str], data: list[str], target: Path, adapter: Path, tmp_path: Path
+) -> None:
+    words = [*TRAIN, *data, "--model_name_or_path", adapter, "--lora_r", 2]
+    recipe("unlearn", *words, "--output_dir", tmp_path / "dense")
+    recipe("unlearn", *words, "--output_dir", tmp_path / "fresh", "--use_peft")
+    on = [*words, "--continue_adapter", "--dtype", "bfloat16"]
+    recipe("unlearn", *on, "--output_dir", tmp_path / "on", "--merge_adapter", "false")
+    for name in ("dense", "fresh", "on"):
+        assert (logits(tmp_path / name / "model") - logits(adapter)).abs().max() > 1e-3
+    assert [adapter_base(str(tmp_path / name / "model")) for name in ("dense", "fresh", "on")] == [
+        None,
+        None,
+        str(target.resolve()),
+    ]
+
+
+def test_a_mask_trains_bfloat16_weights(
+    recipe: Callable[..., str], data: list[str], target: Path, tmp_path: Path
+) -> None:
+    model = load_model(str(target))  # float32, as attribute_weights loads it
+    mask = WeightMask(random_mask(model, 0.2, seed=0), 0.2, "random", fingerprint(model))
+    mask.save(tmp_path / "mask.safetensors")
+    words = [*TRAIN, *data, "--model_name_or_path", target, "--mask", tmp_path / "mask.safetensors"]
+    printed = recipe("unlearn", *words, "--dtype", "bfloat16", "--output_dir", tmp_path / "run")
+    assert "\n0 of the " in printed
+    before, after = CheckpointWeights(target), CheckpointWeights(tmp_path / "run" / "model")
+    assert {tensor.dtype for tensor in after.values()} == {torch.bfloat16}
+    assert count_moved_outside(before, after, mask) == 0
+    assert any(not torch.equal(before[name], after[name]) for name in mask)
+
+
+def test_what_does_not_go_together_is_refused(
+    refused: Callable[..., str], data: list[str], target: Path, adapter: Path, tmp_path: Path
+) -> None:
+    def stops(model: Path, *words: Any) -> str:
+        out = tmp_path / "out"
+        return refused(
+            "unlearn", *TRAIN, *data, "--model_name_or_path", model, "--output_dir", out, *words, output_dir=out
+        )
+
+    assert "needs a base that is saved somewhere" in stops(adapter, "--use_peft", "--merge_adapter", "false")
+    assert "goes with use_peft" in stops(target, "--merge_adapter", "false")
+    assert "which" in stops(target, "--continue_adapter") and "is not" in stops(target, "--continue_adapter")
+    assert "give one" in stops(adapter, "--continue_adapter", "--use_peft")
+    assert "loses small updates" in stops(target, "--dtype", "bfloat16")
+    assert "'float32' or 'bfloat16'" in stops(target, "--dtype", "float16")
+    other = tmp_path / "another"
+    other.mkdir()
+    for path in adapter.iterdir():
+        (other / path.name).write_bytes(path.read_bytes())
+    config = json.loads((other / "adapter_config.json").read_text())
+    (other / "adapter_config.json").write_text(json.dumps(config | {"base_model_name_or_path": "fictional-base"}))
+    assert "does not fit" in stops(other)
