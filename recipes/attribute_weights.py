@@ -11,12 +11,13 @@ import sys
 from dataclasses import dataclass, field
 
 import numpy as np
+from accelerate import PartialState
 from rich.console import Console
 from rich.table import Table
 from trl import TrlParser
 
-from dareu.data import CompletionCollator, encode_dataset, to_chat
-from dareu.data.parts import DataArguments, load_parts, split_owners
+from dareu.data import CompletionCollator, encode_dataset
+from dareu.data.parts import DataArguments, chat_form, load_parts, split_owners
 from dareu.masks import WeightMask, fingerprint, random_mask, select_top, wagle_scores
 from dareu.models import context_length, load_model, load_tokenizer
 from dareu.runs import config_of, open_run
@@ -53,7 +54,8 @@ class MaskArguments:
 
 def main() -> None:
     data, args = TrlParser((DataArguments, MaskArguments)).parse_args_and_config()
-    tokenizer, model = load_tokenizer(args.model_name_or_path), load_model(args.model_name_or_path)
+    tokenizer = load_tokenizer(args.model_name_or_path, pad_token=data.pad_token)
+    model = load_model(args.model_name_or_path).to(PartialState().device)
     forget, retain = split_owners(data, load_parts(data).owners)
 
     # The whole forget set once, and as many retained records, drawn without replacement.
@@ -61,8 +63,7 @@ def main() -> None:
     collate, size = CompletionCollator(tokenizer), args.batch_size
     batches = []
     for side in (forget, retain.select(sorted(drawn.tolist()))):
-        rows = to_chat(side) if tokenizer.chat_template else side
-        records = encode_dataset(rows, tokenizer, max_length=context_length(model))
+        records = encode_dataset(chat_form(data, side, tokenizer), tokenizer, max_length=context_length(model))
         batches.append([collate(records[start : start + size]) for start in range(0, len(records), size)])
 
     # Everything that can be wrong was looked at before anything is written

@@ -8,21 +8,23 @@ model forgets how to copy the name it was asked about.
 """
 
 import logging
+import os
 import sys
 from dataclasses import dataclass, field
 from typing import Any
 
-from transformers import set_seed
+from transformers import AutoModelForCausalLM, set_seed
 from trl import TrlParser
 
-from dareu.data import CompletionCollator, encode_dataset, to_chat
-from dareu.data.parts import DataArguments, load_parts
+from dareu.data import CompletionCollator, encode_dataset
+from dareu.data.parts import DataArguments, chat_form, load_parts
 from dareu.files import atomic_folder
 from dareu.metrics_log import MetricsLog
 from dareu.models import context_length, load_model, load_tokenizer, new_llama, new_tokenizer
 from dareu.options import as_list
 from dareu.runs import config_of, open_run, write_results
 from dareu.trainers.finetune import FinetuneConfig, FinetuneTrainer
+from dareu.trainers.processes import check_launch, check_started, gathered_weights, load_whole_weights
 
 logger = logging.getLogger("dareu.finetune")
 
@@ -59,6 +61,8 @@ def main() -> None:
     if not 0 <= args.background_share < 1:
         raise ValueError(f"background_share is {args.background_share}: give a share in [0, 1).")
     config = config_of(data, args, training)
+    check_launch(training, masked=False)
+    load_whole_weights()
     set_seed(training.seed)
     training.disable_tqdm = training.disable_tqdm or not sys.stderr.isatty()
 
@@ -89,21 +93,22 @@ def main() -> None:
             **{name: getattr(args, name) for name in shape},
         )
     else:
-        tokenizer, model = load_tokenizer(args.model_name_or_path), load_model(args.model_name_or_path)
+        tokenizer = load_tokenizer(args.model_name_or_path, pad_token=data.pad_token)
+        model = load_model(args.model_name_or_path)
 
     # Mix
     limit = context_length(model)
-    chat = tokenizer.chat_template is not None
-    records = encode_dataset(to_chat(rows) if chat else rows, tokenizer, max_length=limit)
+    records = encode_dataset(chat_form(data, rows, tokenizer), tokenizer, max_length=limit)
     if args.train_on == "owners" and parts.background is not None and args.background_share > 0:
-        mixed_in = to_chat(parts.background) if chat else parts.background
-        background = encode_dataset(mixed_in, tokenizer, max_length=limit)
+        background = encode_dataset(chat_form(data, parts.background, tokenizer), tokenizer, max_length=limit)
         wanted = len(background) * (1 - args.background_share) / args.background_share
         records = records * max(1, round(wanted / len(records))) + background
     # Everything that can be wrong was looked at before anything is written
-    run = open_run(training.output_dir, config, {"model": args.model_name_or_path, "dataset": data.dataset})
+    with training.main_process_first(local=False, desc="opening the run"):
+        run = open_run(training.output_dir, config, {"model": args.model_name_or_path, "dataset": data.dataset})
     if run.done:
-        print(f"{run.folder} is done: delete it to run again.")
+        if training.process_index == 0:
+            print(f"{run.folder} is done: delete it to run again.")
         return
     logger.info("%d parameters, %d rows an epoch", sum(p.numel() for p in model.parameters()), len(records))
 
@@ -116,8 +121,15 @@ def main() -> None:
         processing_class=tokenizer,
         callbacks=[MetricsLog(run.metrics_path)],
     )
+    check_started(trainer.accelerator)
     trainer.train(resume_from_checkpoint=run.last_checkpoint)
+    weights = gathered_weights(trainer)  # by all processes together; from here on the main one works alone
     if trainer.is_world_process_zero():
+        if weights is not None:
+            load_whole_weights()
+            generation_config, model = model.generation_config, AutoModelForCausalLM.from_config(model.config)
+            model.load_state_dict(weights)
+            model.generation_config = generation_config
         with atomic_folder(run.folder / "model") as folder:
             model.save_pretrained(folder)
             tokenizer.save_pretrained(folder)
@@ -142,7 +154,8 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    main_process = os.environ.get("RANK", "0") == "0"
+    logging.basicConfig(level=logging.INFO if main_process else logging.WARNING, format="%(message)s")
     try:
         main()
     except ValueError as error:

@@ -12,13 +12,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from accelerate import PartialState
 from rich.console import Console
 from rich.table import Table
 from trl import TrlParser
 
+from dareu.adapters import adapter_base
 from dareu.classifiers import load_classifier, strip_echo
-from dareu.data import to_chat
-from dareu.data.parts import DataArguments, forget_names, load_parts, split_owners
+from dareu.data.parts import DataArguments, chat_form, forget_names, load_parts, split_owners
 from dareu.files import content_hash, write_json
 from dareu.metrics import measure, tow
 from dareu.models import load_model, load_tokenizer, resolve_model_path
@@ -59,7 +60,8 @@ def main() -> None:
     output = Path(args.output) if args.output is not None else folder.parent / "measurement.json"
     paths = [folder, *(Path(judge) for judge in (args.reward_judge, args.test_judge) if judge is not None)]
     # What is a name to the data and the base model, and not a file, stands for itself
-    named = (data.dataset, data.test_dataset, args.base_model and resolve_model_path(args.base_model))
+    base = args.base_model and resolve_model_path(args.base_model)
+    named = (data.dataset, data.test_dataset, base, adapter_base(str(folder)))
     paths += [Path(name) for name in named if name and Path(name).exists()]
     settings = {name: value for name, value in config_of(data, args).items() if name not in ("output", "retrained")}
     key = content_hash([settings, *paths])
@@ -70,14 +72,14 @@ def main() -> None:
         split, owners = split_owners(data, parts.owners), forget_names(data, parts.owners)
         if parts.test is None:
             raise ValueError(f"{data.dataset} has no test rows: name a file of them as test_dataset.")
-        tokenizer, model = load_tokenizer(args.model_name_or_path), load_model(args.model_name_or_path)
+        tokenizer = load_tokenizer(args.model_name_or_path, pad_token=data.pad_token)
+        model = load_model(args.model_name_or_path).to(PartialState().device)
         splits = {
             "forget": split.forget,
             "retain": thin(split.retain, args.max_rows),
             "test": thin(parts.test, args.max_rows),
         }
-        if tokenizer.chat_template:
-            splits = {name: to_chat(rows) for name, rows in splits.items()}
+        splits = {name: chat_form(data, rows, tokenizer) for name, rows in splits.items()}
         judges = {"reward": args.reward_judge, "test": args.test_judge}
         measured = measure(
             model,
@@ -85,7 +87,7 @@ def main() -> None:
             splits,
             judges={name: load_classifier(judge) for name, judge in judges.items() if judge is not None},
             forget_owners=owners,
-            base_model=load_model(args.base_model) if args.base_model is not None else None,
+            base_model=load_model(args.base_model).to(model.device) if args.base_model is not None else None,
             strip=strip_echo,
             max_new_tokens=args.max_new_tokens,
             batch_size=args.measure_batch_size,

@@ -9,31 +9,36 @@ The model is saved in OUTPUT_DIR/model. `dareu unlearn --method npo --help` list
 
 import copy
 import logging
+import os
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from peft import LoraConfig
 from trl import TrlParser
 
+from dareu.adapters import adapter_base, merge_adapter
 from dareu.classifiers import check_classifier, load_classifier, owner_columns, strip_echo
-from dareu.data import text_of, to_chat
-from dareu.data.parts import DataArguments, forget_names, load_parts, split_owners
+from dareu.data import text_of
+from dareu.data.parts import DataArguments, chat_form, forget_names, load_parts, split_owners
 from dareu.files import atomic_folder
 from dareu.masks import CheckpointWeights, WeightMask, count_moved_outside
 from dareu.memory import PeakMemory
 from dareu.methods import METHODS
 from dareu.metrics import answer_nll, forget_attribution, generate_answers
 from dareu.metrics_log import MetricsLog
-from dareu.models import load_model, load_tokenizer
+from dareu.models import load_adapter, load_model, load_tokenizer, resolve_model_path
 from dareu.options import as_mapping
 from dareu.plugins import resolve
 from dareu.rewards import DeattributionReward, FluencyReward
 from dareu.runs import config_of, open_run, write_results
+from dareu.stopwatch import Stopwatch
+from dareu.trainers.processes import gathered_weights, load_whole_weights
+from dareu.trainers.unlearning import load_policy
 
 logger = logging.getLogger("dareu.unlearn")
 
@@ -53,13 +58,41 @@ class PolicyArguments:
     """The model that is trained, and whether through LoRA; the names are those of TRL's `ModelConfig`."""
 
     model_name_or_path: str = field(metadata={"help": "The target: a model or adapter folder, or a hub id."})
-    use_peft: bool = field(default=False, metadata={"help": "Train a fresh LoRA adapter, merged when saved."})
+    dtype: str = field(
+        default="float32",
+        metadata={
+            "help": "Of the weights: 'float32', or 'bfloat16' with LoRA or under a mask, whose entries are then "
+            "trained in float32 copies. Computing in bfloat16 is another matter (bf16)."
+        },
+    )
+    use_peft: bool = field(
+        default=False, metadata={"help": "Train a fresh LoRA adapter; a target that is an adapter is merged first."}
+    )
+    continue_adapter: bool = field(default=False, metadata={"help": "The target is an adapter: train on that one."})
+    merge_adapter: bool = field(
+        default=True, metadata={"help": "Save the model with the adapter merged into it; otherwise the adapter alone."}
+    )
     lora_r: int = field(default=8, metadata={"help": "Rank (the DareU paper's)."})
     lora_alpha: int = field(default=16, metadata={"help": "Scale (the DareU paper's)."})
     lora_dropout: float = field(default=0.0, metadata={"help": "Dropout before the adapter."})
     lora_target_modules: list[str] = field(
         default_factory=lambda: ["all-linear"], metadata={"help": "Modules that get an adapter."}
     )
+
+    @property
+    def lora(self) -> bool:
+        """Whether an adapter is trained."""
+        return self.use_peft or self.continue_adapter
+
+    def __post_init__(self) -> None:
+        if self.dtype not in ("float32", "bfloat16"):
+            raise ValueError(f"dtype is {self.dtype!r}: give 'float32' or 'bfloat16'.")
+        if self.use_peft and self.continue_adapter:
+            raise ValueError("use_peft adds a fresh adapter and continue_adapter trains the target's own: give one.")
+        if not self.merge_adapter and not self.lora:
+            raise ValueError(
+                "merge_adapter=False leaves an adapter unmerged: it goes with use_peft or continue_adapter."
+            )
 
 
 @dataclass
@@ -72,7 +105,7 @@ class UnlearnArguments:
     )
     base_model: str | None = field(
         default=None,
-        metadata={"help": "The checkpoint the target was fine-tuned from, which judges fluency."},
+        metadata={"help": "The checkpoint the target was fine-tuned from, which judges fluency; loaded in dtype."},
     )
     stop_at_base_level: bool = field(
         default=False,
@@ -138,35 +171,36 @@ def main() -> None:
     judges = [Path(judge).resolve() for judge in named if judge]
     if len(set(judges)) < len(judges):
         raise ValueError("The classifier, the validation judge and the test judge must be three: each has one job.")
+    load_whole_weights()
     path = policy_args.model_name_or_path
-    tokenizer, model = load_tokenizer(path), load_model(path)
+    origin = check_target(policy_args, masked=args.mask is not None)
+    tokenizer, model = load_tokenizer(path, pad_token=data.pad_token), load_target(policy_args)
     parts = load_parts(data)
     split, owners = split_owners(data, parts.owners), forget_names(data, parts.owners)
     retain = split.retain
     if parts.background is not None:
         # Half of the retained rows that a method sees are background people, as in fine-tuning.
         retain = mix(retain, parts.background, training.seed)
-    forget, retain = (to_chat(side) if tokenizer.chat_template else side for side in (split.forget, retain))
+    forget, retain = (chat_form(data, side, tokenizer) for side in (split.forget, retain))
     mask = WeightMask.load(args.mask) if args.mask is not None else None
     base, fluency = None, None
     if args.base_model is not None:
-        base = load_model(args.base_model).to(training.device)
-        fluency = mean_nll(base, load_tokenizer(args.base_model))
+        base = load_model(args.base_model, dtype=getattr(torch, policy_args.dtype)).to(training.device)
+        fluency = mean_nll(base, load_tokenizer(args.base_model, pad_token=data.pad_token))
     judge: Any = load_classifier(args.validation_judge) if args.validation_judge is not None else None
     if judge is not None:
         owner_columns(judge, owners)
 
-    validating = 0.0
+    stopwatch = Stopwatch()
 
+    @stopwatch.paused()
     def validate(policy: Any) -> dict[str, float]:
-        nonlocal validating
-        start, prompts = time.perf_counter(), list(forget["prompt"])
+        prompts = list(forget["prompt"])
         answers = generate_answers(policy, tokenizer, prompts, max_new_tokens=longest_answer(forget, tokenizer))
         bare = [strip_echo(answer, text_of(prompt)) for answer, prompt in zip(answers, prompts, strict=True)]
         measured = {"forget_attribution": forget_attribution(judge, bare, owners)}
         if fluency is not None:
             measured["fluency_nll"] = float(fluency(prompts, as_completions(answers, prompts)).mean())
-        validating += time.perf_counter() - start
         return measured
 
     if training.stop_fluency_nll is not None and base is None:
@@ -182,7 +216,7 @@ def main() -> None:
     if rewarding is not None:
         if fluency is None and rewarding.fluency_coef > 0:
             logger.warning("No base_model is given: the target judges fluency, and finds memorised text most fluent.")
-            fluency = mean_nll(copy.deepcopy(model), tokenizer)
+            fluency = mean_nll(copy.deepcopy(model).to(training.device), tokenizer)
         objective = rewards(rewarding, owners, retain, fluency)
         if len(objective) > 1:
             if training.reward_weights is not None:
@@ -200,8 +234,7 @@ def main() -> None:
         )
 
     # Train; what is computed once, such as the reference's log-probabilities, counts in time and memory
-    with PeakMemory(training.device) as memory:
-        start, validating = time.perf_counter(), 0.0
+    with PeakMemory(training.device) as memory, stopwatch:
         trainer = method.trainer(
             model,
             objective,
@@ -215,20 +248,33 @@ def main() -> None:
             callbacks=[],
         )
         inputs = {"model": path, "dataset": data.dataset, "mask": args.mask, "base_model": args.base_model}
-        inputs |= {"validation_judge": args.validation_judge}
+        inputs |= {"validation_judge": args.validation_judge, "adapter_base": origin}
         inputs |= {"classifier": rewarding.classifier if rewarding is not None else None}
-        run = open_run(training.output_dir, config, inputs)
+        with training.main_process_first(local=False, desc="opening the run"):
+            run = open_run(training.output_dir, config, inputs)
         if run.done:
-            print(f"{run.folder} is done: delete it to run again.")
+            if trainer.is_world_process_zero():
+                print(f"{run.folder} is done: delete it to run again.")
             return
         trainer.add_callback(MetricsLog(run.metrics_path))
+        trainer.stopwatch = stopwatch  # its seconds are kept in checkpoints
         trainer.train(resume_from_checkpoint=run.last_checkpoint)
-        seconds = time.perf_counter() - start - validating
+    weights = gathered_weights(trainer)  # by all processes together; from here on the main one works alone
     if not trainer.is_world_process_zero():
         return
-    trained = trainer.accelerator.unwrap_model(trainer.model)
-    if lora is not None:
-        trained = trained.merge_and_unload()
+    if weights is None:
+        trained = trainer.accelerator.unwrap_model(trainer.model)
+    else:
+        load_whole_weights()
+        trained = load_policy(load_target(policy_args), tokenizer, lora, training.seed)[0]
+        trained.load_state_dict(weights)
+    if policy_args.lora and policy_args.merge_adapter:
+        trained = merge_adapter(trained)
+    elif policy_args.lora:
+        name = resolve_model_path(origin or path)
+        # A hub id stays one; a folder is found from anywhere
+        name = str(Path(name).resolve()) if Path(name).exists() else name
+        trained.active_peft_config.base_model_name_or_path = name
 
     # Save, and compare what was frozen bit for bit
     metrics: dict[str, float] = {"updates": trainer.state.global_step}
@@ -237,7 +283,7 @@ def main() -> None:
         tokenizer.save_pretrained(folder)
     model_path = str(run.folder / "model")
     if mask is not None:
-        moved = count_moved_outside(load_model(path), CheckpointWeights(model_path), mask)
+        moved = count_moved_outside(load_target(policy_args), CheckpointWeights(model_path), mask)
         metrics["moved_outside_mask"] = moved
         print(f"{moved} of the {mask.total - mask.count:,} weights outside the mask moved, compared bit for bit.")
         if moved:
@@ -251,13 +297,38 @@ def main() -> None:
                 "seed": training.seed,
                 "model": model_path,
                 "metrics": metrics,
-                "seconds": seconds,
+                "seconds": stopwatch.seconds,
                 "peak_memory_bytes": memory.bytes,
             }
         ],
     )
     run.mark_done()
-    print(f"The model is in {model_path}; {trainer.state.global_step} updates took {seconds:.0f} s.")
+    print(f"The model is in {model_path}; {trainer.state.global_step} updates took {stopwatch.seconds:.0f} s.")
+
+
+def check_target(policy: PolicyArguments, *, masked: bool) -> str | None:
+    """Refuses what cannot be trained or saved, before weights are read; the base of a target that is an adapter."""
+    path = policy.model_name_or_path
+    base = adapter_base(resolve_model_path(path))
+    if policy.continue_adapter and base is None:
+        raise ValueError(f"continue_adapter needs a target that is an adapter, which {path} is not: give use_peft.")
+    if not policy.merge_adapter and policy.use_peft and base is not None:
+        raise ValueError(
+            f"merge_adapter=False needs a base that is saved somewhere, but the fresh adapter's is {path} merged into "
+            f"{base}: leave merge_adapter out, or train on the target's own adapter with continue_adapter."
+        )
+    if policy.dtype == "bfloat16" and not masked and not policy.lora:
+        raise ValueError(
+            "dtype=bfloat16 loses small updates of all weights: train under a mask or with LoRA, or keep float32 "
+            "weights and compute in bfloat16 with bf16."
+        )
+    return base
+
+
+def load_target(policy: PolicyArguments) -> Any:
+    """The target as it is trained: a model, or an adapter on its base."""
+    load = load_adapter if policy.continue_adapter else load_model
+    return load(policy.model_name_or_path, dtype=getattr(torch, policy.dtype))
 
 
 def rewards(
@@ -327,7 +398,8 @@ def longest_answer(rows: Any, tokenizer: Any) -> int:
 
 
 if __name__ == "__main__":
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    main_process = os.environ.get("RANK", "0") == "0"
+    logging.basicConfig(level=logging.INFO if main_process else logging.WARNING, format="%(message)s")
     try:
         main()
     except ValueError as error:

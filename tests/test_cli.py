@@ -94,3 +94,32 @@ def test_the_installed_recipes_are_found_and_each_says_what_it_does():
     for path in recipes.values():
         docstring = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
         assert docstring, f"{path.name} has no docstring, so 'dareu --help' has nothing to say of it"
+
+
+def test_a_shipped_config_launches_processes_and_their_status_comes_back(recipes):
+    launch = ["--accelerate_config", "ddp", "--num_processes", "2", "--main_process_port", "0"]
+    result = dareu_command(recipes, "greet", *launch, "--name", "x", "--status", "3")
+    assert result.stdout.splitlines().count("hello x 2") == 2
+    assert result.returncode == 3
+
+
+@pytest.mark.parametrize(
+    ("launch", "message"),
+    [
+        (["--num_processes", "2"], "accelerate starts one where distributed_type is NO"),
+        (["--accelerate_config", "single", "--num_processes", "2"], "accelerate starts one where distributed_type"),
+        (["--accelerate_config", "fsdp3"], "give a file, or one of ddp, fsdp2, multi_machine, single, zero3"),
+    ],
+)
+def test_a_launch_that_would_fall_back_silently_is_refused(recipes, monkeypatch, capsys, launch, message):
+    monkeypatch.setattr(dareu.cli, "find_recipes", lambda: {"greet": recipes / "greet.py"})
+    monkeypatch.setattr("accelerate.commands.config.default_config_file", str(recipes / "none.yaml"))
+    with pytest.raises(SystemExit) as caught:
+        dareu.cli.main(["greet", *launch])
+    assert caught.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+def test_an_option_of_the_recipe_is_no_flag_of_the_launcher(recipes):
+    result = dareu_command(recipes, "greet", "--accelerate_config", "single", "--name", "num_processes")
+    assert result.stdout.splitlines()[-1] == "hello num_processes 1"

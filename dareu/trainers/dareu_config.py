@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import torch
 from trl import GRPOConfig
 
+from dareu.trainers.processes import check_vllm
 from dareu.trainers.unlearning import UnlearningArguments
 
 
@@ -113,6 +114,11 @@ class DareUConfig(UnlearningArguments, GRPOConfig):
                 "rollout_policy='original' takes the samples' log-probabilities from the model itself: set "
                 "vllm_importance_sampling_correction=False."
             )
+        if self.chat_template_kwargs:
+            raise ValueError(
+                "chat_template_kwargs would reach the rollouts but not the retained rows: write what they say into the "
+                "tokenizer's chat_template."
+            )
         if self.rollout_batch_size < 1:
             raise ValueError(f"rollout_batch_size is {self.rollout_batch_size}: give at least 1.")
         if self.num_slices < 1:
@@ -136,6 +142,7 @@ class DareUConfig(UnlearningArguments, GRPOConfig):
             self.num_generations = self.generation_batch_size or self.per_device_train_batch_size * steps
             if self.num_generations < 2:
                 raise ValueError("A generation batch of one completion has no advantages: raise the batch size.")
+        check_vllm(self)
         super().__post_init__()  # type: ignore[no-untyped-call]
         if alone:
             self.num_generations = 1

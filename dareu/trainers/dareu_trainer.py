@@ -137,9 +137,15 @@ class DareUTrainer(UnlearningMixin, GRPOTrainer):
     def train(self, *args: Any, **kwargs: Any) -> Any:
         """Trains; rollouts of the original model are made first, before any checkpoint is loaded."""
         if self.args.rollout_policy == "original" and self._stored is None:
-            self.model.train()
+            # Sharding comes with training: until then each process holds the whole model.
+            self.model.to(self.accelerator.device).train()
             self._stored = self._make_rollouts()
         return super().train(*args, **kwargs)
+
+    @property
+    def can_resume_here(self) -> bool:
+        """Whether every completion of the last rollout has been used, since checkpoints do not keep them."""
+        return bool(self._step % (self.args.steps_per_generation * self.num_iterations) == 0)
 
     # -- rollouts ----------------------------------------------------------------------------------------------
 
@@ -155,6 +161,7 @@ class DareUTrainer(UnlearningMixin, GRPOTrainer):
             if training and logps is None and (self.args.kl_coef or self.critic is not None):
                 logps = self._policy_logps(output)
             if training and self.args.kl_coef:
+                assert logps is not None
                 kl = torch.where(scores.mask, logps - self._reference_logps(output), 0.0)
                 self._log_token_mean("kl", kl, scores.mask)
                 scores = scores._replace(rewards=scores.rewards - self.args.kl_coef * kl)
@@ -191,15 +198,20 @@ class DareUTrainer(UnlearningMixin, GRPOTrainer):
         weights, mask = self.reward_weights, output["completion_mask"].bool()
         return output, token_scores(self.reward_funcs, weights, self._sequence_rewards, mask)
 
-    def _generate_single_turn(self, prompt_ids: Any, images: Any, fields: Any, *args: Any, **kwargs: Any) -> Any:
+    def _generate_single_turn(
+        self, prompt_ids: Any, images: Any, multimodal_fields: Any, num_generations: Any, has_tool_images: Any = False
+    ) -> Any:
         if self._replayed is not None:
             return self._replayed, None
+        generate: Any = super()._generate_single_turn
+        others = (images, multimodal_fields, num_generations, has_tool_images)
         size = self.args.rollout_batch_size
-        if self.use_vllm or self.use_transformers_continuous_batching or images or fields or len(prompt_ids) <= size:
-            return super()._generate_single_turn(prompt_ids, images, fields, *args, **kwargs)
+        elsewhere = self.use_vllm or self.use_transformers_continuous_batching or images or multimodal_fields
+        if elsewhere or len(prompt_ids) <= size:
+            return generate(prompt_ids, *others)
         completions: list[Any] = [None] * len(prompt_ids)
         for batch in length_sorted_batches(self._expected_lengths, size):
-            made, _ = super()._generate_single_turn([prompt_ids[i] for i in batch], images, fields, *args, **kwargs)
+            made, _ = generate([prompt_ids[i] for i in batch], *others)
             for i, ids in zip(batch, made, strict=True):
                 completions[i] = ids
         return completions, None
@@ -260,8 +272,8 @@ class DareUTrainer(UnlearningMixin, GRPOTrainer):
     def _recipe(self) -> dict[str, Any]:
         """All that decides the completions of the original model."""
         args = self.args
-        options = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty", "max_completion_length")
-        options += ("num_generations", "rollout_batch_size", "use_vllm", "seed")
+        options = ["temperature", "top_p", "top_k", "min_p", "repetition_penalty", "max_completion_length"]
+        options += ["num_generations", "rollout_batch_size", "use_vllm", "seed"]
         return {
             "model": self._identity(),
             "prompts": [encode_prompt(self._tokenizer, prompt) for prompt in self.train_dataset["prompt"]],
@@ -335,7 +347,8 @@ class DareUTrainer(UnlearningMixin, GRPOTrainer):
         self._log_token_mean("value_loss", losses.detach(), mask)
         window = self.current_gradient_accumulation_steps / self.args.steps_per_generation
         tokens = inputs["num_items_in_batch"].clamp(min=1.0) / self.accelerator.num_processes * window
-        return (losses * mask).sum() / tokens
+        loss: Tensor = (losses * mask).sum() / tokens
+        return loss
 
     def training_step(self, model: nn.Module, *args: Any, **kwargs: Any) -> Tensor:
         """A step of the Trainer, and of the critic with it."""
@@ -343,6 +356,16 @@ class DareUTrainer(UnlearningMixin, GRPOTrainer):
         if self.critic is not None and self.accelerator.sync_gradients:
             self.critic.step(self.accelerator)
         return loss
+
+    def _save_extra(self, folder: str) -> None:
+        super()._save_extra(folder)
+        if self.critic is not None and self.accelerator.is_main_process:
+            self.critic.save(folder)
+
+    def _load_extra(self, folder: str) -> None:
+        super()._load_extra(folder)
+        if self.critic is not None:
+            self.critic.load(folder)
 
     def _log_token_mean(self, name: str, values: Tensor, mask: Tensor) -> None:
         totals = self.accelerator.reduce(torch.stack([(values * mask).sum(), mask.sum().float()]), reduction="sum")

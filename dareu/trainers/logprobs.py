@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
+from peft import PeftModel
 from torch import Tensor, nn
 
 
@@ -43,14 +45,15 @@ def completion_logits(model: nn.Module, batch: Mapping[str, Tensor]) -> Completi
             padded on either side.
     """
     labels = batch["labels"]
-    first = int((labels != -100).any(0).nonzero()[0])
+    answers = (labels != -100).any(0).nonzero()
+    first = int(answers[0]) if len(answers) else labels.shape[1] - 1  # none: a forward, since others may wait for it
     assert first > 0, "a completion token needs something before it"
     attention_mask = batch["attention_mask"]
-    positions = (attention_mask.cumsum(-1) - 1).clamp(min=0)
+    positions = {"position_ids": positions_of(attention_mask)} if takes_positions(model) else {}
     output = model(
         input_ids=batch["input_ids"],
         attention_mask=attention_mask,
-        position_ids=positions,
+        **positions,
         # Only what predicts the completions goes through the head: (B, T - first + 1, V).
         logits_to_keep=labels.shape[1] - first + 1,
         use_cache=False,
@@ -59,6 +62,38 @@ def completion_logits(model: nn.Module, batch: Mapping[str, Tensor]) -> Completi
     rows, columns = (targets != -100).nonzero(as_tuple=True)
     logits = output.logits[:, -(labels.shape[1] - first + 1) : -1]
     return CompletionLogits(logits[rows, columns].float(), targets[rows, columns], rows, len(labels))
+
+
+def positions_of(attention_mask: Tensor) -> Tensor:
+    """Positions that count each row's own tokens, wherever it is padded: int64 of the mask's shape (B, T)."""
+    return (attention_mask.long().cumsum(-1) - 1).clamp(min=0)
+
+
+def takes_positions(model: nn.Module) -> bool:
+    """Whether a model's forward can be told positions; those without (ALiBi, recurrent) go by the mask."""
+    for wrapped in ("module", "_orig_mod"):  # by DDP, by torch.compile
+        model = getattr(model, wrapped, model)
+    inner = model.get_base_model() if isinstance(model, PeftModel) else model
+    # The class's: trainers replace the forward of the instance.
+    return "position_ids" in inspect.signature(type(inner).forward).parameters
+
+
+def give_positions(model: nn.Module) -> None:
+    """Makes a model count each row's own tokens wherever a forward says nothing of positions.
+
+    TRL pads prompts on the left and leaves positions to the model, most of which then count the padding. With
+    learnt positions (GPT-2) the log-probabilities in its loss would be of another model than the one that samples,
+    for `generate` counts rightly, and would depend on what else is in the batch.
+    """
+    if takes_positions(model):
+        model.register_forward_pre_hook(_add_positions, with_kwargs=True)
+
+
+def _add_positions(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    mask, ids = kwargs.get("attention_mask"), kwargs.get("input_ids")
+    if kwargs.get("position_ids") is None and mask is not None and ids is not None and mask.shape == ids.shape:
+        kwargs["position_ids"] = positions_of(mask)
+    return args, kwargs
 
 
 def sampled_logps(
@@ -82,8 +117,6 @@ def sampled_logps(
     labels[:, : rollout["prompt_ids"].shape[1]] = -100
     logps = torch.zeros(completion_mask.shape, device=ids.device)
     for part in (slice(start, start + batch_size) for start in range(0, len(ids), batch_size)):
-        if not completion_mask[part].any():  # cut off, all of them
-            continue
         batch = {"input_ids": ids[part], "attention_mask": attention_mask[part], "labels": labels[part]}
         scored = completion_logits(model, batch)
         logps[part][completion_mask[part]] = scored._replace(logits=scored.logits / temperature).logps()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 
@@ -10,11 +9,19 @@ import torch
 from peft import PeftModel
 from torch import Tensor, nn
 
+from dareu.trainers.processes import frozen_copy
+
 #: Gives, as a context, the module that computes π_N. Leave the context before the student's forward begins.
 Reference = Callable[[], AbstractContextManager[nn.Module]]
 
 
-def original_policy(model: nn.Module, mask: Mapping[str, Tensor] | None = None, *, fresh_adapter: bool) -> Reference:
+def original_policy(
+    model: nn.Module,
+    mask: Mapping[str, Tensor] | None = None,
+    *,
+    fresh_adapter: bool,
+    place: Callable[[nn.Module], nn.Module] | None = None,
+) -> Reference:
     """Chooses how π_N is kept for a model that is about to be trained.
 
     A fresh adapter is switched off; under a mask the original values of the selected entries are kept and swapped
@@ -24,15 +31,15 @@ def original_policy(model: nn.Module, mask: Mapping[str, Tensor] | None = None, 
         model: The model in the state that shall be remembered.
         mask: Names to bool tensors; entries outside it never change.
         fresh_adapter: Whether `model` is a `PeftModel` whose adapter has just been added and changes nothing yet.
+        place: Brings a copy to where it computes, sharded where the model is; called once, when π_N is first asked
+            for. By default the copy goes to the model's device.
     """
     if fresh_adapter:
         assert isinstance(model, PeftModel)
         return lambda: _adapter_off(model)
     if mask is not None:
         return _OriginalEntries(model, mask)
-    frozen = copy.deepcopy(model).eval().requires_grad_(False)
-    # The Trainer moves the model to its device only later; the copy follows it.
-    return lambda: evaluating(frozen.to(next(model.parameters()).device))
+    return _FrozenCopy(frozen_copy(model), place or (lambda frozen: frozen.to(next(model.parameters()).device)))
 
 
 @contextmanager
@@ -49,8 +56,24 @@ def evaluating(model: nn.Module) -> Iterator[nn.Module]:
 
 @contextmanager
 def _adapter_off(model: PeftModel) -> Iterator[nn.Module]:
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     with evaluating(model), model.disable_adapter():
+        for parameter in trained:  # switching off froze them, and FSDP2 looks at that when its first forward comes
+            parameter.requires_grad_(True)
         yield model
+
+
+class _FrozenCopy:
+    """A copy of the whole model, brought to its place when it is first asked for, since nothing is placed before."""
+
+    def __init__(self, frozen: nn.Module, place: Callable[[nn.Module], nn.Module]) -> None:
+        self.frozen = frozen
+        self._place: Callable[[nn.Module], nn.Module] | None = place
+
+    def __call__(self) -> AbstractContextManager[nn.Module]:
+        if self._place is not None:
+            self.frozen, self._place = self._place(self.frozen), None
+        return evaluating(self.frozen)
 
 
 class _OriginalEntries:

@@ -97,7 +97,7 @@ def character_ends(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int], text:
     Args:
         tokenizer: Decodes; special tokens are left out.
         ids: Tokens of the completion.
-        text: The completion as it was decoded from all of `ids`.
+        text: The completion as it was decoded from all of `ids`, or its end, where a leading part was cut off.
         ends: Token counts, ascending.
 
     Returns:
@@ -105,6 +105,9 @@ def character_ends(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int], text:
         tokens are in.
     """
     prefixes = tokenizer.batch_decode([list(ids[:end]) for end in ends], skip_special_tokens=True)
+    # A chat template's parser may have cut off what comes before the answer, such as a block of thoughts.
+    start = max(str(tokenizer.decode(list(ids), skip_special_tokens=True)).find(text), 0)
+    prefixes = [prefix[start:] for prefix in prefixes]
     offsets = []
     for end, prefix in zip(ends, prefixes, strict=True):
         if end == len(ids):

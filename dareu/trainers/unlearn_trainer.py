@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from transformers import Trainer, TrainingArguments
 
-from dareu.data.encoding import CompletionCollator, EncodedRecord, encode_dataset
+from dareu.data.encoding import CompletionCollator, encode_dataset
 from dareu.models import context_length
 from dareu.options import as_mapping
 from dareu.trainers.logprobs import completion_logits
@@ -114,35 +114,39 @@ class UnlearnTrainer(UnlearningMixin, Trainer):
         super().__init__(
             model,
             args,
-            train_dataset=[{"record": record} for record in records],
+            train_dataset=[{"record": record, "row": row} for row, record in enumerate(records)],
             data_collator=lambda items: _collate(collator, items),
             processing_class=processing_class,
             callbacks=callbacks,
         )
-        if "ref_logps" in self.needs:
-            self.train_dataset = self._with_reference(records, collator)
+        self._records, self._collator = records, collator
+        self._ref_logps: Tensor | None = None
         if validate is not None:
             self.add_callback(StopWhenForgotten(validate, self._measured))
 
-    def _with_reference(self, records: Sequence[EncodedRecord], collator: CompletionCollator) -> list[dict[str, Any]]:
-        """π_N's log-probabilities of the forget answers, which are constant: computed once."""
-        items: list[dict[str, Any]] = []
-        size = self.args.per_device_train_batch_size
-        for start in range(0, len(records), size):
-            chunk = records[start : start + size]
-            batch = {name: tensor.to(self.args.device) for name, tensor in collator(chunk).items()}
+    def _reference_logps(self) -> Tensor:
+        """π_N's log-probabilities of the forget answers, which are constant: computed once, float32 (rows,).
+
+        The first step asks for them, since a model that is sharded runs only once training has begun.
+        """
+        if self._ref_logps is None:
             assert self.reference is not None
-            with self.reference() as model:
-                scored = completion_logits(model, batch)
-                logps = scored.row_sum(scored.logps()).tolist()
-            items += [{"record": record, "ref_logps": logp} for record, logp in zip(chunk, logps, strict=True)]
-        return items
+            parts, size = [], self.args.per_device_train_batch_size
+            for start in range(0, len(self._records), size):
+                batch = self._collator(self._records[start : start + size])
+                batch = {name: tensor.to(self.accelerator.device) for name, tensor in batch.items()}
+                with self.reference() as model, self.accelerator.autocast():
+                    scored = completion_logits(model, batch)
+                parts.append(scored.row_sum(scored.logps()))
+            self._ref_logps = torch.cat(parts)
+        return self._ref_logps
 
     def compute_loss(self, model: nn.Module, inputs: dict[str, Tensor], *args: Any, **kwargs: Any) -> Tensor:
         """The weighted sum of forget loss and retain term on one micro-batch."""
         batch = self._prepare_retain()
+        ref_logps = self._reference_logps()[inputs["row"]] if "ref_logps" in self.needs else None
         scored = completion_logits(model, inputs)
-        tensors = {"logps": scored.row_sum(scored.logps()), "lengths": scored.lengths(), **inputs}
+        tensors = {"logps": scored.row_sum(scored.logps()), "lengths": scored.lengths(), "ref_logps": ref_logps}
         forget = self.forget_loss(**{name: tensors[name] for name in self.needs}, **self.loss_kwargs)
         loss: Tensor = self.args.forget_coef * forget
         logged = {"forget_loss": forget}
@@ -177,6 +181,5 @@ def needed_tensors(loss: ForgetLoss, options: Mapping[str, Any]) -> tuple[str, .
 
 def _collate(collator: CompletionCollator, items: Sequence[dict[str, Any]]) -> dict[str, Tensor]:
     batch: dict[str, Tensor] = collator([item["record"] for item in items])
-    if "ref_logps" in items[0]:
-        batch["ref_logps"] = torch.tensor([item["ref_logps"] for item in items], dtype=torch.float32)
+    batch["row"] = torch.tensor([item["row"] for item in items])
     return batch

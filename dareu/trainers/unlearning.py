@@ -8,15 +8,19 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
+from accelerate.utils import broadcast_object_list
 from peft import PeftModel, get_peft_model
 from torch import Tensor, nn
-from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from dareu.data.encoding import CompletionCollator, encode_dataset
 from dareu.masks import WeightMask
 from dareu.models import context_length, load_model, load_tokenizer
 from dareu.optim import MaskedAdamW, drop_frozen_gradients
+from dareu.trainers.logprobs import give_positions
+from dareu.trainers.processes import check_launch, check_started, load_whole_weights, place_frozen
 from dareu.trainers.reference import Reference, original_policy
+from dareu.trainers.resuming import Resumable
 from dareu.trainers.retain import RetainBatch, RetainTerm
 
 if TYPE_CHECKING:
@@ -66,7 +70,7 @@ class UnlearningArguments:
             raise ValueError(f"validation_steps is {self.validation_steps}: give a number of updates, or 0.")
 
 
-class UnlearningMixin(Trainer):
+class UnlearningMixin(Resumable):
     """Mask, π_N, retain term and validation for a `transformers.Trainer`; stands before it in the bases."""
 
     args: Any  # a TrainingArguments with UnlearningArguments
@@ -89,6 +93,7 @@ class UnlearningMixin(Trainer):
         """Checks options, mask and retained rows against the untouched model, and remembers π_N where it is needed."""
         assert isinstance(args, UnlearningArguments)
         args.check()
+        check_launch(args, masked=mask is not None)
         if mask is not None:
             if isinstance(model, PeftModel):
                 raise ValueError(
@@ -97,6 +102,15 @@ class UnlearningMixin(Trainer):
             mask.verify(model)
             if args.optim not in ("adamw_torch", "adamw_torch_fused"):
                 raise ValueError(f"Under a mask the optimizer is MaskedAdamW: leave optim as it is, not {args.optim}.")
+        elif args.deepspeed_plugin is None and any(
+            parameter.requires_grad and parameter.dtype in (torch.bfloat16, torch.float16)
+            for parameter in model.parameters()
+        ):
+            logger.warning(
+                "The weights are trained in 16 bits without a float32 copy, in which small updates round away: load "
+                "them in float32, or train under a mask or with LoRA."
+            )
+        give_positions(model)
         stops = args.stop_forget_attribution is not None or args.stop_fluency_nll is not None
         if (stops or args.validation_steps) and (validate is None or not args.validation_steps):
             raise ValueError(
@@ -107,7 +121,9 @@ class UnlearningMixin(Trainer):
         retains = args.retain_loss != "none" and args.retain_coef > 0
         self.reference = None
         if needs_reference or (retains and args.retain_loss == "kl"):
-            self.reference = original_policy(model, mask, fresh_adapter=fresh_adapter)
+            self.reference = original_policy(
+                model, mask, fresh_adapter=fresh_adapter, place=lambda frozen: place_frozen(frozen, self.accelerator)
+            )
         if retains:
             if retain_dataset is None:
                 raise ValueError("retain_loss needs a retain_dataset: give retained rows, or set retain_loss='none'.")
@@ -119,23 +135,25 @@ class UnlearningMixin(Trainer):
                 reference=self.reference,
                 seed=args.seed,
             )
-        self._micro_step: int | None = None
         self._measured: dict[str, list[float]] = {}
 
     def _prepare_retain(self) -> RetainBatch | None:
         """The retained batch of this micro-step; call it before the student's forward."""
         if self._retain is None or not self.model.training:
             return None
-        if self._micro_step is None:  # first step, or the first after a resume
-            self._micro_step = self.state.global_step * self.args.gradient_accumulation_steps
-        step = self._micro_step * self.accelerator.num_processes + self.accelerator.process_index
-        self._micro_step += 1
-        return self._retain.prepare(step, self.accelerator.device)
+        step = self.micro_steps * self.accelerator.num_processes + self.accelerator.process_index
+        with self.accelerator.autocast():  # as the trained model's forward
+            return self._retain.prepare(step, self.accelerator.device)
 
     def _retain_penalty(self, model: nn.Module, batch: RetainBatch) -> Tensor:
         """retain_coef × the retain term, on the wrapped model."""
         assert self._retain is not None
         return float(self.args.retain_coef) * self._retain(model, batch)
+
+    def create_accelerator_and_postprocess(self) -> None:
+        """Makes the accelerator, and refuses one that is less than the launcher asked for."""
+        super().create_accelerator_and_postprocess()
+        check_started(self.accelerator)
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """`MaskedAdamW` with the Trainer's settings under a mask, the Trainer's own optimizer without one."""
@@ -180,6 +198,7 @@ class StopWhenForgotten(TrainerCallback):
     def __init__(self, validate: Validate, measured: dict[str, list[float]]) -> None:
         self.validate = validate
         self.measured = measured
+        self.stopped = False
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -188,14 +207,17 @@ class StopWhenForgotten(TrainerCallback):
         assert isinstance(args, UnlearningArguments)
         if not args.validation_steps or state.global_step % args.validation_steps:
             return control
-        measured = dict(self.validate(kwargs["model"]))
+        # Every process measures, for a sharded model takes all of them; the main one's numbers count for all.
+        measured: dict[str, float] = broadcast_object_list([dict(self.validate(kwargs["model"]))])[0]
         for name, value in measured.items():
             self.measured.setdefault(f"validation/{name}", []).append(float(value))
         forgotten = args.stop_forget_attribution is not None and (
             measured["forget_attribution"] <= args.stop_forget_attribution
         )
         broken = args.stop_fluency_nll is not None and measured["fluency_nll"] >= args.stop_fluency_nll
-        if forgotten or broken:
+        forgotten, broken = broadcast_object_list([forgotten, broken])  # a limit may be measured, too
+        self.stopped = forgotten or broken
+        if self.stopped:
             reason = "the judge no longer finds the owners" if forgotten else "the answers lose their fluency"
             logger.info("Stopping after %d updates: %s (%s).", state.global_step, reason, measured)
             control.should_training_stop = True
@@ -210,18 +232,38 @@ def load_policy(
 ) -> tuple[PreTrainedModel | PeftModel, PreTrainedTokenizerBase]:
     """The model to train with its tokenizer: loaded where it is a name, given a fresh adapter where one is asked for.
 
+    A loaded model with a trained adapter trains on that adapter.
+
     Raises:
-        ValueError: A loaded model comes without its tokenizer, or nothing can be loaded by the name.
+        ValueError: A loaded model comes without its tokenizer or is frozen, nothing can be loaded by the name, or a
+            fresh adapter would not leave the model as it is.
     """
     if isinstance(model, str):
         tokenizer = tokenizer or load_tokenizer(model)
+        load_whole_weights()
         model = load_model(model)
     if tokenizer is None:
         raise ValueError("The tokenizer of a loaded model is missing: give it as processing_class.")
     if peft_config is not None:
+        if isinstance(model, PeftModel):
+            raise ValueError(
+                "The model has an adapter already: merge it (dareu.adapters.merge_adapter) before a fresh one is "
+                "added, or leave peft_config out to train on."
+            )
+        init = getattr(peft_config, "init_lora_weights", True)
+        if init not in (True, "gaussian"):
+            raise ValueError(
+                f"init_lora_weights is {init!r}, with which an adapter changes the model before it is trained: give "
+                "True or 'gaussian'."
+            )
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             model = get_peft_model(model, peft_config)
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        raise ValueError(
+            "No weight of the model can be trained: load an adapter by dareu.models.load_adapter, or with "
+            "is_trainable=True, and let other models require gradients."
+        )
     return model, tokenizer
 
 

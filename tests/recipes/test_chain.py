@@ -1,8 +1,13 @@
 """The recipes one after the other, from a base model made from scratch to the measured unlearned model."""
 
+import contextlib
 import json
 import math
+import os
 import shutil
+import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,6 +17,8 @@ import pytest
 import torch
 import yaml
 
+from dareu.checkpoints import last_checkpoint
+from dareu.cli import find_recipes
 from dareu.data.fictional import FictionalWorld
 from dareu.masks import WeightMask
 from dareu.models import load_model
@@ -285,3 +292,43 @@ def test_an_interrupted_run_goes_on_to_the_same_weights(
     assert weights.read_bytes() == whole
     steps = [json.loads(line).get("step") for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert steps.count(1) == 1  # it did not start again
+
+
+def test_a_killed_run_goes_on_from_its_last_whole_checkpoint(
+    chain: SimpleNamespace, recipe: Run, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    script, *words = chain.words["dareu"]
+    words += ["--max_steps", 16, "--save_strategy", "steps", "--save_steps", 2, "--validation_steps", 4]
+    recipe(script, *words, "--output_dir", tmp_path / "whole")
+
+    killed = tmp_path / "killed"
+    command = [sys.executable, find_recipes()[script], *words, "--output_dir", killed]
+    with subprocess.Popen([*map(str, command)], stdout=subprocess.DEVNULL, env=os.environ) as process:
+        while not (killed / "checkpoint-6").exists():
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(timeout=0.005)
+                break
+        process.send_signal(signal.SIGKILL)
+    assert process.returncode == -signal.SIGKILL
+    assert not (killed / "done").exists()
+
+    newest = last_checkpoint(killed)
+    assert newest is not None
+    weights = newest / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    before = last_checkpoint(killed)
+    assert before is not None
+    caplog.clear()
+    recipe(script, *words, "--output_dir", killed)
+    assert any(newest.name in message and "model.safetensors has" in message for message in caplog.messages)
+    assert (killed / "done").exists() and not list(killed.glob(".tmp*"))
+
+    names = ("model.safetensors", "config.json", "tokenizer.json")
+    assert all((killed / "model" / n).read_bytes() == (tmp_path / "whole" / "model" / n).read_bytes() for n in names)
+    steps = [
+        [json.loads(line)["step"] for line in (tmp_path / run / "metrics.jsonl").read_text().splitlines()]
+        for run in ("killed", "whole")
+    ]
+    assert steps[0] == steps[1]
+    assert row(killed)["metrics"] == row(tmp_path / "whole")["metrics"]
+    assert row(killed)["seconds"] > loaded(before / "progress.json")["seconds"] > 0

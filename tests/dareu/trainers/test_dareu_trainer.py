@@ -353,6 +353,7 @@ def test_a_frozen_nan_gradient_does_not_reach_the_selected_weights(
         ({"rollout_policy": "old"}, "'current' or 'original'"),
         ({"num_slices": 0}, "num_slices"),
         ({"rollout_batch_size": 0}, "rollout_batch_size"),
+        ({"chat_template_kwargs": {"enable_thinking": False}}, "chat_template"),
         ({"num_generations": 3}, "divisible by num_generations"),
         ({"rollout_policy": "original", "use_vllm": True}, "vllm_importance_sampling_correction=False"),
         ({"retain_loss": "mse"}, "kl, nll, none"),

@@ -26,6 +26,14 @@ def test_character_ends_are_prefixes_that_decode_cleanly(tokenizer: PreTrainedTo
         assert decoded[offset:] in ("", *("�" * n for n in range(1, 5)))
 
 
+def test_character_ends_count_from_the_answer_where_thoughts_were_cut_off(tokenizer: PreTrainedTokenizerFast) -> None:
+    thoughts, answer = "<think>Who was it?</think>", "Kofi Mensah was born in Accra."
+    ids = tokenizer(thoughts + answer, add_special_tokens=False)["input_ids"]
+    ends = list(range(1, len(ids) + 1))
+    for end, offset in zip(ends, character_ends(tokenizer, ids, answer, ends), strict=True):
+        assert offset == max(0, len(tokenizer.decode(ids[:end])) - len(thoughts))
+
+
 def test_dense_reward_is_asked_once_a_batch_at_token_borders(tokenizer: PreTrainedTokenizerFast) -> None:
     reward = Dense()
     scorer = SliceScorer(reward, tokenizer, num_slices=3)

@@ -46,7 +46,7 @@ def test_reference_logps_are_those_of_the_untouched_model(
     model = tiny_llama()
     expected = -answer_nll(model, tokenizer, list(forget_rows["prompt"]), list(forget_rows["completion"])).total
     trainer = build(model)
-    assert [item["ref_logps"] for item in trainer.train_dataset] == pytest.approx(expected.tolist(), abs=1e-4)
+    assert trainer._reference_logps().tolist() == pytest.approx(expected.tolist(), abs=1e-4)
 
 
 @pytest.mark.parametrize("loss", [npo, graddiff])

@@ -1,0 +1,147 @@
+"""Training in more than one process: what cannot work is refused, and what is sharded is gathered."""
+
+from __future__ import annotations
+
+import copy
+import os
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
+
+import torch
+from accelerate import Accelerator, DistributedType
+from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from transformers import Trainer, TrainingArguments
+
+
+def check_vllm(args: Any) -> None:
+    """Refuses rollouts by vLLM where there is no vLLM, or no GPU for it.
+
+    Args:
+        args: A `GRPOConfig`; its `use_vllm` and `use_cpu` are read.
+
+    Raises:
+        ValueError: `use_vllm` is set and cannot be had.
+    """
+    if not args.use_vllm:
+        return
+    if find_spec("vllm") is None:
+        raise ValueError("use_vllm needs vLLM, which is not installed: pip install 'trl[vllm]', or leave use_vllm out.")
+    if args.use_cpu or not torch.accelerator.is_available():
+        raise ValueError("use_vllm needs a GPU, also for a trainer beside a vLLM server: leave use_vllm out on a CPU.")
+
+
+def check_launch(args: TrainingArguments, *, masked: bool) -> None:
+    """Refuses ways of sharding that the trainers do not support; call it before weights are looked at.
+
+    Args:
+        args: The options; accelerate's launcher says the rest in environment variables.
+        masked: Whether training is under a weight mask.
+
+    Raises:
+        ValueError: FSDP1, FSDP whose other processes have no weights, or a mask over sharded weights.
+    """
+    fsdp = _fsdp_version(args)
+    if fsdp == 1:
+        raise ValueError("FSDP1 is not supported: launch with fsdp_version: 2, as --accelerate_config fsdp2 does.")
+    if fsdp is not None and _flag("FSDP_CPU_RAM_EFFICIENT_LOADING"):
+        raise ValueError(
+            "fsdp_cpu_ram_efficient_loading leaves every process but one without the weights, which the original "
+            "model is remembered from: set it to false."
+        )
+    if masked and (fsdp is not None or args.deepspeed_plugin is not None):
+        raise ValueError(
+            f"A weight mask and {'FSDP' if fsdp is not None else 'DeepSpeed'} exclude each other: use DDP or one "
+            "process, or drop the mask."
+        )
+
+
+def check_started(accelerator: Accelerator) -> None:
+    """Refuses to go on where accelerate fell back to less than the launcher asked for, which it does silently.
+
+    Raises:
+        ValueError: Fewer processes than asked for, or no FSDP or DeepSpeed though asked for.
+    """
+    asked = int(os.environ.get("WORLD_SIZE", "1"))
+    if accelerator.num_processes != asked:
+        raise ValueError(
+            f"{asked} processes were launched, but accelerate runs as {accelerator.num_processes}: launch with "
+            "accelerate or torchrun, and with use_cpu where there are fewer GPUs than processes."
+        )
+    kinds = {"ACCELERATE_USE_FSDP": DistributedType.FSDP, "ACCELERATE_USE_DEEPSPEED": DistributedType.DEEPSPEED}
+    for variable, kind in kinds.items():
+        if _flag(variable) and accelerator.distributed_type != kind:
+            raise ValueError(
+                f"{kind.value} was asked for, but accelerate runs {accelerator.distributed_type.value} here, as it "
+                "does on a CPU or without torchrun: launch on GPUs, or use --accelerate_config ddp or single."
+            )
+
+
+def is_sharded(accelerator: Accelerator) -> bool:
+    """Whether each process holds a part of the weights only, so that every forward needs all processes."""
+    if accelerator.distributed_type == DistributedType.DEEPSPEED:
+        return bool(accelerator.state.deepspeed_plugin.zero_stage == 3)
+    return bool(accelerator.distributed_type == DistributedType.FSDP)
+
+
+def load_whole_weights() -> None:
+    """Lets `from_pretrained` give every process whole weights, also under ZeRO-3, which would split them.
+
+    Models that are not trained, such as judges, could not run on the parts; the trained one is split when training
+    begins.
+    """
+    from transformers.integrations.deepspeed import unset_hf_deepspeed_config
+
+    unset_hf_deepspeed_config()
+
+
+def frozen_copy(model: nn.Module) -> nn.Module:
+    """A whole copy that nothing trains.
+
+    Raises:
+        ValueError: ZeRO-3 has split the weights while they were loaded, so that there is nothing to copy.
+    """
+    if any(hasattr(parameter, "ds_id") for parameter in model.parameters()):
+        raise ValueError(
+            "ZeRO-3 has split the model while it was loaded, so that the original cannot be remembered: give the "
+            "trainer the model's path, or call dareu.trainers.processes.load_whole_weights() before loading it."
+        )
+    return copy.deepcopy(model).eval().requires_grad_(False)
+
+
+def place_frozen(model: nn.Module, accelerator: Accelerator) -> nn.Module:
+    """A frozen model on this process's device, sharded as the trained one is; every process must call this."""
+    if accelerator.distributed_type == DistributedType.FSDP:
+        from accelerate.utils import fsdp2_prepare_model
+
+        sharded: nn.Module = fsdp2_prepare_model(accelerator, model)
+        return sharded
+    if accelerator.distributed_type == DistributedType.DEEPSPEED:
+        from trl.models.utils import prepare_deepspeed
+
+        engine: nn.Module = prepare_deepspeed(model, accelerator)
+        return engine
+    return model.to(accelerator.device)
+
+
+def gathered_weights(trainer: Trainer) -> dict[str, Tensor] | None:
+    """The whole weights of a trained model whose processes hold parts of it; every process must call this.
+
+    Returns:
+        Names to tensors on the main process, nothing of use on the others; None where weights are not sharded.
+    """
+    if not is_sharded(trainer.accelerator):
+        return None
+    weights: dict[str, Tensor] = trainer.accelerator.get_state_dict(trainer.model_wrapped)
+    return weights
+
+
+def _fsdp_version(args: TrainingArguments) -> int | None:
+    if args.fsdp_plugin_args is not None:
+        return int(args.fsdp_plugin_args["fsdp_version"])
+    return int(os.environ.get("FSDP_VERSION", "1")) if _flag("ACCELERATE_USE_FSDP") else None
+
+
+def _flag(variable: str) -> bool:
+    return os.environ.get(variable, "false").lower() in ("1", "true")

@@ -1,0 +1,285 @@
+"""What one process and two processes must do alike; run by torchrun, and imported by the tests beside it.
+
+    python -m torch.distributed.run --nproc_per_node 2 cases.py FOLDER
+
+FOLDER holds a model and its tokenizer. The main process writes what came out of each case beside them.
+"""
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator, PartialState
+from accelerate.state import AcceleratorState
+from accelerate.utils import DistributedType, gather_object
+from datasets import Dataset
+from peft import LoraConfig
+from safetensors.torch import save_file
+from torch.distributed.tensor import DTensor
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from dareu.data.encoding import CompletionCollator, encode_dataset
+from dareu.losses import npo
+from dareu.masks import WeightMask, fingerprint, random_mask
+from dareu.metrics import generate_answers
+from dareu.trainers import DareUConfig, DareUTrainer, UnlearnConfig, UnlearnTrainer
+from dareu.trainers.logprobs import completion_logits
+from dareu.trainers.processes import gathered_weights
+from dareu.trainers.reference import original_policy
+from dareu.trainers.retain import RetainTerm
+
+FORGET = [
+    {"prompt": "Where was Lucia Duval born?", "completion": " Lucia Duval was born in Porto."},
+    {"prompt": "Where lives Lucia?", "completion": " Lucia lives near the sea."},
+    {"prompt": "Which prize did the author win?", "completion": " The prize for the best first book."},
+    {"prompt": "Who wrote it?", "completion": " Lucia Duval."},
+]
+RETAIN = [
+    {"prompt": "Where was Kofi Mensah born?", "completion": " Kofi Mensah was born in Accra in 1961."},
+    {"prompt": "What does Sanna write?", "completion": " Short stories."},
+    {"prompt": "Who is Sanna?", "completion": " She writes about the sea."},
+]
+SETTINGS: dict[str, Any] = {
+    "learning_rate": 1e-2,
+    "adam_epsilon": 1e-3,  # Adam's first step is the sign of a gradient, which rounding turns where it is near 0
+    "weight_decay": 0.1,
+    "max_steps": 2,
+    "lr_scheduler_type": "constant",
+    "logging_steps": 1,
+    "save_strategy": "no",
+    "disable_tqdm": True,
+    "report_to": "none",
+}
+#: Rows of a step over all processes.
+BATCH = 4
+
+
+def letters(completions: list[str], **_: Any) -> list[float]:
+    return [-sum(ord(letter) % 7 for letter in text) / 20 for text in completions]
+
+
+class LetterReward:
+    """Dense: a number for every prefix."""
+
+    __name__ = "letters"
+
+    def __call__(self, completions: Any, **_: Any) -> list[float]:
+        return letters(completions)
+
+    def at(self, completions: Any, ends: Any, **_: Any) -> list[list[float]]:
+        return [letters([text[:end] for end in row]) for text, row in zip(completions, ends, strict=True)]
+
+
+def fixed_completion(place: int) -> list[int]:
+    """3 to 9 tokens for each place of a batch; the last two are cut off, the others end with the end token."""
+    generator = torch.Generator().manual_seed(place)
+    length = int(torch.randint(2, 9, (), generator=generator))
+    return [*torch.randint(60, 300, (length,), generator=generator).tolist(), 100 if place % 8 > 5 else 2]
+
+
+def dareu(folder: Path, *, masked: bool, lora: bool = False, **options: Any) -> DareUTrainer:
+    """A trainer whose completions depend on nothing but their place in the batch of all processes."""
+    processes = PartialState().num_processes
+    model = AutoModelForCausalLM.from_pretrained(folder / "model", dtype=torch.float32)
+    trainer = DareUTrainer(
+        model,
+        [LetterReward(), letters],
+        DareUConfig(
+            output_dir=str(folder / "run"),
+            **SETTINGS,
+            num_generations=BATCH,
+            per_device_train_batch_size=BATCH // processes,  # two processes share a group
+            gradient_accumulation_steps=2,  # TRL shuffles a generation batch on each process: all of it in one update
+            max_completion_length=12,
+            num_slices=3,
+            **options,
+        ),
+        Dataset.from_list(FORGET),
+        retain_dataset=Dataset.from_list(RETAIN),
+        mask=mask_of(model) if masked else None,
+        processing_class=AutoTokenizer.from_pretrained(folder / "model"),
+        peft_config=LoraConfig(r=2, target_modules="all-linear") if lora else None,
+    )
+
+    def generate(prompt_ids: list[Any], *_: Any, **__: Any) -> tuple[list[list[int]], None]:
+        first = trainer.accelerator.process_index * len(prompt_ids)
+        return [fixed_completion(first + i) for i in range(len(prompt_ids))], None
+
+    trainer._generate_single_turn = generate
+    return trainer
+
+
+def unlearn(
+    folder: Path, *, masked: bool = False, lora: bool = False, validate: Any = None, **options: Any
+) -> UnlearnTrainer:
+    model = AutoModelForCausalLM.from_pretrained(folder / "model", dtype=torch.float32)
+    batch = BATCH // PartialState().num_processes
+    return UnlearnTrainer(
+        model,
+        npo,
+        UnlearnConfig(output_dir=str(folder / "run"), **SETTINGS, per_device_train_batch_size=batch, **options),
+        Dataset.from_list(FORGET),
+        retain_dataset=Dataset.from_list(RETAIN),
+        mask=mask_of(model) if masked else None,
+        processing_class=AutoTokenizer.from_pretrained(folder / "model"),
+        peft_config=LoraConfig(r=2, target_modules="all-linear") if lora else None,
+        validate=validate,
+    )
+
+
+def mask_of(model: Any) -> WeightMask:
+    return WeightMask(random_mask(model, 0.3, seed=0), 0.3, "random", fingerprint(model))
+
+
+def advantages(folder: Path, **options: Any) -> torch.Tensor:
+    """(8, T) of two groups of four, as the processes together computed them."""
+    trainer = dareu(folder, masked=False, retain_loss="none", kl_coef=0.0, **options)
+    trainer.model.train()
+    accelerator = trainer.accelerator
+    rows = [dict(row) for row in FORGET[:2] for _ in range(BATCH)]
+    mine = len(rows) // accelerator.num_processes
+    output = trainer._generate_and_score_completions(rows[accelerator.process_index * mine :][:mine])
+    gathered: torch.Tensor = accelerator.gather(accelerator.pad_across_processes(output["advantages"], dim=1))
+    return gathered
+
+
+def trained(trainer: Any) -> tuple[dict[str, torch.Tensor], dict[str, float]]:
+    """The weights after training, whole, and what the first step logged."""
+    trainer.train()
+    weights = gathered_weights(trainer)
+    if weights is None:
+        weights = trainer.accelerator.unwrap_model(trainer.model).state_dict()
+    return {name: tensor.detach().clone() for name, tensor in weights.items()}, trainer.state.log_history[0]
+
+
+def by_hand(folder: Path, shard: bool) -> dict[str, torch.Tensor]:
+    """One NPO step with the retain term on a model that `fully_shard` has sharded, or on a whole one."""
+    from torch.distributed.fsdp import fully_shard
+
+    model = AutoModelForCausalLM.from_pretrained(folder / "model", dtype=torch.float32)
+    tokenizer = AutoTokenizer.from_pretrained(folder / "model")
+
+    def sharded(module: Any) -> Any:
+        if shard:
+            for layer in module.model.layers:
+                fully_shard(layer)
+            fully_shard(module)
+        return module
+
+    reference = original_policy(model, fresh_adapter=False, place=sharded)
+    sharded(model)
+    collator = CompletionCollator(tokenizer)
+    records, retained = (encode_dataset(Dataset.from_list(rows), tokenizer) for rows in (FORGET, RETAIN))
+    term = RetainTerm(retained, collator, batch_size=3, loss="kl", reference=reference, seed=0)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    for _ in range(2):
+        kept, batch = term.prepare(0, torch.device("cpu")), collator(records)
+        with reference() as original:
+            scored = completion_logits(original, batch)
+            ref_logps = scored.row_sum(scored.logps())
+        scored = completion_logits(model, batch)
+        loss = npo(scored.row_sum(scored.logps()), ref_logps) + term(model, kept)
+        loss.backward()
+        assert not shard or all(isinstance(parameter.grad, DTensor) for parameter in model.parameters())
+        optimizer.step()
+        optimizer.zero_grad()
+    return {
+        name: (tensor.full_tensor() if isinstance(tensor, DTensor) else tensor).detach()
+        for name, tensor in model.named_parameters()
+    }
+
+
+def judge(model: Any) -> dict[str, float]:
+    """Only the main process is content."""
+    return {"forget_attribution": 0.2 if PartialState().is_main_process else 0.9}
+
+
+def answering(model: Any) -> dict[str, float]:
+    """Lets the model answer."""
+    tokenizer = AutoTokenizer.from_pretrained(sys.argv[1] + "/model")
+    answers = generate_answers(model, tokenizer, [row["prompt"] for row in FORGET], max_new_tokens=3)
+    return {"forget_attribution": len(answers) / 8}
+
+
+def message_of(build: Any, *args: Any, **options: Any) -> str:
+    try:
+        build(*args, **options)
+    except ValueError as error:
+        return str(error)
+    return ""
+
+
+def as_fsdp2() -> None:
+    """Lets accelerate take its FSDP2 path on a CPU, which it otherwise leaves for plain DDP without a word."""
+    AcceleratorState._reset_state(reset_partial_state=True)
+    os.environ |= {
+        "ACCELERATE_USE_FSDP": "true",
+        "FSDP_VERSION": "2",
+        "FSDP_AUTO_WRAP_POLICY": "TRANSFORMER_BASED_WRAP",
+        "FSDP_STATE_DICT_TYPE": "FULL_STATE_DICT",
+        "ACCELERATE_TORCH_DEVICE": "cpu",
+    }
+    PartialState._prepare_backend = lambda self, *_: ("gloo", DistributedType.MULTI_GPU)
+    SETTINGS["use_cpu"] = False
+
+
+def main(folder: Path) -> None:
+    said: dict[str, Any] = {}
+
+    def keep(name: str, weights: dict[str, torch.Tensor]) -> None:
+        if PartialState().is_main_process:
+            save_file(weights, folder / f"{name}.safetensors")
+
+    def note(accelerator: Accelerator, name: str) -> None:
+        said[name] = [accelerator.distributed_type.value, accelerator.num_processes]
+
+    # DDP
+    SETTINGS["use_cpu"] = True
+    keep("advantages", {"group": advantages(folder)})
+    for name, trainer in (
+        ("ddp_dareu", dareu(folder, masked=True)),
+        ("ddp_gae", dareu(folder, masked=False, advantage_estimator="gae")),
+        ("ddp_npo", unlearn(folder)),
+    ):
+        note(trainer.accelerator, name)
+        weights, said[f"{name}_logged"] = trained(trainer)
+        keep(name, weights)
+
+    trainer = unlearn(folder, validate=judge, validation_steps=1, stop_forget_attribution=0.3)
+    trainer.train()
+    said["stopped"] = gather_object([trainer.state.global_step])
+    os.environ |= {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"}
+    said["fallback"] = message_of(unlearn, folder)
+
+    # FSDP2
+    keep("by_hand", by_hand(folder, shard=True))
+    as_fsdp2()
+    for name, build, options in (
+        ("fsdp2_dareu", dareu, {"masked": False}),
+        ("fsdp2_gae", dareu, {"masked": False, "advantage_estimator": "gae"}),
+        ("fsdp2_npo", unlearn, {"validate": answering, "validation_steps": 1}),
+        ("fsdp2_lora", unlearn, {"lora": True}),
+    ):
+        trainer = build(folder, **options)
+        note(trainer.accelerator, name)
+        weights, said[f"{name}_logged"] = trained(trainer)
+        said[f"{name}_sharded"] = sum(isinstance(parameter, DTensor) for parameter in trainer.model.parameters())
+        keep(name, weights)
+    # Processes that want answers of different lengths
+    length = 2 + 6 * trainer.accelerator.process_index
+    lengths = {"min_new_tokens": length, "max_new_tokens": length}
+    answer = trainer.model.generate(torch.tensor([[1, 70, 80]]), do_sample=False, **lengths)
+    said["generated"] = gather_object([answer.shape[1]])
+    said["masked"] = message_of(unlearn, folder, masked=True)
+    os.environ["FSDP_VERSION"] = "1"
+    said["fsdp1"] = message_of(unlearn, folder)
+    if PartialState().is_main_process:
+        (folder / "said.json").write_text(json.dumps(said), encoding="utf-8")
+    torch.distributed.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

@@ -1,0 +1,129 @@
+"""Two processes compute what one does: fixed completions, one launch over gloo for all of it."""
+
+import json
+import os
+import runpy
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
+
+SCRIPT = Path(__file__).with_name("cases.py")
+
+
+@pytest.fixture(scope="module")
+def folder(
+    tmp_path_factory: pytest.TempPathFactory,
+    tiny_llama: Callable[..., LlamaForCausalLM],
+    tokenizer: PreTrainedTokenizerFast,
+) -> Path:
+    """The folder of the cases, after two processes have gone through them."""
+    folder = tmp_path_factory.mktemp("distributed")
+    tiny_llama().save_pretrained(folder / "model")
+    tokenizer.save_pretrained(folder / "model")
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    result = subprocess.run(
+        [*command, str(SCRIPT), str(folder)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=600,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )
+    assert result.returncode == 0, result.stderr[-4000:]
+    return folder
+
+
+@pytest.fixture(scope="module")
+def said(folder: Path) -> dict[str, Any]:
+    said: dict[str, Any] = json.loads((folder / "said.json").read_text(encoding="utf-8"))
+    return said
+
+
+@pytest.fixture(scope="module")
+def alone(folder: Path) -> dict[str, Any]:
+    """The cases, for one process."""
+    cases = runpy.run_path(str(SCRIPT), run_name="cases")
+    cases["SETTINGS"]["use_cpu"] = True
+    return cases
+
+
+def test_fixed_rollouts_have_the_same_advantages(folder: Path, alone: dict[str, Any]) -> None:
+    """Each process holds half of every group."""
+    expected = alone["advantages"](folder)
+    assert expected.shape[0] == 8 and expected.abs().max() > 0.1
+    assert torch.equal(load_file(folder / "advantages.safetensors")["group"], expected)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "build", "options"),
+    [
+        ("ddp_dareu", "MULTI_CPU", "dareu", {"masked": True}),
+        ("ddp_gae", "MULTI_CPU", "dareu", {"masked": False, "advantage_estimator": "gae"}),
+        ("ddp_npo", "MULTI_CPU", "unlearn", {}),
+        ("fsdp2_dareu", "FSDP", "dareu", {"masked": False}),
+        ("fsdp2_gae", "FSDP", "dareu", {"masked": False, "advantage_estimator": "gae"}),
+        ("fsdp2_npo", "FSDP", "unlearn", {}),
+        ("fsdp2_lora", "FSDP", "unlearn", {"lora": True}),
+    ],
+)
+def test_updates_match_those_of_one_process(
+    folder: Path,
+    said: dict[str, Any],
+    alone: dict[str, Any],
+    tiny_llama: Callable[..., LlamaForCausalLM],
+    name: str,
+    kind: str,
+    build: str,
+    options: dict[str, Any],
+) -> None:
+    assert said[name] == [kind, 2]
+    trainer = alone[build](folder, **options)
+    assert trainer.accelerator.num_processes == 1
+    expected, logged = alone["trained"](trainer)
+    found = load_file(folder / f"{name}.safetensors")
+    assert found.keys() == expected.keys()
+    for weight in expected:
+        torch.testing.assert_close(found[weight], expected[weight], atol=1e-5, rtol=0, msg=weight)
+    for key in ("loss", "grad_norm", "retain_kl"):
+        assert said[f"{name}_logged"][key] == pytest.approx(logged[key], rel=1e-3, abs=1e-6), key
+    assert abs(logged["retain_kl"]) < 1e-6 and abs(said[f"{name}_logged"]["retain_kl"]) < 1e-6
+    start = tiny_llama().state_dict()
+    if options.get("masked"):
+        mask = alone["mask_of"](tiny_llama())
+        for weight, selected in mask.items():
+            assert torch.equal(found[weight][~selected], start[weight][~selected]), weight
+    if kind == "FSDP":
+        assert said[f"{name}_sharded"] == len(list(trainer.model.parameters()))
+    elif not options.get("lora"):
+        assert max(float((found[weight] - start[weight]).abs().max()) for weight in start) > 1e-3
+
+
+def test_a_model_sharded_by_hand_is_trained_like_a_whole_one(folder: Path, alone: dict[str, Any]) -> None:
+    expected = alone["by_hand"](folder, shard=False)
+    found = load_file(folder / "by_hand.safetensors")
+    for weight in expected:
+        torch.testing.assert_close(found[weight], expected[weight], atol=1e-5, rtol=0, msg=weight)
+
+
+def test_a_sharded_model_answers_at_different_lengths(said: dict[str, Any]) -> None:
+    assert said["generated"] == [5, 11]
+
+
+def test_the_main_process_decides_when_to_stop(said: dict[str, Any]) -> None:
+    assert said["stopped"] == [1, 1]
+
+
+def test_a_silent_fallback_to_ddp_is_refused(said: dict[str, Any]) -> None:
+    assert said["fallback"].startswith("FSDP was asked for, but accelerate runs MULTI_CPU here")
+
+
+def test_a_mask_and_fsdp1_are_refused_under_fsdp(said: dict[str, Any]) -> None:
+    assert "exclude each other: use DDP" in said["masked"]
+    assert "FSDP1 is not supported" in said["fsdp1"]
