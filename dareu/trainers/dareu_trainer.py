@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import inspect
 from contextlib import nullcontext
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from accelerate.utils import broadcast_object_list, gather_object
+from accelerate.utils import broadcast_object_list
 from torch import Tensor, nn
 from trl import GRPOTrainer
 
@@ -20,8 +19,9 @@ from dareu.trainers.critic import Critic
 from dareu.trainers.dareu_config import DareUConfig
 from dareu.trainers.estimators import TokenScores, critic_estimate, group_estimate, token_scores
 from dareu.trainers.logprobs import sampled_logps
+from dareu.trainers.original import expected_length, make_rollouts, stored_batch
 from dareu.trainers.reference import evaluating
-from dareu.trainers.rollouts import RolloutCache, Sample, length_sorted_batches, put_together, take_apart
+from dareu.trainers.rollouts import Sample, length_sorted_batches
 from dareu.trainers.scoring import SliceScorer
 from dareu.trainers.unlearning import StopWhenForgotten, UnlearningMixin, Validate, check_prompt_lengths, load_policy
 
@@ -64,6 +64,7 @@ class DareUTrainer(UnlearningMixin, GRPOTrainer):
     num_generations: int
     num_generations_eval: int
     train_dataset: Any
+    processing_class: Any  # the tokenizer
     _tag_names = ["trl", "dareu", "unlearning"]  # noqa: RUF012  # as in the base
     _name = "DareU"
 
@@ -125,11 +126,11 @@ class DareUTrainer(UnlearningMixin, GRPOTrainer):
         if validate is not None:
             self.add_callback(StopWhenForgotten(validate, self._measured))
         self._stored: dict[int, list[Sample]] | None = None
-        self._replayed: list[list[int]] | None = None
+        self.replayed: list[list[int]] | None = None
         if args.advantage_estimator == "gae":
             self.critic = Critic(
                 self.model,
-                identity=self._identity(),
+                identity=self.identity(),
                 learning_rate=args.value_learning_rate,
                 detach=args.detach_value_head,
             )
@@ -139,7 +140,7 @@ class DareUTrainer(UnlearningMixin, GRPOTrainer):
         if self.args.rollout_policy == "original" and self._stored is None:
             # Sharding comes with training: until then each process holds the whole model.
             self.model.to(self.accelerator.device).train()
-            self._stored = self._make_rollouts()
+            self._stored = make_rollouts(self)
         return super().train(*args, **kwargs)
 
     @property
@@ -152,14 +153,15 @@ class DareUTrainer(UnlearningMixin, GRPOTrainer):
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         training = self.model.training
         if training and self.args.rollout_policy == "original":
-            output, scores = self._stored_rollouts(inputs)
+            assert self._stored is not None
+            output, scores = stored_batch(self, self._stored, inputs)
             if self.critic is not None:
-                self._policy_logps(output)  # for the values alone: the policy has moved since
+                self.policy_logps(output)  # for the values alone: the policy has moved since
         else:
-            output, scores = self._rollout(inputs)
+            output, scores = self.rollout(inputs)
             logps = output.get("old_per_token_logps")
             if training and logps is None and (self.args.kl_coef or self.critic is not None):
-                logps = self._policy_logps(output)
+                logps = self.policy_logps(output)
             if training and self.args.kl_coef:
                 assert logps is not None
                 kl = torch.where(scores.mask, logps - self._reference_logps(output), 0.0)
@@ -191,9 +193,9 @@ class DareUTrainer(UnlearningMixin, GRPOTrainer):
         self._metrics["train" if training else "eval"]["frac_groups_without_spread"].append(without_spread)
         return {"advantages": advantages}
 
-    def _rollout(self, inputs: list[dict[str, Any]]) -> tuple[dict[str, Any], TokenScores]:
+    def rollout(self, inputs: list[dict[str, Any]]) -> tuple[dict[str, Any], TokenScores]:
         """Generates and scores."""
-        self._expected_lengths = [_expected_length(row) for row in inputs]
+        self._expected_lengths = [expected_length(row) for row in inputs]
         output: dict[str, Any] = super()._generate_and_score_completions(inputs)
         weights, mask = self.reward_weights, output["completion_mask"].bool()
         return output, token_scores(self.reward_funcs, weights, self._sequence_rewards, mask)
@@ -201,8 +203,8 @@ class DareUTrainer(UnlearningMixin, GRPOTrainer):
     def _generate_single_turn(
         self, prompt_ids: Any, images: Any, multimodal_fields: Any, num_generations: Any, has_tool_images: Any = False
     ) -> Any:
-        if self._replayed is not None:
-            return self._replayed, None
+        if self.replayed is not None:
+            return self.replayed, None
         generate: Any = super()._generate_single_turn
         others = (images, multimodal_fields, num_generations, has_tool_images)
         size = self.args.rollout_batch_size
@@ -224,65 +226,12 @@ class DareUTrainer(UnlearningMixin, GRPOTrainer):
                 f"The reward {self.reward_func_names[column]!r} is infinite for completion {row}: "
                 "return a finite number, or None where it does not apply."
             )
-        self._completion_lengths = [len(ids) for ids in completion_ids_list]
+        self.completion_lengths = [len(ids) for ids in completion_ids_list]
         first = self.accelerator.process_index * len(prompts)
         self._sequence_rewards = gathered[first : first + len(prompts)]
         return gathered
 
-    # -- rollouts of the original model --------------------------------------------------------------------------
-
-    def _stored_rollouts(self, inputs: list[dict[str, Any]]) -> tuple[dict[str, Any], TokenScores]:
-        """The completions of π_N for these prompts, and what the rewards said of them."""
-        assert self._stored is not None
-        first = self.accelerator.process_index * len(inputs)
-        samples = [self._stored[row["row"]][(first + i) % self.num_generations] for i, row in enumerate(inputs)]
-        output, scores = put_together(samples, self._tokenizer.pad_token_id, self.accelerator.device)
-        return output | {"num_items_in_batch": self.accelerator.gather(scores.mask.sum()).sum()}, scores
-
-    def _make_rollouts(self) -> dict[int, list[Sample]]:
-        """Completions of π_N for every row, scored; the processes share the rows."""
-        share, main = self.accelerator.num_processes, self.accelerator.is_main_process
-        cache = RolloutCache(self.args.rollout_cache_dir or Path(self.args.output_dir) / "rollouts", self._recipe())
-        known = broadcast_object_list([cache.load() if main else None])[0]
-        order = sorted(range(len(self.train_dataset)), key=lambda row: _expected_length(self.train_dataset[row]))
-        order += order[: -len(order) % share]  # processes call one another as often
-        mine = order[self.accelerator.process_index :: share]
-        per_call = max(1, max(self.args.rollout_batch_size, self._train_batch_size) // self.num_generations)
-        stored: dict[int, list[Sample]] = {}
-        with torch.random.fork_rng():
-            torch.manual_seed(self.args.seed + self.accelerator.process_index)
-            for start in range(0, len(mine), per_call):
-                rows = mine[start : start + per_call]
-                self._replayed = None if known is None else [ids for row in rows for ids in known[row]]
-                output, scores = self._rollout(
-                    [dict(self.train_dataset[row]) for row in rows for _ in range(self.num_generations)]
-                )
-                logps = output.get("old_per_token_logps")
-                logps = self._policy_logps(output) if logps is None else logps
-                samples = take_apart(output, logps, scores, self._completion_lengths)
-                size = self.num_generations
-                stored |= {row: samples[i * size : (i + 1) * size] for i, row in enumerate(rows)}
-        self._replayed = None
-        if share > 1:
-            stored = {row: samples for part in gather_object([stored]) for row, samples in part.items()}
-        if known is None and main:
-            cache.save({row: [sample.completion_ids.tolist() for sample in stored[row]] for row in sorted(stored)})
-        return stored
-
-    def _recipe(self) -> dict[str, Any]:
-        """All that decides the completions of the original model."""
-        args = self.args
-        options = ["temperature", "top_p", "top_k", "min_p", "repetition_penalty", "max_completion_length"]
-        options += ["num_generations", "rollout_batch_size", "use_vllm", "seed"]
-        return {
-            "model": self._identity(),
-            "prompts": [encode_prompt(self._tokenizer, prompt) for prompt in self.train_dataset["prompt"]],
-            "generation_kwargs": args.generation_kwargs or {},
-            "eos_token_ids": sorted(self.eos_token_ids),
-            "processes": self.accelerator.num_processes,
-        } | {name: getattr(args, name) for name in options}
-
-    def _identity(self) -> str:
+    def identity(self) -> str:
         """The fingerprint of the model as the main process holds it; asked for before training only."""
         return str(broadcast_object_list([fingerprint(self.model) if self.accelerator.is_main_process else ""])[0])
 
@@ -300,7 +249,7 @@ class DareUTrainer(UnlearningMixin, GRPOTrainer):
         self._values = self.critic.values(hidden, output[0].shape[1])
         return output
 
-    def _policy_logps(self, rollout: dict[str, Any]) -> Tensor:
+    def policy_logps(self, rollout: dict[str, Any]) -> Tensor:
         """(B, T) log-probabilities as TRL computes them in the loss, whose ratio they are the denominator of."""
         with torch.no_grad():
             logps: Tensor = self._get_per_token_logps_and_entropies(
@@ -370,11 +319,6 @@ class DareUTrainer(UnlearningMixin, GRPOTrainer):
     def _log_token_mean(self, name: str, values: Tensor, mask: Tensor) -> None:
         totals = self.accelerator.reduce(torch.stack([(values * mask).sum(), mask.sum().float()]), reduction="sum")
         self._metrics["train"][name].append((totals[0] / totals[1].clamp(min=1.0)).item())
-
-
-def _expected_length(row: dict[str, Any]) -> int:
-    """Characters of the prompt and of the gold answer, which sampled ones resemble: nobody waits for the longest."""
-    return len(text_of(row["prompt"])) + len(row.get("reference", ""))
 
 
 def _wrap(reward: Any, tokenizer: PreTrainedTokenizerBase, num_slices: int) -> Any:

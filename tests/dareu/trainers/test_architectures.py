@@ -115,8 +115,8 @@ def test_a_dareu_step(
     seen: list[dict[str, torch.Tensor]] = []
 
     class Trainer(DareUTrainer):
-        def _policy_logps(self, rollout: dict[str, Any]) -> torch.Tensor:
-            logps = super()._policy_logps(rollout)
+        def policy_logps(self, rollout: dict[str, Any]) -> torch.Tensor:
+            logps = super().policy_logps(rollout)
             if self.state.global_step == 0:
                 seen.append({name: tensor for name, tensor in rollout.items() if isinstance(tensor, torch.Tensor)})
                 seen[-1]["logps"] = logps

@@ -85,7 +85,7 @@ def test_dareu_end_to_end(
 
     class Trainer(DareUTrainer):
         def _rollout(self, inputs: list[dict[str, Any]]) -> Any:
-            made = super()._rollout(inputs)
+            made = super().rollout(inputs)
             rollouts.append(made[0])
             return made
 

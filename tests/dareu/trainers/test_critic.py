@@ -68,11 +68,11 @@ def test_values_do_not_depend_on_batch_size(build: Build) -> None:
     assert trainer.critic is not None
     torch.nn.init.normal_(trainer.critic.head.weight)
     trainer.model.train()
-    output, _ = trainer._rollout([dict(trainer.train_dataset[i // 4]) for i in range(8)])
-    trainer._policy_logps(output)
+    output, _ = trainer.rollout([dict(trainer.train_dataset[i // 4]) for i in range(8)])
+    trainer.policy_logps(output)
     whole = trainer._values
     trainer.args.per_device_train_batch_size = 3
-    trainer._policy_logps(output)
+    trainer.policy_logps(output)
     mask = output["completion_mask"].bool()
     torch.testing.assert_close(trainer._values[mask], whole[mask], atol=1e-5, rtol=1e-5)
 

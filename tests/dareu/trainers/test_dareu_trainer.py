@@ -10,6 +10,7 @@ from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 from dareu.masks import WeightMask, count_moved_outside, fingerprint, random_mask
 from dareu.trainers import DareUConfig, DareUTrainer
+from dareu.trainers.original import make_rollouts
 
 
 class LetterReward:
@@ -148,20 +149,20 @@ def test_stored_rollouts_equal_those_made_on_the_way(build: Build) -> None:
     stored.args.rollout_batch_size = 4  # one prompt a call
     stored.model.train()
     current.model.train()
-    stored._stored = stored._make_rollouts()
+    stored._stored = make_rollouts(stored)
     with torch.random.fork_rng():
         torch.manual_seed(stored.args.seed)
         for row in sorted(range(2), key=lambda row: len(str(stored.train_dataset[row]))):  # shortest first
             inputs = [dict(stored.train_dataset[row]) for _ in range(4)]
             fresh, kept = (trainer._generate_and_score_completions(inputs) for trainer in (current, stored))
             assert all(torch.equal(fresh[name], kept[name]) for name in ("prompt_ids", "completion_ids", "advantages"))
-            logps = stored._policy_logps(kept)
+            logps = stored.policy_logps(kept)
             torch.testing.assert_close(kept["old_per_token_logps"], logps, atol=1e-5, rtol=1e-5)
 
 
 def test_rollouts_of_the_original_model_survive_training(build: Build) -> None:
     trainer = build(rollout_policy="original", max_steps=2)
-    expected = trainer._make_rollouts()
+    expected = make_rollouts(trainer)
     trainer.train()
     assert trainer._stored is not None
     for row, samples in expected.items():
@@ -260,7 +261,7 @@ def test_a_reward_that_applies_to_some_rows_only(build: Build) -> None:
 def test_sequence_and_dense_rewards_join_after_weighting(build: Build) -> None:
     trainer = build(reward=[LetterReward(), length_reward], reward_weights=[2.0, 0.5], kl_coef=0.0)
     trainer.model.train()
-    output, scores = trainer._rollout([dict(trainer.train_dataset[0]) for _ in range(4)])
+    output, scores = trainer.rollout([dict(trainer.train_dataset[0]) for _ in range(4)])
     output |= trainer._advantages(scores)
     texts = trainer._tokenizer.batch_decode(output["completion_ids"], skip_special_tokens=True)
     torch.testing.assert_close(scores.terminal, torch.tensor([-len(text) / 40 for text in texts]))
