@@ -74,7 +74,8 @@ def group_estimate(
     mask = scores.mask
     returns = token_returns(scores.rewards, scores.terminal, mask, return_mode)
     all_returns = accelerator.gather(accelerator.pad_across_processes(returns.contiguous(), dim=1))
-    all_mask = accelerator.gather(accelerator.pad_across_processes(mask.contiguous(), dim=1))
+    # As numbers: padding turns bools into numbers on the process that needs it alone.
+    all_mask = accelerator.gather(accelerator.pad_across_processes(mask.long(), dim=1)).bool()
     advantages = group_advantages(all_returns, all_mask, accelerator.gather(scores.scored), num_generations)
     flat = (advantages.view(-1, num_generations * advantages.shape[1]).abs() < 1e-6).all(1)
     advantages = scale_advantages(advantages, all_mask, scale_rewards, num_generations)

@@ -74,9 +74,12 @@ class LetterReward:
 
 
 def fixed_completion(place: int) -> list[int]:
-    """3 to 9 tokens for each place of a batch; the last two are cut off, the others end with the end token."""
+    """3 to 9 tokens for each place of a batch; the last two are cut off, the others end with the end token.
+
+    The first half of a batch of 8 has shorter ones, so that two processes need padding of their own.
+    """
     generator = torch.Generator().manual_seed(place)
-    length = int(torch.randint(2, 9, (), generator=generator))
+    length = int(torch.randint(2, 5 if place % 8 < 4 else 9, (), generator=generator))
     return [*torch.randint(60, 300, (length,), generator=generator).tolist(), 100 if place % 8 > 5 else 2]
 
 
@@ -204,6 +207,15 @@ def answering(model: Any) -> dict[str, float]:
     return {"forget_attribution": len(answers) / 8}
 
 
+def rollouts_of_the_original(folder: Path) -> list[Any]:
+    """What each process holds after training on them: for every row its completions."""
+    trainer = dareu(folder, masked=False, rollout_policy="original", rollout_cache_dir=str(folder / "rollouts"))
+    trainer.train()
+    assert trainer._stored is not None
+    held = {row: [s.completion_ids.tolist() for s in samples] for row, samples in trainer._stored.items()}
+    return gather_object([sorted(held.items())])
+
+
 def message_of(build: Any, *args: Any, **options: Any) -> str:
     try:
         build(*args, **options)
@@ -248,6 +260,7 @@ def main(folder: Path) -> None:
         weights, said[f"{name}_logged"] = trained(trainer)
         keep(name, weights)
 
+    said["ddp_original"] = rollouts_of_the_original(folder)
     trainer = unlearn(folder, validate=judge, validation_steps=1, stop_forget_attribution=0.3)
     trainer.train()
     said["stopped"] = gather_object([trainer.state.global_step])
@@ -268,6 +281,7 @@ def main(folder: Path) -> None:
         weights, said[f"{name}_logged"] = trained(trainer)
         said[f"{name}_sharded"] = sum(isinstance(parameter, DTensor) for parameter in trainer.model.parameters())
         keep(name, weights)
+    said["fsdp2_original"] = rollouts_of_the_original(folder)
     # Processes that want answers of different lengths
     length = 2 + 6 * trainer.accelerator.process_index
     lengths = {"min_new_tokens": length, "max_new_tokens": length}

@@ -105,6 +105,15 @@ def test_updates_match_those_of_one_process(
         assert max(float((found[weight] - start[weight]).abs().max()) for weight in start) > 1e-3
 
 
+@pytest.mark.parametrize("kind", ["ddp", "fsdp2"])
+def test_every_process_holds_the_rollouts_that_they_shared_the_making_of(said: dict[str, Any], kind: str) -> None:
+    first, second = said[f"{kind}_original"]
+    assert first == second
+    assert [(row, len(completions)) for row, completions in first] == [(row, 4) for row in range(4)]
+    made = [tuple(completion) for _, completions in first for completion in completions]
+    assert len(set(made)) > 8  # each process made its own
+
+
 def test_a_model_sharded_by_hand_is_trained_like_a_whole_one(folder: Path, alone: dict[str, Any]) -> None:
     expected = alone["by_hand"](folder, shard=False)
     found = load_file(folder / "by_hand.safetensors")
