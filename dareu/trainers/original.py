@@ -4,21 +4,43 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import torch
 from accelerate.utils import broadcast_object_list, gather_object
+from torch import Tensor
 
 from dareu.data.encoding import encode_prompt
 from dareu.data.records import text_of
 from dareu.trainers.estimators import TokenScores
 from dareu.trainers.rollouts import RolloutCache, Sample, put_together, take_apart
 
-if TYPE_CHECKING:
-    from dareu.trainers.dareu_trainer import DareUTrainer
-
 #: The options that decide what is sampled, beside model and prompts.
 SAMPLING = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty", "max_completion_length", "num_generations")
+
+
+class Sampler(Protocol):
+    """What is asked of the trainer."""
+
+    args: Any
+    accelerator: Any
+    train_dataset: Any
+    processing_class: Any
+    num_generations: int
+    eos_token_ids: Any
+    completion_lengths: list[int]
+    """Tokens of the last rollout's completions."""
+    replayed: list[list[int]] | None
+    """Completions that the next rollout takes in place of generating any."""
+
+    def rollout(self, inputs: list[dict[str, Any]]) -> tuple[dict[str, Any], TokenScores]:
+        """Generates and scores a batch of whole groups."""
+
+    def policy_logps(self, rollout: dict[str, Any]) -> Tensor:
+        """(B, T) log-probabilities of the completions."""
+
+    def identity(self) -> str:
+        """A name for the model's weights."""
 
 
 def expected_length(row: Mapping[str, Any]) -> int:
@@ -26,7 +48,7 @@ def expected_length(row: Mapping[str, Any]) -> int:
     return len(text_of(row["prompt"])) + len(row.get("reference", ""))
 
 
-def make_rollouts(trainer: DareUTrainer) -> dict[int, list[Sample]]:
+def make_rollouts(trainer: Sampler) -> dict[int, list[Sample]]:
     """`num_generations` scored completions for every row; the processes share the rows, and all get all.
 
     Completions that were made before by the same model, for the same prompts and options, are taken from their file.
@@ -60,7 +82,7 @@ def make_rollouts(trainer: DareUTrainer) -> dict[int, list[Sample]]:
 
 
 def stored_batch(
-    trainer: DareUTrainer, stored: Mapping[int, Sequence[Sample]], inputs: Sequence[Mapping[str, Any]]
+    trainer: Sampler, stored: Mapping[int, Sequence[Sample]], inputs: Sequence[Mapping[str, Any]]
 ) -> tuple[dict[str, Any], TokenScores]:
     """The stored completions for these rows in TRL's form, each group's in turn, and what the rewards said of them."""
     first = trainer.accelerator.process_index * len(inputs)
@@ -69,7 +91,7 @@ def stored_batch(
     return output | {"num_items_in_batch": trainer.accelerator.gather(scores.mask.sum()).sum()}, scores
 
 
-def _recipe(trainer: DareUTrainer) -> dict[str, Any]:
+def _recipe(trainer: Sampler) -> dict[str, Any]:
     """All that decides the completions of the original model."""
     args = trainer.args
     return {
