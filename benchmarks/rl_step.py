@@ -3,9 +3,10 @@
     python benchmarks/rl_step.py
     python benchmarks/rl_step.py --hidden_size 256 --num_layers 4 --completions 16
 
-Both trainers sample, score and update in turn, step by step, so that whatever else the machine does meets both; the
-ratio of the median steps counts. The retain term and the KL are off, which TRL does not have; a second pair has
-DareU's dense reward, for what slices cost. The model is a random Llama of about 15M parameters by default.
+All trainers sample, score and update in turn, step by step, so that whatever else the machine does meets all of them;
+the ratio of the median steps counts. The retain term and the KL are off, which TRL does not have. Two more rows have
+DareU's dense reward, for what slices cost, and its critic. The model is a random Llama of about 15M parameters by
+default, in float32.
 """
 
 import argparse
