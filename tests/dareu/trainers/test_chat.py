@@ -84,7 +84,7 @@ def test_dareu_end_to_end(
             raise AssertionError("the dense form is asked for")
 
     class Trainer(DareUTrainer):
-        def _rollout(self, inputs: list[dict[str, Any]]) -> Any:
+        def rollout(self, inputs: list[dict[str, Any]]) -> Any:
             made = super().rollout(inputs)
             rollouts.append(made[0])
             return made
