@@ -120,7 +120,7 @@ def plan(path: Path) -> tuple[str, Any, MemoryPlan]:
             )
     elif mask := config.get("mask"):
         made = next(p for p in path.parent.glob("*.yaml") if f"output_dir: {mask.rsplit('/', 1)[0]}\n" in p.read_text())
-        density = yaml.safe_load(made.read_text(encoding="utf-8"))["density"]
+        (density,) = yaml.safe_load(made.read_text(encoding="utf-8"))["density"]
         how, selected = f"mask {density}", round(density * sum(p.numel() for p in model.parameters()))
     how += f", {config.get('dtype', 'float32')}"
     rows = config["per_device_train_batch_size"]

@@ -6,7 +6,10 @@ from typing import Any, overload
 
 import torch
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 from torch.optim.adamw import adamw
+
+from dareu.selected_entries import SelectedEntries, flat_part
 
 NamedParameters = Iterable[tuple[str, Tensor]]
 
@@ -14,21 +17,24 @@ NamedParameters = Iterable[tuple[str, Tensor]]
 class MaskedAdamW(torch.optim.Optimizer):
     """AdamW (Loshchilov & Hutter, ICLR 2019) on the entries that a mask selects.
 
-    The moments exist for the selected entries only, in float32 (float64 for float64 weights) whatever the
-    weights' dtype is, and the update is computed in that dtype. Weights of less precision (bfloat16, float16),
-    in which small updates round away, have a float32 master of each selected entry too: what is trained is the
-    master, and the weight is the master rounded. Every other entry stays identical **bit for bit**: under
-    weight decay, clipping, accumulation, and even where its gradient is NaN. On the selected entries the result
-    is that of a dense `torch.optim.AdamW` whose frozen entries are put back after each step (float32: 1e-6, for
-    the fused kernel rounds differently).
+    The update is computed by torch's fused kernel in float32 (float64 for float64 weights) whatever the weights'
+    dtype is. Weights of less precision (bfloat16, float16), in which small updates round away, have a float32 master
+    of each selected entry too: what is trained is the master, and the weight is the master rounded. Every other entry
+    stays identical **bit for bit**: under weight decay, clipping, accumulation, and even where its gradient is NaN. On
+    the selected entries the result is that of a dense `torch.optim.AdamW` whose frozen entries are put back after each
+    step (float32: 1e-6, for the fused kernel rounds differently).
 
-    Masks are looked up by parameter name at each step, so that parameters may be replaced in place
-    (``group["params"][i] = ...``) after the optimizer was made, and need no communication between processes:
-    with DDP, every process holds the same mask and the same gradients. The memory is 12 bytes for a selected
-    entry (two moments and an index), 16 where it has a master, beside the mask itself.
+    A parameter of which up to 55 % are selected has moments for the selected entries alone: 12 bytes for each of them
+    (two moments and a position), 16 with a master. Above that all entries have moments, of which only the selected ones
+    mean anything: 8 bytes an entry and 1 for the mask, 12 and 1 with masters. The mask that was given is kept beside.
 
-    Gradients are clipped on the norm of all entries unless the frozen ones are dropped before, see
-    `drop_frozen_gradients`.
+    Masks are looked up by parameter name, so that parameters may be replaced in place (``group["params"][i] = ...``)
+    after the optimizer was made, as FSDP2 does, and need no communication between processes, each of which holds the
+    whole mask. Of a parameter that is sharded (a DTensor) the process's own part is trained. In `state_dict` the state
+    of such a parameter is a DTensor of its shape, 0 outside the mask, so that checkpoints of
+    `torch.distributed.checkpoint` are whole, sharded ones as well as full ones.
+
+    Gradients are clipped on the norm of all entries unless `drop_frozen_gradients` was called before.
 
     Args:
         named_parameters: ``model.named_parameters()``, or groups ``{"params": [(name, parameter), ...],
@@ -42,7 +48,7 @@ class MaskedAdamW(torch.optim.Optimizer):
 
     Raises:
         ValueError: If a setting is out of range, a group has no names, a trainable parameter is not in the
-            mask or has another shape there, or a parameter is sharded (a DTensor).
+            mask or has another shape there.
     """
 
     def __init__(
@@ -60,8 +66,7 @@ class MaskedAdamW(torch.optim.Optimizer):
         if not all(0 <= beta < 1 for beta in betas):
             raise ValueError(f"betas are {betas}; give two numbers in [0, 1).")
         self._mask = mask
-        # Not in `state`, whose tensors load_state_dict casts to the parameter's dtype.
-        self._indices: dict[str, Tensor] = {}
+        self._selections: dict[str, SelectedEntries] = {}
         super().__init__(named_parameters, {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay})
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
@@ -92,7 +97,7 @@ class MaskedAdamW(torch.optim.Optimizer):
             The closure's loss, if there is one.
 
         Raises:
-            ValueError: If a parameter was replaced by one that the mask does not fit, or by a sharded one.
+            ValueError: If a parameter was replaced by one that the mask does not fit.
         """
         loss = None
         if closure is not None:
@@ -105,56 +110,104 @@ class MaskedAdamW(torch.optim.Optimizer):
         return loss
 
     def _update(self, name: str, parameter: Tensor, grad: Tensor, group: dict[str, Any]) -> None:
-        """One AdamW step on the selected entries: gather, update, scatter."""
-        index = self._index(name, parameter)
-        if not len(index):
+        """One AdamW step on the selected entries, piece by piece: gather, update, scatter."""
+        selected = self._selected(name, parameter)
+        # Every process needs a state of what is sharded, also one whose part has no selected entry.
+        if not selected.count and not isinstance(parameter, DTensor):
             return
-        dtype = _state_dtype(parameter)
-        # A copy where the parameter is not contiguous, written back below.
-        flat = parameter.reshape(-1)
         state = self.state[parameter]
-        # A master, where the weight is less precise than its update.
-        values = state.get("master")
-        if values is None:
-            values = flat.index_select(0, index).to(dtype)
         if not state:
-            state["step"] = torch.zeros((), dtype=torch.float32, device=parameter.device)
-            state["exp_avg"] = torch.zeros_like(values)
-            state["exp_avg_sq"] = torch.zeros_like(values)
+            self._begin(state, parameter, selected)
+        master, (beta1, beta2) = state.get("master"), group["betas"]
+        with flat_part(grad) as gradients, flat_part(parameter) as weights:
+            for piece in selected:
+                if piece.state.start == piece.state.stop:
+                    continue
+                values = piece.copy(weights) if master is None else master[piece.state]
+                adamw(
+                    [values],
+                    [piece.take(gradients).to(values.dtype)],
+                    [state["exp_avg"][piece.state]],
+                    [state["exp_avg_sq"][piece.state]],
+                    [],
+                    [state["step"].clone()],
+                    fused=values.device.type in ("cpu", "cuda"),
+                    amsgrad=False,
+                    beta1=beta1,
+                    beta2=beta2,
+                    lr=group["lr"],
+                    weight_decay=group["weight_decay"],
+                    eps=group["eps"],
+                    maximize=False,
+                )
+                piece.put(weights, values)
+        state["step"] += 1
+
+    def _begin(self, state: dict[str, Tensor], parameter: Tensor, selected: SelectedEntries) -> None:
+        dtype, device = _state_dtype(parameter), selected.device
+        state["step"] = torch.zeros((), dtype=torch.float32, device=device)
+        state["exp_avg"] = torch.zeros(selected.size, dtype=dtype, device=device)
+        state["exp_avg_sq"] = torch.zeros(selected.size, dtype=dtype, device=device)
         if dtype != parameter.dtype:
-            state["master"] = values
-        beta1, beta2 = group["betas"]
-        adamw(
-            [values],
-            [grad.reshape(-1).index_select(0, index).to(dtype)],
-            [state["exp_avg"]],
-            [state["exp_avg_sq"]],
-            [],
-            [state["step"]],
-            fused=parameter.device.type in ("cpu", "cuda"),
-            amsgrad=False,
-            beta1=beta1,
-            beta2=beta2,
-            lr=group["lr"],
-            weight_decay=group["weight_decay"],
-            eps=group["eps"],
-            maximize=False,
-        )
-        flat.index_copy_(0, index.long(), values.to(flat.dtype))
-        if not parameter.is_contiguous():
-            parameter.copy_(flat.view_as(parameter))
+            state["master"] = selected.gather(parameter, dtype)
 
-    def _index(self, name: str, parameter: Tensor) -> Tensor:
-        """Positions of the selected entries in the flat parameter, on its device."""
-        mask = _mask_of(name, parameter, self._mask)
-        index = self._indices.get(name)
-        if index is None or index.device != parameter.device:
-            positions = mask.reshape(-1).nonzero().squeeze(1)
-            small = mask.numel() <= torch.iinfo(torch.int32).max
-            index = positions.to(parameter.device, torch.int32 if small else torch.int64)
-            self._indices[name] = index
-        return index
+    def _selected(self, name: str, parameter: Tensor) -> SelectedEntries:
+        """What the mask selects of a parameter, or of this process's part of it, on its device."""
+        mask, found = _mask_of(name, parameter, self._mask), self._selections.get(name)
+        if found is None or not found.fits(parameter):
+            found = self._selections[name] = SelectedEntries(mask, parameter)
+        return found
 
+    @torch.no_grad()
+    def drop_frozen_gradients(self) -> None:
+        """Zero the gradient of every entry outside the mask, in place, also where it is NaN or infinite.
+
+        Call it before the norm of the gradients is taken: the norm is then that of the selected entries, the clip
+        budget is theirs alone, and one frozen NaN does not poison it. Nothing is copied between devices, but for the
+        mask at the first call. It is no replacement for `step`, for weight decay and momentum of another optimizer
+        move entries whose gradient is zero.
+
+        Raises:
+            ValueError: If a parameter was replaced by one that the mask does not fit.
+        """
+        for group in self.param_groups:
+            for name, parameter in _named(group):
+                if parameter.grad is not None:
+                    with flat_part(parameter.grad) as gradients:
+                        for piece in self._selected(name, parameter):
+                            piece.clear_others(gradients)
+
+    def memory(self) -> dict[str, int]:
+        """Bytes that are kept on this process: ``moments``, ``masters``, and the ``selection``.
+
+        The mask that was given is not counted, but for tensors above 55 % density that are on its device.
+        """
+        states = [state for state in self.state.values() if state]
+        return {
+            "moments": sum(v.nbytes for state in states for key, v in state.items() if key != "master"),
+            "masters": sum(state["master"].nbytes for state in states if "master" in state),
+            "selection": sum(selected.nbytes for selected in self._selections.values()),
+        }
+
+    @torch.no_grad()
+    def state_dict(self) -> dict[str, Any]:
+        """The state, for `load_state_dict`.
+
+        The state of a sharded parameter is spread over DTensors like the parameter, in which torch's checkpoints know
+        each process's part.
+        """
+        state_dict: dict[str, Any] = super().state_dict()
+        for saved_group, group in zip(state_dict["param_groups"], self.param_groups, strict=True):
+            for key, (name, parameter) in zip(saved_group["params"], _named(group), strict=True):
+                if isinstance(parameter, DTensor) and (saved := state_dict["state"].get(key)):
+                    selected = self._selected(name, parameter)
+                    state_dict["state"][key] = {
+                        kind: value if kind == "step" else selected.spread(value, parameter)
+                        for kind, value in saved.items()
+                    }
+        return state_dict
+
+    @torch.no_grad()
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Load what `state_dict` gave, so that training goes on as if it had not stopped.
 
@@ -165,7 +218,7 @@ class MaskedAdamW(torch.optim.Optimizer):
             ValueError: If names, their order, or the number of selected entries differ; nothing is loaded
                 then.
         """
-        saved_of: dict[Tensor, dict[str, Tensor]] = {}
+        loaded: dict[Tensor, dict[str, Tensor]] = {}
         for group, saved_group in zip(self.param_groups, state_dict["param_groups"], strict=False):
             if saved_group.get("param_names", group["param_names"]) != group["param_names"]:
                 raise ValueError(
@@ -174,42 +227,30 @@ class MaskedAdamW(torch.optim.Optimizer):
                 )
             for key, (name, parameter) in zip(saved_group["params"], _named(group), strict=False):
                 if saved := state_dict["state"].get(key):
-                    count = int(self._mask[name].sum()) if name in self._mask else 0
-                    entries = [saved.get("exp_avg"), saved.get("exp_avg_sq")]
-                    if _state_dtype(parameter) != parameter.dtype:
-                        entries.append(saved.get("master"))
-                    if any(entry is None or entry.shape != (count,) for entry in entries):
-                        raise ValueError(
-                            f"The saved optimizer state of parameter {name!r} is not one of the {count} "
-                            "entries that the mask selects; resume with the mask and the dtype that it was saved with."
-                        )
-                    saved_of[parameter] = saved
-        super().load_state_dict(state_dict)
-        # torch has cast moments and masters to the parameter's dtype, which loses bits where that is bfloat16.
-        for parameter, saved in saved_of.items():
-            for key, value in saved.items():
-                dtype = torch.float32 if key == "step" else _state_dtype(parameter)
-                self.state[parameter][key] = value.detach().to(parameter.device, dtype, copy=True)
+                    loaded[parameter] = self._loaded(name, parameter, saved)
+        # Without the state, which torch would cast to the parameters' dtype.
+        super().load_state_dict({**state_dict, "state": {}})
+        for parameter, state in loaded.items():
+            self.state[parameter] = state
 
-
-def drop_frozen_gradients(named_parameters: NamedParameters, mask: Mapping[str, Tensor]) -> None:
-    """Zero the gradient of every entry outside the mask, in place, also where it is NaN or infinite.
-
-    Call it before the norm of the gradients is taken: the norm is then that of the selected entries, the clip
-    budget is theirs alone, and one frozen NaN does not poison it. It is no replacement for `MaskedAdamW`, for
-    weight decay and momentum move entries whose gradient is zero.
-
-    Args:
-        named_parameters: ``model.named_parameters()``; parameters without a gradient are passed over.
-        mask: Parameter name to bool tensor; masks on the parameters' device spare a copy on each call.
-
-    Raises:
-        ValueError: If a parameter with a gradient is not in the mask, has another shape there, or is sharded.
-    """
-    for name, parameter in named_parameters:
-        if parameter.grad is not None:
-            selected = _mask_of(name, parameter, mask)
-            parameter.grad.masked_fill_(~selected.to(parameter.grad.device), 0.0)
+    def _loaded(self, name: str, parameter: Tensor, saved: dict[str, Tensor]) -> dict[str, Tensor]:
+        """A copy of the saved state of a parameter as it is kept here."""
+        selected, dtype = self._selected(name, parameter), _state_dtype(parameter)
+        sharded = isinstance(parameter, DTensor)
+        kinds = ["exp_avg", "exp_avg_sq", *(["master"] if dtype != parameter.dtype else [])]
+        expected = parameter.shape if sharded else (selected.size,)
+        if "step" not in saved or any(kind not in saved or saved[kind].shape != expected for kind in kinds):
+            raise ValueError(
+                f"The saved optimizer state of parameter {name!r} is not one of the {selected.count} "
+                "entries that the mask selects; resume with the mask and the dtype that it was saved with."
+            )
+        state = {"step": saved["step"].detach().to(selected.device, torch.float32, copy=True)}
+        for kind in kinds:
+            if sharded:
+                state[kind] = selected.gather(saved[kind].detach(), dtype)
+            else:
+                state[kind] = saved[kind].detach().to(selected.device, dtype, copy=True)
+        return state
 
 
 def _named(group: dict[str, Any]) -> Iterable[tuple[str, Tensor]]:
@@ -220,12 +261,6 @@ def _named(group: dict[str, Any]) -> Iterable[tuple[str, Tensor]]:
 
 def _mask_of(name: str, parameter: Tensor, mask: Mapping[str, Tensor]) -> Tensor:
     """The mask of a parameter, checked to fit it."""
-    from torch.distributed.tensor import DTensor
-
-    if isinstance(parameter, DTensor):
-        raise ValueError(
-            f"Parameter {name!r} is sharded, which masked training does not support; use DDP or one process."
-        )
     if name not in mask:
         raise ValueError(
             f"The mask lacks parameter {name!r}; use the mask made for this model, or set the parameter's "

@@ -1,14 +1,16 @@
-"""Scores every weight by WAGLE and keeps the top density as a mask; or draws the random control.
+"""Scores every weight by WAGLE or by a control and keeps the top density as a mask.
 
     dareu attribute_weights --model_name_or_path runs/target/model --density 0.2 --output_dir runs/mask
 
-The mask is saved as OUTPUT_DIR/mask.safetensors.
+The mask is saved as OUTPUT_DIR/mask.safetensors; those of several densities as mask-0.05.safetensors and the like.
 """
 
 import logging
 import math
 import sys
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import cast
 
 import numpy as np
 from accelerate import PartialState
@@ -18,7 +20,8 @@ from trl import TrlParser
 
 from dareu.data import CompletionCollator, encode_dataset
 from dareu.data.parts import DataArguments, chat_form, load_parts, split_owners
-from dareu.masks import WeightMask, fingerprint, random_mask, select_top, wagle_scores
+from dareu.masks import SCOPES, SCORES, Scope, Score, WeightMask, chosen_parameters, score_weights, weight_masks
+from dareu.masks.gradients import AccumulateOn, check_floating_point
 from dareu.models import context_length, load_model, load_tokenizer
 from dareu.runs import config_of, open_run
 
@@ -29,20 +32,44 @@ class MaskArguments:
 
     model_name_or_path: str = field(metadata={"help": "The target model."})
     output_dir: str = field(metadata={"help": "The run's folder."})
-    score: str = field(default="wagle", metadata={"help": "'wagle', or 'random' for the control."})
-    density: float = field(default=0.2, metadata={"help": "Share of the weights that may move, in (0, 1]."})
+    score: str = field(default="wagle", metadata={"help": f"What ranks the weights: {', '.join(SCORES)}."})
+    density: list[float] = field(
+        default_factory=lambda: [0.2],
+        metadata={"help": "Share of the weights that may move, in (0, 1]; of several, each gives a mask."},
+    )
+    scope: str = field(
+        default="global", metadata={"help": f"Among which weights the share is taken: {', '.join(SCOPES)}."}
+    )
+    include: list[str] = field(
+        default_factory=list, metadata={"help": "Patterns of the modules to score, such as '*.mlp'; default: all."}
+    )
+    exclude: list[str] = field(
+        default_factory=list, metadata={"help": "Patterns of modules to freeze, such as '*embed_tokens'."}
+    )
     gamma: str = field(
         default="auto",
         metadata={"help": "WAGLE's stand-in for the retain loss's Hessian: a number ≥ 0, 'inf', or 'auto'."},
+    )
+    accumulate_on: str = field(
+        default="memory",
+        metadata={"help": "'memory', or 'disk': sums of gradients in files of the run's folder, for large models."},
     )
     batch_size: int = field(default=16, metadata={"help": "Records a backward pass; the scores do not depend on it."})
     seed: int = field(default=0, metadata={"help": "Of the retained records, or of the random mask."})
 
     def __post_init__(self) -> None:
-        if self.score not in ("wagle", "random"):
-            raise ValueError(f"score is {self.score!r}: give 'wagle' or 'random'.")
-        if not 0 < self.density <= 1:
-            raise ValueError(f"density is {self.density}: give a share in (0, 1].")
+        for name, known in (("score", SCORES), ("scope", SCOPES), ("accumulate_on", ("memory", "disk"))):
+            if getattr(self, name) not in known:
+                raise ValueError(f"{name} is {getattr(self, name)!r}: give one of {', '.join(known)}.")
+        if isinstance(self.density, float | int):  # as a YAML may say it
+            self.density = [self.density]
+        for density in self.density:
+            if not 0 < density <= 1:
+                raise ValueError(f"density is {density}: give a share in (0, 1].")
+        if not self.density or len(set(self.density)) < len(self.density):
+            raise ValueError(f"density is {self.density}: give one share or several, each once.")
+        if self.batch_size < 1:
+            raise ValueError(f"batch_size is {self.batch_size}: give a whole number from 1 on.")
         if self.gamma != "auto":
             try:
                 number = float(self.gamma)
@@ -66,28 +93,39 @@ def main() -> None:
         records = encode_dataset(chat_form(data, side, tokenizer), tokenizer, max_length=context_length(model))
         batches.append([collate(records[start : start + size]) for start in range(0, len(records), size)])
 
+    check_floating_point(chosen_parameters(model, args.include, args.exclude))
+
     # Everything that can be wrong was looked at before anything is written
     run = open_run(args.output_dir, config_of(data, args), {"model": args.model_name_or_path, "dataset": data.dataset})
     if run.done:
         print(f"{run.folder} is done: delete it to run again.")
         return
-    gamma = None
-    if args.score == "random":
-        masks = random_mask(model, args.density, args.seed)
-    else:
-        scores = wagle_scores(model, *batches, gamma="auto" if args.gamma == "auto" else float(args.gamma))
-        gamma = scores.gamma
-        masks = select_top(scores, args.density)
-    mask = WeightMask(masks, args.density, args.score, fingerprint(model), gamma)
-    mask.save(run.folder / "mask.safetensors")
+    scores = score_weights(
+        model,
+        cast(Score, args.score),
+        *batches,
+        gamma="auto" if args.gamma == "auto" else float(args.gamma),
+        seed=args.seed,
+        include=args.include,
+        exclude=args.exclude,
+        accumulate_on=cast(AccumulateOn, args.accumulate_on),
+        folder=run.folder,
+    )
+    for mask in weight_masks(model, scores, args.density, cast(Scope, args.scope)):
+        name = "mask" if len(args.density) == 1 else f"mask-{mask.density}"
+        path = run.folder / f"{name}.safetensors"
+        mask.save(path)
+        show(mask, path)
     run.mark_done()
 
-    table = Table("weights", "selected", "share", title=f"{args.score} mask")
+
+def show(mask: WeightMask, path: Path) -> None:
+    table = Table("weights", "selected", "share", title=f"{mask.score} mask of density {mask.density}")
     for name, tensor in mask.items():
         table.add_row(name, f"{int(tensor.sum())}", f"{tensor.float().mean():.3f}")
     table.add_row("all", f"{mask.count}", f"{mask.count / mask.total:.3f}")
     Console().print(table)
-    print(f"The mask is in {run.folder / 'mask.safetensors'}." + (f" gamma = {gamma:.3g}" if gamma is not None else ""))
+    print(f"The mask is in {path}." + (f" gamma = {mask.gamma:.3g}" if mask.gamma is not None else ""))
 
 
 if __name__ == "__main__":

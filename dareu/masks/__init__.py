@@ -1,17 +1,28 @@
 """Which weights may change: scores, selection, the mask file, and the check that nothing else moved."""
 
+from dareu.masks.controls import SCORES, RandomScores, Score, score_weights, wanda_scores
 from dareu.masks.frozen import CheckpointWeights, count_moved_outside
-from dareu.masks.scores import WagleScores, wagle_scores
-from dareu.masks.selection import random_mask, select_top
+from dareu.masks.patterns import chosen_parameters
+from dareu.masks.scores import WeightScores, wagle_scores
+from dareu.masks.selection import SCOPES, Scope, random_mask, select_top, weight_masks
 from dareu.masks.weight_mask import WeightMask, fingerprint
 
 __all__ = [
+    "SCOPES",
+    "SCORES",
     "CheckpointWeights",
-    "WagleScores",
+    "RandomScores",
+    "Scope",
+    "Score",
     "WeightMask",
+    "WeightScores",
+    "chosen_parameters",
     "count_moved_outside",
     "fingerprint",
     "random_mask",
+    "score_weights",
     "select_top",
     "wagle_scores",
+    "wanda_scores",
+    "weight_masks",
 ]

@@ -2,13 +2,13 @@
 
 import os
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 
 import torch
 from safetensors import safe_open
 from torch import Tensor, nn
 
 from dareu.masks.weight_mask import named_weights
+from dareu.weight_files import StoredTensor, stored_tensors
 
 _BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
@@ -17,30 +17,27 @@ class CheckpointWeights(Mapping[str, Tensor]):
     """The tensors of a saved model's safetensors files by name, each read when it is asked for.
 
     Args:
-        folder: A folder that `save_pretrained` wrote, of one file or of several.
+        source: A folder that `save_pretrained` wrote, of one file or of several, or places from `stored_tensors`
+            under any names.
 
     Raises:
-        ValueError: If the folder holds no safetensors file.
+        ValueError: If the folder holds no safetensors file, or one is not whole.
     """
 
-    def __init__(self, folder: str | os.PathLike[str]) -> None:
-        self._files: dict[str, Path] = {}
-        for path in sorted(Path(folder).glob("*.safetensors")):
-            with safe_open(path, framework="pt") as file:
-                self._files.update(dict.fromkeys(file.keys(), path))
-        if not self._files:
-            raise ValueError(f"There is no safetensors file in {os.fspath(folder)!r}; give a saved model's folder.")
+    def __init__(self, source: str | os.PathLike[str] | Mapping[str, StoredTensor]) -> None:
+        self._places = source if isinstance(source, Mapping) else stored_tensors(source)
 
     def __getitem__(self, name: str) -> Tensor:
-        with safe_open(self._files[name], framework="pt") as file:
-            tensor: Tensor = file.get_tensor(name)
+        place = self._places[name]
+        with safe_open(place.file, framework="pt") as file:
+            tensor: Tensor = file.get_tensor(place.name)
         return tensor
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._files)
+        return iter(self._places)
 
     def __len__(self) -> int:
-        return len(self._files)
+        return len(self._places)
 
 
 def count_moved_outside(

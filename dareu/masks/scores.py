@@ -1,27 +1,43 @@
 """WAGLE weight scores: how much each weight matters to the forget records against the retained ones."""
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-Batch = Mapping[str, Tensor]
+from dareu.masks.gradients import AccumulateOn, Batch, all_finite, mean_gradients
+from dareu.masks.patterns import chosen_parameters
+
+_CHUNK = 1 << 20
+"""Entries looked at together where two tensors are multiplied without a copy of either's size."""
 
 
-class WagleScores(dict[str, Tensor]):
-    """Parameter name to its signed float32 scores, with the gamma that they were made with.
+@dataclass(frozen=True, eq=False)
+class WeightScores(Mapping[str, Tensor]):
+    """Parameter name to scores of the parameter's shape; the larger a score's absolute value, the more it matters.
 
     Attributes:
-        gamma: The gamma of the equation; the resolved number where ``"auto"`` was asked for.
+        scores: The scores, float32 or the parameters' own dtype, in the model's order.
+        score: What made them: a name of `SCORES`.
+        gamma: Gamma of the equation where there is one; the resolved number where ``"auto"`` was asked for.
     """
 
-    def __init__(self, scores: Mapping[str, Tensor], gamma: float) -> None:
-        super().__init__(scores)
-        self.gamma = gamma
+    scores: Mapping[str, Tensor] = field(repr=False)
+    score: str
+    gamma: float | None = None
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self.scores[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.scores)
+
+    def __len__(self) -> int:
+        return len(self.scores)
 
 
 def wagle_scores(
@@ -30,7 +46,11 @@ def wagle_scores(
     retain_batches: Iterable[Batch],
     *,
     gamma: float | Literal["auto"] = "auto",
-) -> WagleScores:
+    include: Sequence[str] = (),
+    exclude: Sequence[str] = (),
+    accumulate_on: AccumulateOn = "memory",
+    folder: str | os.PathLike[str] | None = None,
+) -> WeightScores:
     r"""Score every weight by WAGLE's attribution (Jia et al., NeurIPS 2024, arXiv 2410.17509).
 
     .. math:: S_i = \theta_i g_{f,i} - \tfrac{1}{\gamma} g_{r,i} g_{f,i}
@@ -41,128 +61,65 @@ def wagle_scores(
     its values (1e-6 for TOFU) do not carry over to these means.
 
     Every parameter is scored once, tied weights under their first name, and also those that do not require a
-    gradient. Memory: the model, its gradients, and two float32 copies of the parameters' size.
+    gradient. Memory beside the model and a backward pass: two float32 copies of the parameters' size, one where
+    gamma is infinite, or the same on disk; and the largest single gradient, never all of them.
 
     Args:
         model: A causal language model called with ``input_ids``, ``attention_mask`` and ``use_cache=False``
             (and ``position_ids`` for left-padded batches) that returns an object with ``logits`` (B, T, V).
             It is run in evaluation mode and left as it was, without gradients.
         forget_batches: Batches of the records to forget, each with int64 tensors ``input_ids``,
-            ``attention_mask`` and ``labels`` of shape (B, T); labels are -100 outside the completion.
-        retain_batches: The same for records to retain.
+            ``attention_mask`` and ``labels`` of shape (B, T); labels are -100 outside the completion. Read once.
+        retain_batches: The same for records to retain; not read where gamma is infinite.
         gamma: What stands for the Hessian of the retain loss, in [0, inf]. The limits are exact in ranking:
             ``0`` gives ``-g_r * g_f`` and ``inf`` gives ``theta * g_f``. ``"auto"`` balances the two terms:
             ``norm(g_r * g_f) / norm(theta * g_f)``.
+        include: Patterns of the modules and parameters to score, as in `chosen_parameters`; default: all.
+        exclude: Patterns of those to leave out.
+        accumulate_on: Where the sums stand: ``"memory"`` (each parameter's device) or ``"disk"``.
+        folder: Folder of the memory-mapped sums of ``"disk"``; default: the system's temporary folder.
 
     Returns:
-        Parameter name to float32 scores of the parameter's shape and device, in the model's order.
+        Parameter name to float32 scores of the parameter's shape, in the model's order; on the parameter's device,
+        or mapped from disk, on the CPU.
 
     Raises:
-        ValueError: If ``gamma`` is out of range, a side has no batch, a record has no completion token, a
-            parameter is not of floating point, a gradient or score is not finite, or ``"auto"`` finds nothing
-            to balance.
+        ValueError: If ``gamma`` is out of range, a pattern fits nothing, a side has no batch, a record has no
+            completion token, a parameter is not of floating point, a gradient or score is not finite, the disk is
+            too small, or ``"auto"`` finds nothing to balance.
     """
     if gamma != "auto" and (isinstance(gamma, str) or not gamma >= 0):
         raise ValueError(f"gamma is {gamma!r}; give a number in [0, inf] or 'auto'.")
-
-    with _scoring(model):
-        forget = _mean_gradients(model, forget_batches, "forget")
-        retain = _mean_gradients(model, retain_batches, "retain")
-    parameters = {name: p.detach() for name, p in model.named_parameters()}
+    parameters = chosen_parameters(model, include, exclude)
+    sides = {"forget": forget_batches}
+    if gamma != math.inf:
+        sides["retain"] = retain_batches
+    forget, *rest = mean_gradients(model, parameters, sides, accumulate_on=accumulate_on, folder=folder)
+    retain = rest[0] if rest else {}
     value = _balancing_gamma(parameters, forget, retain) if gamma == "auto" else float(gamma)
 
-    for name, theta in parameters.items():
+    for name, parameter in parameters.items():
         # The scores replace the forget gradients, and a retain gradient goes once it was used.
-        score, retained = forget[name], retain.pop(name)
-        if value == 0:
-            score.mul_(-retained)
-        elif value == math.inf:
-            score.mul_(theta)
+        score, theta = forget[name], parameter.detach()
+        if value == math.inf:
+            score.mul_(theta.to(score.device))
+        elif value == 0:
+            score.mul_(retain.pop(name).neg_())
         else:
-            score.mul_(retained.mul_(-1 / value).add_(theta))
-        if not torch.isfinite(score).all():
+            score.mul_(retain.pop(name).mul_(-1 / value).add_(theta.to(score.device)))
+        if not all_finite(score):
             raise ValueError(
                 f"gamma={value} gives scores beyond float32 in parameter {name!r}; "
                 "use a larger gamma, or 0 for its limit."
             )
-    return WagleScores(forget, value)
-
-
-@contextmanager
-def _scoring(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode, a gradient for every parameter; puts both back and drops the gradients."""
-    for name, parameter in model.named_parameters():
-        if not parameter.is_floating_point():
-            raise ValueError(
-                f"Parameter {name!r} has dtype {parameter.dtype}, which takes no gradient; "
-                "load the model without quantisation to score its weights."
-            )
-    training = {module: module.training for module in model.modules()}
-    requires_grad = {parameter: parameter.requires_grad for parameter in model.parameters()}
-    model.eval()
-    model.requires_grad_(True)
-    model.zero_grad(set_to_none=True)
-    try:
-        with torch.enable_grad():
-            yield
-    finally:
-        model.zero_grad(set_to_none=True)
-        for module, mode in training.items():
-            module.training = mode
-        for parameter, required in requires_grad.items():
-            parameter.requires_grad_(required)
-
-
-def _mean_gradients(model: nn.Module, batches: Iterable[Batch], side: str) -> dict[str, Tensor]:
-    """Mean over records of each record's gradient, float32, checked to be finite."""
-    parameters = dict(model.named_parameters())
-    sums = {name: torch.zeros_like(p, dtype=torch.float32) for name, p in parameters.items()}
-    records = 0
-    for batch in batches:
-        _sum_of_record_losses(model, batch, side).backward()
-        records += len(batch["input_ids"])
-        for name, parameter in parameters.items():
-            if parameter.grad is not None:
-                sums[name].add_(parameter.grad)
-                parameter.grad = None
-    if not records:
-        raise ValueError(f"There is no {side} batch to score the weights with; give at least one {side} record.")
-    for name, total in sums.items():
-        if not torch.isfinite(total).all():
-            raise ValueError(
-                f"The {side} gradient of parameter {name!r} is not finite; "
-                "check the model's weights, or load it in float32."
-            )
-        total.div_(records)
-    return sums
-
-
-def _sum_of_record_losses(model: nn.Module, batch: Batch, side: str) -> Tensor:
-    """Sum over the records of a batch of each record's mean loss over its completion tokens."""
-    device = next(model.parameters()).device
-    attention_mask = batch["attention_mask"].to(device)
-    inputs = {"input_ids": batch["input_ids"].to(device), "attention_mask": attention_mask}
-    if not attention_mask[:, 0].all():
-        # Left padding: without these, models with absolute positions would see the record shifted.
-        inputs["position_ids"] = (attention_mask.cumsum(-1) - 1).clamp(min=0)
-    targets = batch["labels"].to(device)[:, 1:]
-    scored = targets != -100
-    lengths = scored.sum(dim=1, keepdim=True)
-    if not lengths.all():
-        raise ValueError(
-            f"A {side} record has no completion token to score (its labels are all -100); "
-            "leave it out, or raise the length at which records are cut."
-        )
-    logits = model(**inputs, use_cache=False).logits[:, :-1]
-    losses = F.cross_entropy(logits[scored].float(), targets[scored], reduction="none")
-    return (losses / lengths.expand_as(targets)[scored]).sum()
+    return WeightScores(forget, "wagle", value)
 
 
 def _balancing_gamma(
     parameters: Mapping[str, Tensor], forget: Mapping[str, Tensor], retain: Mapping[str, Tensor]
 ) -> float:
     """The gamma at which both terms of the score have the same norm."""
-    weight = math.hypot(*(_product_norm(theta, forget[name]) for name, theta in parameters.items()))
+    weight = math.hypot(*(_product_norm(theta.detach(), forget[name]) for name, theta in parameters.items()))
     interference = math.hypot(*(_product_norm(retain[name], forget[name]) for name in parameters))
     if weight == 0 or interference == 0:
         raise ValueError(
@@ -173,4 +130,5 @@ def _balancing_gamma(
 
 
 def _product_norm(a: Tensor, b: Tensor) -> float:
-    return float(torch.linalg.vector_norm(a * b, dtype=torch.float64))
+    pieces = zip(a.reshape(-1).split(_CHUNK), b.reshape(-1).split(_CHUNK), strict=True)
+    return math.hypot(*(float(torch.linalg.vector_norm(x.to(y.device) * y, dtype=torch.float64)) for x, y in pieces))

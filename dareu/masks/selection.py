@@ -1,61 +1,97 @@
-"""Which weights a mask keeps: the highest scores of all, or as many drawn at random."""
+"""Which weights a mask keeps: the highest scores of all, of each layer or of each tensor."""
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from fractions import Fraction
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
-_CHUNK = 1 << 22
+from dareu.masks.controls import RandomScores
+from dareu.masks.scores import WeightScores
+from dareu.masks.weight_mask import WeightMask, fingerprint
+
+Scope = Literal["global", "layer", "tensor"]
+SCOPES: tuple[str, ...] = get_args(Scope)
+
+_CHUNK = 1 << 20
 """Entries looked at together; bounds the memory that a selection takes beside the masks."""
 
-_Chunks = Callable[[], Iterator[tuple[str, int, Tensor]]]
-"""Starts a pass over all entries, each time in the same order: (name, offset in the tensor, keys >= 0)."""
 
+def select_top(scores: Mapping[str, Tensor], density: float, scope: Scope = "global") -> dict[str, Tensor]:
+    """Select the entries of largest absolute score.
 
-def select_top(scores: Mapping[str, Tensor], density: float) -> dict[str, Tensor]:
-    """Select the entries of largest absolute score, ranked over all tensors together.
-
-    Exactly ``ceil(density * n)`` of all ``n`` entries are selected, a rounding error of the product aside
-    (0.07 of 100 are 7). Among equal scores the earlier entry wins: names in the mapping's order, then the
+    Exactly ``ceil(density * n)`` of the ``n`` entries that compete are selected, a rounding error of the product
+    aside (0.07 of 100 are 7). Among equal scores the earlier entry wins: names in the mapping's order, then the
     position in the tensor. The threshold is found by two histogram passes over the float32 bit pattern,
-    without sorting or copying the scores.
+    without sorting or copying the scores, which are read three times, a tensor at a time.
 
     Args:
         scores: Parameter name to scores of any shape, ranked in float32.
         density: Share of the entries to select, in (0, 1].
+        scope: Which entries compete: all (``"global"``), those of a layer (``"layer"``: the parameters whose names
+            agree up to the first number, such as ``model.layers.3``; a tensor outside of layers is one of its own), or
+            those of a tensor (``"tensor"``).
 
     Returns:
         Parameter name to a bool tensor of the scores' shape on the CPU, true where selected.
 
     Raises:
-        ValueError: If ``density`` is out of range, there are no scores, or a score is not finite.
+        ValueError: If ``density`` is out of range, ``scope`` is unknown, there are no scores, or a score is not finite.
     """
+    if not 0 < density <= 1:
+        raise ValueError(f"density is {density}; give the share of weights to train, in (0, 1].")
+    if scope not in SCOPES:
+        raise ValueError(f"scope is {scope!r}; give one of {', '.join(SCOPES)}.")
+    groups: dict[str, list[str]] = {}
+    for name in scores:
+        groups.setdefault({"global": "", "layer": _layer(name), "tensor": name}[scope], []).append(name)
+    masks: dict[str, Tensor] = {}
+    for names in groups.values():
+        masks.update(_largest(scores, names, density))
+    if not any(mask.numel() for mask in masks.values()):
+        raise ValueError("There are no weights to select from; give the parameters of the model.")
+    return {name: masks[name] for name in scores}
 
-    def chunks() -> Iterator[tuple[str, int, Tensor]]:
-        for name, score in scores.items():
-            flat = score.detach().reshape(-1)
-            for start in range(0, len(flat), _CHUNK):
-                values = flat[start : start + _CHUNK].to(torch.float32)
-                if not torch.isfinite(values).all():
-                    raise ValueError(f"The scores of parameter {name!r} are not all finite; compute them again.")
-                # Without its sign bit, a float's bit pattern orders as its absolute value does.
-                yield name, start, values.view(torch.int32) & 0x7FFFFFFF
 
-    return _largest({name: score.shape for name, score in scores.items()}, chunks, density)
+def weight_masks(
+    model: nn.Module, scores: WeightScores, densities: Sequence[float], scope: Scope = "global"
+) -> Iterator[WeightMask]:
+    """Masks of several densities from one set of scores, one after the other.
+
+    Args:
+        model: The model that was scored, as it was then.
+        scores: Scores of its parameters; those that were not scored are frozen whole, and do not count in a density.
+        densities: Shares of the scored entries to select, each in (0, 1].
+        scope: As in `select_top`.
+
+    Yields:
+        A mask of all parameters of the model for each density, in their order.
+
+    Raises:
+        ValueError: As `select_top` does.
+    """
+    made_for = fingerprint(model)
+    for density in densities:
+        chosen = select_top(scores, density, scope)
+        masks = {
+            name: chosen[name] if name in chosen else torch.zeros(parameter.shape, dtype=torch.bool)
+            for name, parameter in model.named_parameters()
+        }
+        yield WeightMask(masks, density, scores.score, made_for, scores.gamma)
 
 
 def random_mask(shapes: nn.Module | Mapping[str, Sequence[int]], density: float, seed: int) -> dict[str, Tensor]:
     """Select entries at random, as many as `select_top` does: the control for every mask.
 
     Each entry gets a random number and the largest are selected, so every set of ``ceil(density * n)``
-    entries is equally likely (but for the order of equal numbers at the threshold, one chance in 2**31 each).
+    entries is equally likely (but for the order of equal numbers at the threshold).
 
     Args:
-        shapes: A model, or parameter name to shape. The order of the names counts.
+        shapes: A model, or parameter name to shape.
         density: Share of all entries to select, in (0, 1].
-        seed: Seed of a generator of its own; no global random state is read or moved.
+        seed: Seed of `RandomScores`; no global random state is read or moved.
 
     Returns:
         Parameter name to a bool tensor of the given shape on the CPU, true where selected.
@@ -65,43 +101,56 @@ def random_mask(shapes: nn.Module | Mapping[str, Sequence[int]], density: float,
     """
     if isinstance(shapes, nn.Module):
         shapes = {name: parameter.shape for name, parameter in shapes.named_parameters()}
-    sizes = {name: torch.Size(shape) for name, shape in shapes.items()}
-
-    def chunks() -> Iterator[tuple[str, int, Tensor]]:
-        # Each pass draws the same numbers anew, so they are never all in memory.
-        generator = torch.Generator().manual_seed(seed)
-        for name, size in sizes.items():
-            for start in range(0, size.numel(), _CHUNK):
-                count = min(_CHUNK, size.numel() - start)
-                yield name, start, torch.randint(0, 2**31, (count,), generator=generator, dtype=torch.int32)
-
-    return _largest(sizes, chunks, density)
+    return select_top(RandomScores(shapes, seed), density)
 
 
-def _largest(shapes: Mapping[str, torch.Size], chunks: _Chunks, density: float) -> dict[str, Tensor]:
-    """Select the largest keys, the earlier of equal ones first; three passes over the chunks."""
-    keep = _count(density, sum(shape.numel() for shape in shapes.values()))
+def _layer(name: str) -> str:
+    parts = name.split(".")
+    first = next((place for place, part in enumerate(parts) if part.isdigit()), len(parts))
+    return ".".join(parts[: first + 1])
 
+
+def _keys(score: Tensor, name: str) -> Iterator[tuple[int, Tensor]]:
+    """Chunks of a tensor: where each starts, and int32 numbers >= 0 that order as the absolute scores do."""
+    flat = score.detach().reshape(-1)
+    for start in range(0, len(flat), _CHUNK):
+        values = flat[start : start + _CHUNK].to(torch.float32)
+        if not torch.isfinite(values).all():
+            raise ValueError(f"The scores of parameter {name!r} are not all finite; compute them again.")
+        # Without its sign bit, a float's bit pattern orders as its absolute value does.
+        yield start, values.view(torch.int32) & 0x7FFFFFFF
+
+
+def _largest(scores: Mapping[str, Tensor], names: Sequence[str], density: float) -> dict[str, Tensor]:
+    """Select the largest keys of some tensors, the earlier of equal ones first; three passes over them."""
     high = torch.zeros(1 << 15, dtype=torch.int64)
-    for _, _, keys in chunks():
-        high += torch.bincount(keys >> 16, minlength=len(high)).cpu()
+    for name in names:
+        for _, keys in _keys(scores[name], name):
+            high += torch.bincount(keys >> 16, minlength=len(high)).cpu()
+    total = int(high.sum())
+    keep = _count(density, total)
     upper, above = _bucket(high, keep)
 
     low = torch.zeros(1 << 16, dtype=torch.int64)
-    for _, _, keys in chunks():
-        low += torch.bincount(keys[keys >> 16 == upper] & 0xFFFF, minlength=len(low)).cpu()
+    for name in names:
+        for _, keys in _keys(scores[name], name):
+            low += torch.bincount(keys[keys >> 16 == upper] & 0xFFFF, minlength=len(low)).cpu()
     lower, above_within = _bucket(low, keep - above)
 
     threshold = upper << 16 | lower
     ties = keep - above - above_within
-    masks = {name: torch.zeros(shape.numel(), dtype=torch.bool) for name, shape in shapes.items()}
-    for name, start, keys in chunks():
-        selected = keys > threshold
-        equal = (keys == threshold).nonzero().squeeze(1)[:ties]
-        selected[equal] = True
-        ties -= len(equal)
-        masks[name][start : start + len(keys)] = selected
-    return {name: mask.view(shapes[name]) for name, mask in masks.items()}
+    masks = {}
+    for name in names:
+        score = scores[name]
+        mask = torch.zeros(score.numel(), dtype=torch.bool)
+        for start, keys in _keys(score, name):
+            selected = keys > threshold
+            equal = (keys == threshold).nonzero().squeeze(1)[:ties]
+            selected[equal] = True
+            ties -= len(equal)
+            mask[start : start + len(keys)] = selected
+        masks[name] = mask.view(score.shape)
+    return masks
 
 
 def _bucket(histogram: Tensor, rank: int) -> tuple[int, int]:
@@ -113,9 +162,5 @@ def _bucket(histogram: Tensor, rank: int) -> tuple[int, int]:
 
 
 def _count(density: float, total: int) -> int:
-    if not 0 < density <= 1:
-        raise ValueError(f"density is {density}; give the share of weights to train, in (0, 1].")
-    if not total:
-        raise ValueError("There are no weights to select from; give the parameters of the model.")
     # As a float, 0.07 * 100 passes 7 by a rounding error; the fraction that was meant does not.
-    return max(1, math.ceil(Fraction(density).limit_denominator(10**9) * total))
+    return min(total, max(1, math.ceil(Fraction(density).limit_denominator(10**9) * total)))

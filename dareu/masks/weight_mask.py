@@ -55,7 +55,7 @@ class WeightMask(Mapping[str, Tensor]):
     Attributes:
         masks: The bool tensors, each of its parameter's shape.
         density: The share of entries that was asked for, in (0, 1].
-        score: What ranked the entries: ``"wagle"`` or ``"random"``.
+        score: What ranked the entries: a name of `dareu.masks.SCORES`.
         fingerprint: `fingerprint` of the weights that the mask was made for.
         gamma: Gamma of the score, where it has one.
 

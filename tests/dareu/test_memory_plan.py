@@ -96,7 +96,8 @@ def test_weights_gradients_and_state_are_those_of_one_real_step(name: str, kind:
     assert plan.gradients == size(parameter.grad for parameter in model.parameters())
     state = size(tensor for entry in optimizer.state.values() for tensor in entry.values())
     if isinstance(optimizer, MaskedAdamW):
-        state += size(optimizer._indices.values())
+        assert sum(optimizer.memory().values()) > state
+        state = sum(optimizer.memory().values())
         missing = sum(1 for key, _ in trained if not mask[key].any())  # type: ignore[index]
         assert missing == 0, "every parameter has a selected entry, as the plan assumes"
     assert plan.optimizer == optimizer_bytes(model, selected) == state

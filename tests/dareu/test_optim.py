@@ -9,14 +9,18 @@ import torch
 from torch import Tensor, nn
 
 from dareu.masks import count_moved_outside, random_mask
-from dareu.optim import MaskedAdamW, drop_frozen_gradients
+from dareu.optim import MaskedAdamW
 
 Parameters = dict[str, nn.Parameter]
 Mask = dict[str, Tensor]
 
 
-def make_parameters(dtype: torch.dtype = torch.float32) -> tuple[Parameters, Mask]:
-    """Weights with negative zeros, one not contiguous, one wholly frozen, and a mask of some 40 %."""
+#: Of a mask whose selected entries are gathered, and of one under which all are computed.
+DENSITIES = [0.4, 0.9]
+
+
+def make_parameters(dtype: torch.dtype = torch.float32, density: float = 0.4) -> tuple[Parameters, Mask]:
+    """Weights with negative zeros, one not contiguous, one wholly frozen, and a mask of that density."""
     generator = torch.Generator().manual_seed(0)
     shapes = {"weight": (8, 5), "transposed": (6, 4), "bias": (9,), "scalar": (), "frozen": (5,)}
     parameters = {}
@@ -25,7 +29,7 @@ def make_parameters(dtype: torch.dtype = torch.float32) -> tuple[Parameters, Mas
         value[torch.rand(shape, generator=generator) < 0.2] = -0.0
         parameters[name] = nn.Parameter((value.t() if name == "transposed" else value).to(dtype))
     assert not parameters["transposed"].is_contiguous()
-    mask = random_mask({name: p.shape for name, p in parameters.items()}, 0.4, seed=1)
+    mask = random_mask({name: p.shape for name, p in parameters.items()}, density, seed=1)
     mask["frozen"][:] = False
     mask["scalar"].fill_(True)
     return parameters, mask
@@ -39,37 +43,70 @@ def set_gradients(parameters: Parameters, seed: int, accumulate: int = 1) -> Non
             parameter.grad += torch.randn(parameter.shape, generator=generator).to(parameter.dtype)
 
 
+@pytest.fixture(autouse=True)
+def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lets every parameter have several pieces, the last one shorter."""
+    monkeypatch.setattr("dareu.selected_entries._CPU_PIECE", 7)
+
+
 def copies(parameters: Parameters) -> Mask:
     return {name: p.detach().clone() for name, p in parameters.items()}
 
 
+@pytest.mark.parametrize("density", DENSITIES)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_frozen_entries_stay_bit_identical(dtype: torch.dtype) -> None:
-    for clip, accumulate, bad in product([None, 0.5], [1, 3], [None, math.nan, math.inf]):
-        parameters, mask = make_parameters(dtype)
+def test_frozen_entries_stay_bit_identical(dtype: torch.dtype, density: float) -> None:
+    for decay, clip, accumulate, resume, bad in product(
+        [0.0, 0.5], [None, 0.5], [1, 3], [False, True], [None, math.nan, math.inf]
+    ):
+        parameters, mask = make_parameters(dtype, density)
         before = copies(parameters)
-        optimizer = MaskedAdamW(parameters.items(), mask, lr=0.05, weight_decay=0.5)
-        for step in range(6):
+        optimizer = MaskedAdamW(parameters.items(), mask, lr=0.05, weight_decay=decay)
+        for step in range(5):
             set_gradients(parameters, step, accumulate)
             if bad is not None:
                 for name, parameter in parameters.items():
                     parameter.grad[~mask[name]] = bad
                 if clip is not None:
-                    drop_frozen_gradients(parameters.items(), mask)
+                    optimizer.drop_frozen_gradients()
             if clip is not None:
                 nn.utils.clip_grad_norm_(parameters.values(), clip)
             optimizer.step()
+            if resume and step == 2:
+                saved, optimizer = optimizer.state_dict(), MaskedAdamW(parameters.items(), mask)
+                optimizer.load_state_dict(saved)
         assert count_moved_outside(before, parameters, mask) == 0
         moved = sum(int((before[name] != p).sum()) for name, p in parameters.items())
         assert moved > 0.9 * sum(int(m.sum()) for m in mask.values())
         assert all(torch.isfinite(p).all() for p in parameters.values())
 
 
+@pytest.mark.parametrize("density", DENSITIES)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_bad_gradients_of_frozen_entries_change_nothing(dtype: torch.dtype, density: float, bad: float) -> None:
+    (clean, mask), (spoilt, _) = make_parameters(dtype, density), make_parameters(dtype, density)
+    for step, drop in enumerate([False, True, False, True]):
+        if step == 0:
+            optimizers = [MaskedAdamW(p.items(), mask, lr=0.05, weight_decay=0.1) for p in (clean, spoilt)]
+        for parameters, optimizer in zip((clean, spoilt), optimizers, strict=True):
+            set_gradients(parameters, step)
+            if parameters is spoilt:
+                for name, parameter in parameters.items():
+                    parameter.grad[~mask[name]] = bad
+            if drop:
+                optimizer.drop_frozen_gradients()
+                nn.utils.clip_grad_norm_(parameters.values(), 0.5)
+            optimizer.step()
+    assert all(torch.equal(clean[name], spoilt[name]) for name in mask)
+
+
 @pytest.mark.parametrize("clip", [None, 0.5])
 @pytest.mark.parametrize("weight_decay", [0.0, 0.1])
-def test_selected_entries_are_those_of_dense_adamw(clip: float | None, weight_decay: float) -> None:
-    masked, mask = make_parameters()
-    dense, _ = make_parameters()
+@pytest.mark.parametrize("density", DENSITIES)
+def test_selected_entries_are_those_of_dense_adamw(clip: float | None, weight_decay: float, density: float) -> None:
+    masked, mask = make_parameters(density=density)
+    dense, _ = make_parameters(density=density)
     start = copies(dense)
     settings = {"lr": 0.01, "betas": (0.8, 0.95), "eps": 1e-6, "weight_decay": weight_decay}
     optimizer = MaskedAdamW(masked.items(), mask, **settings)
@@ -78,7 +115,8 @@ def test_selected_entries_are_those_of_dense_adamw(clip: float | None, weight_de
         for parameters, stepper in ((masked, optimizer), (dense, reference)):
             set_gradients(parameters, step)
             if clip is not None:
-                drop_frozen_gradients(parameters.items(), mask)
+                for name, parameter in parameters.items():
+                    parameter.grad[~mask[name]] = 0.0
                 nn.utils.clip_grad_norm_(parameters.values(), clip)
             stepper.step()
         for name, parameter in dense.items():
@@ -88,8 +126,9 @@ def test_selected_entries_are_those_of_dense_adamw(clip: float | None, weight_de
 
 
 @pytest.mark.parametrize("lr", [1e-2, 1e-5])
-def test_bfloat16_weights_are_the_float32_run_rounded(lr: float) -> None:
-    (parameters, mask), (reference, _) = make_parameters(torch.bfloat16), make_parameters(torch.bfloat16)
+@pytest.mark.parametrize("density", DENSITIES)
+def test_bfloat16_weights_are_the_float32_run_rounded(lr: float, density: float) -> None:
+    (parameters, mask), (reference, _) = (make_parameters(torch.bfloat16, density) for _ in range(2))
     single = {name: nn.Parameter(p.detach().float()) for name, p in reference.items()}
     optimizer = MaskedAdamW(parameters.items(), mask, lr=lr)
     float32 = MaskedAdamW(single.items(), mask, lr=lr)
@@ -110,24 +149,41 @@ def test_bfloat16_weights_are_the_float32_run_rounded(lr: float) -> None:
     assert all(state["master"].shape == state["exp_avg"].shape for state in states)
 
 
-def test_state_is_kept_for_selected_entries_only() -> None:
-    parameters, mask = make_parameters()
+@pytest.mark.parametrize("density", DENSITIES)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_state_is_kept_for_selected_entries_or_for_all(density: float, dtype: torch.dtype) -> None:
+    parameters, mask = make_parameters(dtype, density)
+    mask["weight"] = torch.arange(40).view(8, 5) < 22  # at the border, which is 55 %
     optimizer = MaskedAdamW(parameters.items(), mask)
     set_gradients(parameters, 0)
     parameters["bias"].grad = None
     optimizer.step()
-    assert {name for name, p in parameters.items() if p in optimizer.state} == {
-        "weight",
-        "transposed",
-        "scalar",
-    }
-    for name in ("weight", "transposed"):
+    assert {name for name, p in parameters.items() if p in optimizer.state} == {"weight", "transposed", "scalar"}
+    sizes = {"weight": 22, "transposed": int(mask["transposed"].sum()) if density < 0.5 else 24, "scalar": 1}
+    for name, size in sizes.items():
         state = optimizer.state[parameters[name]]
-        assert state["exp_avg"].shape == state["exp_avg_sq"].shape == (int(mask[name].sum()),)
+        assert state["exp_avg"].shape == state["exp_avg_sq"].shape == (size,)
+    entries = sum(sizes.values())
+    assert optimizer.memory() == {
+        "moments": 3 * 4 + 8 * entries,
+        "masters": 4 * entries if dtype == torch.bfloat16 else 0,
+        "selection": 4 * (22 + (sizes["transposed"] if density < 0.5 else 0)) + (24 if density > 0.5 else 0) + 1,
+    }
+
+
+def test_a_mask_on_the_parameters_device_is_not_copied() -> None:
+    parameters, mask = make_parameters()
+    optimizer = MaskedAdamW(parameters.items(), mask)
+    set_gradients(parameters, 0)
+    optimizer.drop_frozen_gradients()
+    pieces = list(optimizer._selections["weight"])
+    assert pieces[1].mask.data_ptr() == mask["weight"].data_ptr() + 7
+    assert pieces[1].positions.tolist() == mask["weight"].flatten()[7:14].nonzero().flatten().tolist()
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_a_resumed_run_is_bit_identical(dtype: torch.dtype) -> None:
+@pytest.mark.parametrize("density", DENSITIES)
+def test_a_resumed_run_is_bit_identical(dtype: torch.dtype, density: float) -> None:
     def make(parameters: Parameters, mask: Mask) -> tuple[MaskedAdamW, torch.optim.lr_scheduler.LRScheduler]:
         groups = [
             {"params": [(n, p) for n, p in parameters.items() if n != "bias"], "weight_decay": 0.1},
@@ -143,10 +199,10 @@ def test_a_resumed_run_is_bit_identical(dtype: torch.dtype) -> None:
             optimizer.step()
             schedule.step()
 
-    whole, mask = make_parameters(dtype)
+    whole, mask = make_parameters(dtype, density)
     run(whole, make(whole, mask), range(6))
 
-    parameters, _ = make_parameters(dtype)
+    parameters, _ = make_parameters(dtype, density)
     parts = make(parameters, mask)
     run(parameters, parts, range(3))
     buffer = io.BytesIO()
@@ -260,18 +316,23 @@ def test_settings_out_of_range_are_refused(setting: dict[str, float]) -> None:
         MaskedAdamW(parameters.items(), mask, **setting)
 
 
-def test_dropping_frozen_gradients_leaves_the_selected_ones() -> None:
-    parameters, mask = make_parameters()
+@pytest.mark.parametrize("borrowed", [False, True])
+@pytest.mark.parametrize("density", DENSITIES)
+def test_dropping_frozen_gradients_leaves_the_selected_ones(density: float, borrowed: bool) -> None:
+    parameters, mask = make_parameters(density=density)
+    optimizer = MaskedAdamW(parameters.items(), mask)
     set_gradients(parameters, 0)
     expected = {name: torch.where(mask[name], p.grad, 0.0) for name, p in parameters.items()}
     for name, parameter in parameters.items():
         parameter.grad[~mask[name]] = math.nan
     parameters["bias"].grad = None
-    drop_frozen_gradients(parameters.items(), mask)
+    if not borrowed:  # as where the mask is on another device: positions alone
+        for name, parameter in parameters.items():
+            selected = optimizer._selected(name, parameter)
+            selected._pieces = [p if p.positions is None else p._replace(mask=None) for p in selected]
+    optimizer.drop_frozen_gradients()
     assert parameters["bias"].grad is None
     assert all(torch.equal(p.grad, expected[name]) for name, p in parameters.items() if name != "bias")
-    with pytest.raises(ValueError, match="mask lacks parameter 'weight'"):
-        drop_frozen_gradients(parameters.items(), {})
 
 
 @pytest.fixture
@@ -281,13 +342,41 @@ def process_group() -> Iterator[None]:
     torch.distributed.destroy_process_group()
 
 
-def test_sharded_parameters_are_refused(process_group: None) -> None:
-    from torch.distributed.tensor import distribute_tensor, init_device_mesh
+@pytest.mark.parametrize("density", DENSITIES)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_sharded_parameters_are_trained_and_resumed_like_whole_ones(
+    process_group: None, density: float, dtype: torch.dtype
+) -> None:
+    from torch.distributed.tensor import DTensor, Shard, distribute_tensor, init_device_mesh
 
-    _, mask = make_parameters()
-    sharded = nn.Parameter(distribute_tensor(torch.ones(8, 5), init_device_mesh("cpu", (1,))))
-    with pytest.raises(ValueError, match=r"'weight' is sharded.*use DDP or one process"):
-        MaskedAdamW([("weight", sharded)], mask)
+    mesh = init_device_mesh("cpu", (1,))
+    whole, mask = make_parameters(dtype, density)
+    names = ["weight", "bias", "frozen"]
+    mask["weight"][:, 0] = False
+    sharded = {name: nn.Parameter(distribute_tensor(whole[name].detach().clone(), mesh, [Shard(0)])) for name in names}
+    optimizers = [MaskedAdamW([(n, ps[n]) for n in names], mask, lr=0.05) for ps in (whole, sharded)]
+    for step in range(4):
+        set_gradients(whole, step)
+        for name in names:
+            gradient = whole[name].grad.masked_fill(~mask[name], math.nan)
+            sharded[name].grad = distribute_tensor(gradient, mesh, [Shard(0)])
+        optimizers[1].drop_frozen_gradients()
+        for optimizer in optimizers:
+            optimizer.step()
+        if step == 1:
+            saved = optimizers[1].state_dict()
+            for key, name in enumerate(names):
+                state = saved["state"][key]  # also of the frozen one, which torch's checkpoints ask for
+                assert isinstance(state["exp_avg"], DTensor) and state["exp_avg"].shape == mask[name].shape
+                assert ((state["exp_avg"].full_tensor() != 0) == mask[name]).all()
+            optimizers[1] = MaskedAdamW([(n, sharded[n]) for n in names], mask, lr=0.05)
+            optimizers[1].load_state_dict(saved)
+    for name in names:
+        assert torch.equal(sharded[name].full_tensor(), whole[name])
+
+    other = MaskedAdamW([(n, whole[n]) for n in names], mask)
+    with pytest.raises(ValueError, match="parameter 'weight' is not one of"):
+        other.load_state_dict(saved)
 
 
 # TRL 1.16 still uses names that transformers 5 has renamed.

@@ -140,7 +140,16 @@ def test_a_prompt_longer_than_the_context(name: str, stops: Refused, tmp_path: P
 
 @pytest.mark.parametrize("density", [0, -0.5, 1.5, "nan"])
 def test_a_density_outside_0_to_1(density: object, stops: Refused, data: list[str]) -> None:
-    assert "density" in stops("attribute_weights", *data, "--density", density)
+    assert "density" in stops("attribute_weights", *data, "--density", 0.5, density)
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [("score", "fisher"), ("scope", "row"), ("accumulate_on", "tape"), ("include", "no.such"), ("batch_size", 0)],
+)
+def test_an_unknown_choice_of_a_mask(option: str, value: object, stops: Refused, data: list[str]) -> None:
+    message = stops("attribute_weights", *data, f"--{option}", value)
+    assert option in message and str(value) in message
 
 
 @pytest.mark.parametrize("name", ["unlearn", "dareu"])

@@ -61,6 +61,7 @@ def chain(
     measure = [*data, "--test_judge", judges["test_judge"], "--reward_judge", judges["classifier"]]
     measure += ["--base_model", base, "--max_rows", 6, "--max_new_tokens", 6, "--model_name_or_path"]
     from_base = [*data, "--model_name_or_path", base, *SMALL, *CPU]
+    on_disk = ["--score", "gradient", "--scope", "tensor", "--accumulate_on", "disk", "--exclude", "*norm.weight"]
     stages: dict[str, tuple[str, list[Any]]] = {
         "base": (
             "finetune",
@@ -81,6 +82,10 @@ def chain(
         "random_mask": (
             "attribute_weights",
             [*data, "--model_name_or_path", target, "--density", 0.3, "--score", "random"],
+        ),
+        "several_masks": (
+            "attribute_weights",
+            [*data, "--model_name_or_path", target, "--density", 0.05, 0.2, *on_disk],
         ),
         "dareu": ("unlearn", [*unlearn, *dareu, "--mask", folder / "mask" / "mask.safetensors"]),
         "npo": ("unlearn", ["--method", "npo", *unlearn, "--loss_kwargs", '{"beta": 0.2}']),
@@ -148,6 +153,21 @@ def test_the_mask_fits_the_target(name: str, score: str, chain: SimpleNamespace)
     mask.verify(load_model(str(chain.folder / "target" / "model")))
     assert mask.score == score
     assert mask.count == pytest.approx(0.3 * mask.total, abs=1)
+
+
+def test_several_densities_give_several_masks(chain: SimpleNamespace) -> None:
+    folder = chain.folder / "several_masks"
+    assert sorted(path.name for path in folder.glob("*.safetensors")) == [
+        "mask-0.05.safetensors",
+        "mask-0.2.safetensors",
+    ]
+    small, large = (WeightMask.load(folder / f"mask-{density}.safetensors") for density in (0.05, 0.2))
+    for mask, density in ((small, 0.05), (large, 0.2)):
+        assert (mask.score, mask.density, mask.gamma) == ("gradient", density, None)
+        for name, tensor in mask.items():
+            share = 0 if name.endswith("norm.weight") else math.ceil(density * tensor.numel())
+            assert int(tensor.sum()) == share
+    assert all((small[name] <= large[name]).all() for name in small)
 
 
 @pytest.mark.parametrize(("name", "method", "mask"), [("dareu", "dareu", "wagle"), ("npo", "npo", None)])

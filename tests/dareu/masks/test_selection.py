@@ -93,6 +93,36 @@ def test_nothing_to_select_from_is_refused() -> None:
         random_mask({"empty": (0, 3)}, 0.5, seed=0)
 
 
+def test_a_scope_takes_the_share_of_each_group() -> None:
+    generator = torch.Generator().manual_seed(0)
+    shapes = {
+        "embed.weight": (7, 3),
+        "layers.0.q": (4, 5),
+        "layers.0.mlp.experts.1.up": (3, 3),
+        "layers.1.q": (4, 5),
+        "layers.10.q": (1,),
+        "norm": (),
+        "empty": (0,),
+    }
+    scores = {name: torch.randn(shape, generator=generator) for name, shape in shapes.items()}
+    for scope, groups in {
+        "tensor": [[name] for name in shapes],
+        "layer": [["layers.0.q", "layers.0.mlp.experts.1.up"], *([n] for n in shapes if not n.startswith("layers.0."))],
+        "global": [list(shapes)],
+    }.items():
+        masks = select_top(scores, 0.3, scope)
+        assert list(masks) == list(shapes)
+        for names in groups:
+            group = {name: scores[name] for name in names}
+            count = math.ceil(0.3 * sum(score.numel() for score in group.values()))
+            assert selected({name: masks[name] for name in names}) == first_by_sorting(group, count)
+
+
+def test_an_unknown_scope_is_refused() -> None:
+    with pytest.raises(ValueError, match="scope is 'row'; give one of global, layer, tensor"):
+        select_top({"w": torch.ones(3)}, 0.5, "row")
+
+
 def test_random_masks_have_the_exact_count_and_depend_on_the_seed_alone() -> None:
     model = nn.Linear(30, 40)
     state = torch.get_rng_state()

@@ -1,0 +1,183 @@
+"""Mean gradients over records, summed in float32 while the backward passes run, in memory or on disk."""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+Batch = Mapping[str, Tensor]
+AccumulateOn = Literal["memory", "disk"]
+
+
+def mean_gradients(
+    model: nn.Module,
+    parameters: Mapping[str, nn.Parameter],
+    sides: Mapping[str, Iterable[Batch]],
+    *,
+    accumulate_on: AccumulateOn = "memory",
+    folder: str | os.PathLike[str] | None = None,
+) -> list[dict[str, Tensor]]:
+    """Mean over records of the gradient of each record's mean loss over its completion tokens, for each side.
+
+    Each parameter's gradient is added to its float32 sum and dropped as soon as the backward pass has made it, so that
+    the gradients never stand in memory together.
+
+    Args:
+        model: A causal language model as `wagle_scores` takes it; left as it was.
+        parameters: Which of its parameters count, by name.
+        sides: The batches of each side, by the name that messages give it.
+        accumulate_on: ``"memory"``, the device of each parameter; ``"disk"``, a memory-mapped file that the system
+            pages, without a name and gone with the tensors.
+        folder: Where that file is made, on a disk with room for float32 parameters once for each side; default: the
+            system's temporary folder.
+
+    Returns:
+        For each side, parameter name to float32 gradients of the parameter's shape.
+
+    Raises:
+        ValueError: If a side has no batch, a record has no completion token, a parameter is not of floating point,
+            a gradient is not finite, ``accumulate_on`` is unknown, or the disk is too small.
+    """
+    sums = _accumulators(parameters, len(sides), accumulate_on, folder)
+    with _scoring(model, parameters):
+        for (side, batches), total in zip(sides.items(), sums, strict=True):
+            _accumulate(model, parameters, batches, side, total)
+    return sums
+
+
+def check_floating_point(parameters: Mapping[str, nn.Parameter]) -> None:
+    """Refuse weights that take no gradient and have no magnitude that compares with others'."""
+    for name, parameter in parameters.items():
+        if not parameter.is_floating_point():
+            raise ValueError(
+                f"Parameter {name!r} has dtype {parameter.dtype}, which takes no gradient; "
+                "load the model without quantisation to score its weights."
+            )
+
+
+@contextmanager
+def evaluation_mode(model: nn.Module) -> Iterator[None]:
+    """Switches dropout and the like off, and puts every module back into its own mode."""
+    training = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, mode in training.items():
+            module.training = mode
+
+
+def _accumulators(
+    parameters: Mapping[str, nn.Parameter], count: int, on: AccumulateOn, folder: str | os.PathLike[str] | None
+) -> list[dict[str, Tensor]]:
+    """Zeros of the parameters' shapes, so many times."""
+    check_floating_point(parameters)
+    if on == "memory":
+        return [{n: torch.zeros_like(p, dtype=torch.float32) for n, p in parameters.items()} for _ in range(count)]
+    if on != "disk":
+        raise ValueError(f"accumulate_on is {on!r}; give 'memory' or 'disk'.")
+    where = Path(tempfile.gettempdir() if folder is None else folder)
+    if not where.is_dir():
+        raise ValueError(f"There is no folder {os.fspath(where)!r} for the sums of gradients; make it first.")
+    sizes = [parameter.numel() for parameter in parameters.values()]
+    needed, free = 4 * sum(sizes) * count, shutil.disk_usage(where).free
+    if needed > free:
+        raise ValueError(
+            f"The sums of gradients need {needed / 1e9:.1f} GB and {os.fspath(where)!r} has {free / 1e9:.1f} GB "
+            "free; give a folder on a larger disk."
+        )
+    return [_on_disk(parameters, sizes, where) for _ in range(count)]
+
+
+def _on_disk(parameters: Mapping[str, nn.Parameter], sizes: Sequence[int], folder: Path) -> dict[str, Tensor]:
+    # The mapping outlives the file's name, so that nothing is left behind even by a process that is killed.
+    with tempfile.NamedTemporaryFile(dir=folder, prefix=".gradients-") as file:
+        file.truncate(4 * sum(sizes))  # zeros
+        flat = torch.from_file(file.name, shared=True, size=sum(sizes), dtype=torch.float32)
+    pieces = zip(parameters.items(), flat.split(list(sizes)), strict=True)
+    return {name: piece.view(parameter.shape) for (name, parameter), piece in pieces}
+
+
+@contextmanager
+def _scoring(model: nn.Module, parameters: Mapping[str, nn.Parameter]) -> Iterator[None]:
+    """Evaluation mode, gradients for these parameters alone; puts both back and drops the gradients."""
+    requires_grad = {parameter: parameter.requires_grad for parameter in model.parameters()}
+    model.requires_grad_(False)
+    for parameter in parameters.values():
+        parameter.requires_grad_(True)
+    model.zero_grad(set_to_none=True)
+    try:
+        with evaluation_mode(model), torch.enable_grad():
+            yield
+    finally:
+        model.zero_grad(set_to_none=True)
+        for parameter, required in requires_grad.items():
+            parameter.requires_grad_(required)
+
+
+def _accumulate(
+    model: nn.Module,
+    parameters: Mapping[str, nn.Parameter],
+    batches: Iterable[Batch],
+    side: str,
+    sums: Mapping[str, Tensor],
+) -> None:
+    """Turn zeros into the mean gradients of one side."""
+
+    def add(total: Tensor, parameter: Tensor) -> None:
+        assert parameter.grad is not None
+        total.add_(parameter.grad.to(total.device))
+        parameter.grad = None
+
+    hooks = [p.register_post_accumulate_grad_hook(partial(add, sums[name])) for name, p in parameters.items()]
+    records = 0
+    try:
+        for batch in batches:
+            _sum_of_record_losses(model, batch, side).backward()
+            records += len(batch["input_ids"])
+    finally:
+        for hook in hooks:
+            hook.remove()
+    if not records:
+        raise ValueError(f"There is no {side} batch to score the weights with; give at least one {side} record.")
+    for name, total in sums.items():
+        if not all_finite(total):
+            raise ValueError(
+                f"The {side} gradient of parameter {name!r} is not finite; "
+                "check the model's weights, or load it in float32."
+            )
+        total.div_(records)
+
+
+def all_finite(values: Tensor) -> bool:
+    """Whether there is no NaN and no infinity, without a copy of the values."""
+    return not values.numel() or all(bool(end.isfinite()) for end in values.aminmax())
+
+
+def _sum_of_record_losses(model: nn.Module, batch: Batch, side: str) -> Tensor:
+    """Sum over the records of a batch of each record's mean loss over its completion tokens."""
+    device = next(model.parameters()).device
+    attention_mask = batch["attention_mask"].to(device)
+    inputs = {"input_ids": batch["input_ids"].to(device), "attention_mask": attention_mask}
+    if not attention_mask[:, 0].all():
+        # Left padding: without these, models with absolute positions would see the record shifted.
+        inputs["position_ids"] = (attention_mask.cumsum(-1) - 1).clamp(min=0)
+    targets = batch["labels"].to(device)[:, 1:]
+    scored = targets != -100
+    lengths = scored.sum(dim=1, keepdim=True)
+    if not lengths.all():
+        raise ValueError(
+            f"A {side} record has no completion token to score (its labels are all -100); "
+            "leave it out, or raise the length at which records are cut."
+        )
+    logits = model(**inputs, use_cache=False).logits[:, :-1]
+    losses = F.cross_entropy(logits[scored].float(), targets[scored], reduction="none")
+    return (losses / lengths.expand_as(targets)[scored]).sum()
