@@ -1,4 +1,4 @@
-"""The ``dareu`` command: launches a recipe by its name, and imports none of them."""
+"""The ``dareu`` command: launches a recipe or a tool by its name, and imports none of them."""
 
 import argparse
 import ast
@@ -18,30 +18,39 @@ LAUNCH_FLAGS = ("num_processes", "num_machines", "machine_rank", "main_process_i
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs ``dareu RECIPE [arguments]``: ``accelerate launch`` of the recipe's file with those arguments.
 
+    ``dareu TOOL [arguments]`` runs a program of `dareu.tools`, which trains nothing, as one plain process.
+
     Args:
         argv: The arguments after the program's name; those of the command line by default.
 
     Returns:
-        The exit status of the recipe.
+        The exit status of the recipe or tool.
     """
-    recipes = find_recipes()
-    width = max((len(name) for name in recipes), default=0)
+    recipes, tools = find_recipes(), find_tools()
+    width = max((len(name) for name in (*recipes, *tools)), default=0)
     parser = argparse.ArgumentParser(
         prog="dareu",
         description="Make a language model forget whose data it was trained on.",
         epilog="recipes:\n"
         + "".join(f"  {name:{width}}  {_summary(path)}\n" for name, path in recipes.items())
-        + "\n'dareu RECIPE --help' lists the options of a recipe. It runs as one process on one device, with"
-        "\nas many threads as OMP_NUM_THREADS says (default 1), unless 'accelerate config' set up otherwise"
-        f"\nor --accelerate_config names one of {', '.join(find_accelerate_configs())}, or a file; beside it go"
-        f"\n--{', --'.join(LAUNCH_FLAGS)}.",
+        + "\ntools:\n"
+        + "".join(f"  {name:{width}}  {_summary(path)}\n" for name, path in tools.items())
+        + "\n'dareu RECIPE --help' lists the options of a recipe or tool. A recipe runs as one process on one"
+        "\ndevice, with as many threads as OMP_NUM_THREADS says (default 1), unless 'accelerate config' set up"
+        f"\notherwise or --accelerate_config names one of {', '.join(find_accelerate_configs())}, or a file; beside it"
+        f"\ngo --{', --'.join(LAUNCH_FLAGS)}.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("recipe", metavar="RECIPE", help="one of the names below")
     parser.add_argument("arguments", nargs=argparse.REMAINDER, help="what the recipe itself takes")
     arguments = parser.parse_args(argv)
+    if arguments.recipe in tools:
+        return run_tool(arguments.recipe, arguments.arguments)
     if arguments.recipe not in recipes:
-        parser.error(f"there is no recipe {arguments.recipe!r}; the recipes are {', '.join(recipes)}")
+        parser.error(
+            f"there is no recipe {arguments.recipe!r}; the recipes are {', '.join(recipes)}, "
+            f"and the tools {', '.join(tools)}"
+        )
     try:
         return launch(recipes[arguments.recipe], arguments.arguments)
     except ValueError as error:
@@ -52,6 +61,11 @@ def find_recipes() -> dict[str, Path]:
     """The files of the installed recipes by name, in alphabetical order."""
     files = (path for folder in _recipe_folders() for path in folder.glob("[!_]*.py"))
     return {path.stem: path for path in sorted(files)}
+
+
+def find_tools() -> dict[str, Path]:
+    """The files of the tools by name, in alphabetical order."""
+    return {path.stem: path for path in sorted((Path(__file__).parent / "tools").glob("[!_]*.py"))}
 
 
 def find_accelerate_configs() -> dict[str, Path]:
@@ -102,6 +116,15 @@ def launch(script: Path, arguments: Sequence[str]) -> int:
     else:
         return 0
     return status if status >= 0 else 128 - status
+
+
+def run_tool(name: str, arguments: Sequence[str]) -> int:
+    """Runs a tool of `find_tools` in a process of its own and returns its exit status."""
+    # -P: no module of the working directory takes the place of an installed one.
+    try:
+        return subprocess.run([sys.executable, "-P", "-m", f"dareu.tools.{name}", *arguments], check=False).returncode
+    except KeyboardInterrupt:
+        return 130
 
 
 def _accelerate_config(name: str) -> str:

@@ -1,0 +1,1 @@
+"""What the ``dareu`` command runs beside the recipes: small programs that train nothing."""
