@@ -40,7 +40,8 @@ class Critic:
         self.identity = identity
         self.detach = detach
         decoder = _decoder(model)
-        size = model.config.get_text_config().hidden_size  # type: ignore[union-attr, operator]
+        head: Any = model.get_output_embeddings()  # type: ignore[operator]  # of a PeftModel, its base's
+        size = head.weight.shape[-1]
         self.head = nn.Linear(size, 1, dtype=torch.float32)
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 
 import torch
@@ -49,7 +50,13 @@ class DareUConfig(UnlearningArguments, GRPOConfig):
     )
     gamma: float = field(default=1.0, metadata={"help": "gae: discount γ in [0, 1] (the paper states none)."})
     lam: float = field(default=0.95, metadata={"help": "gae: λ_GAE in [0, 1] (the paper states none)."})
-    vf_coef: float = field(default=0.2, metadata={"help": "gae: weight of the value loss (the paper's)."})
+    vf_coef: float = field(
+        default=0.2,
+        metadata={
+            "help": "gae: weight of the value loss (the paper's). It matters with detach_value_head=False only: the "
+            "head's own AdamW does not depend on the scale of its loss."
+        },
+    )
     cliprange_value: float = field(
         default=0.2, metadata={"help": "gae: how far a value may move from the old one within the value loss."}
     )
@@ -80,7 +87,7 @@ class DareUConfig(UnlearningArguments, GRPOConfig):
         default=None,
         metadata={
             "help": "Where completions of the original model are kept, known by their content; default: the output "
-            "folder. Runs from the same model may share it."
+            "folder. Runs that begin with the same weights may share it."
         },
     )
     scale_rewards: str = field(
@@ -139,9 +146,14 @@ class DareUConfig(UnlearningArguments, GRPOConfig):
             # TRL insists on groups. Any size that divides the generation batch passes its checks, none of which
             # means anything here.
             steps = self.steps_per_generation or self.gradient_accumulation_steps
-            self.num_generations = self.generation_batch_size or self.per_device_train_batch_size * steps
+            batch = self.generation_batch_size or self.per_device_train_batch_size * steps
+            self.num_generations = batch if batch > 1 else int(os.environ.get("WORLD_SIZE", "1"))
+            self.num_generations_eval = self.num_generations_eval or 1
             if self.num_generations < 2:
-                raise ValueError("A generation batch of one completion has no advantages: raise the batch size.")
+                raise ValueError(
+                    "TRL takes no generation batch of one completion: raise per_device_train_batch_size or "
+                    "steps_per_generation."
+                )
         check_vllm(self)
         super().__post_init__()  # type: ignore[no-untyped-call]
         if alone:

@@ -19,7 +19,7 @@ from dareu.trainers.critic import Critic
 from dareu.trainers.dareu_config import DareUConfig
 from dareu.trainers.estimators import TokenScores, critic_estimate, group_estimate, token_scores
 from dareu.trainers.logprobs import sampled_logps
-from dareu.trainers.original import expected_length, make_rollouts, stored_batch
+from dareu.trainers.original import ROW, expected_length, make_rollouts, stored_batch
 from dareu.trainers.reference import evaluating
 from dareu.trainers.rollouts import Sample, length_sorted_batches
 from dareu.trainers.scoring import SliceScorer
@@ -106,12 +106,13 @@ class DareUTrainer(UnlearningMixin, GRPOTrainer):
             needs_reference=args.kl_coef > 0 and args.rollout_policy == "current",
             validate=validate,
         )
-        if "completion" in train_dataset.column_names:
-            # TRL keeps the gold completion from the rewards.
-            references = [text_of(completion) for completion in train_dataset["completion"]]
-            train_dataset = train_dataset.add_column("reference", references)
+        train_dataset = _with_reference(train_dataset)
         if args.rollout_policy == "original":
-            train_dataset = train_dataset.add_column("row", list(range(len(train_dataset))))
+            train_dataset = train_dataset.add_column(ROW, list(range(len(train_dataset))))
+        if isinstance(held_out := kwargs.get("eval_dataset"), dict):
+            kwargs["eval_dataset"] = {name: _with_reference(dataset) for name, dataset in held_out.items()}
+        elif held_out is not None:
+            kwargs["eval_dataset"] = _with_reference(held_out)
         self.critic: Critic | None = None
         rewards = list(reward_funcs) if isinstance(reward_funcs, list | tuple) else [reward_funcs]
         super().__init__(
@@ -209,13 +210,15 @@ class DareUTrainer(UnlearningMixin, GRPOTrainer):
         others = (images, multimodal_fields, num_generations, has_tool_images)
         size = self.args.rollout_batch_size
         elsewhere = self.use_vllm or self.use_transformers_continuous_batching or images or multimodal_fields
-        if elsewhere or len(prompt_ids) <= size:
+        if elsewhere:
             return generate(prompt_ids, *others)
+        # Without dropout, as their log-probabilities are taken
         completions: list[Any] = [None] * len(prompt_ids)
-        for batch in length_sorted_batches(self._expected_lengths, size):
-            made, _ = generate([prompt_ids[i] for i in batch], *others)
-            for i, ids in zip(batch, made, strict=True):
-                completions[i] = ids
+        with evaluating(self.model):
+            for batch in length_sorted_batches(self._expected_lengths, size):
+                made, _ = generate([prompt_ids[i] for i in batch], *others)
+                for i, ids in zip(batch, made, strict=True):
+                    completions[i] = ids
         return completions, None
 
     def _calculate_rewards(self, inputs: Any, prompts: Any, completions: Any, completion_ids_list: Any) -> Tensor:
@@ -319,6 +322,15 @@ class DareUTrainer(UnlearningMixin, GRPOTrainer):
     def _log_token_mean(self, name: str, values: Tensor, mask: Tensor) -> None:
         totals = self.accelerator.reduce(torch.stack([(values * mask).sum(), mask.sum().float()]), reduction="sum")
         self._metrics["train"][name].append((totals[0] / totals[1].clamp(min=1.0)).item())
+
+
+def _with_reference(dataset: Dataset) -> Dataset:
+    """The rows with the gold completion as `reference`, for TRL keeps `completion` from the rewards."""
+    if "completion" not in dataset.column_names:
+        return dataset
+    if "reference" in dataset.column_names:
+        raise ValueError("The rows have a column 'reference', which the trainer makes of 'completion': rename it.")
+    return dataset.add_column("reference", [text_of(completion) for completion in dataset["completion"]])
 
 
 def _wrap(reward: Any, tokenizer: PreTrainedTokenizerBase, num_slices: int) -> Any:

@@ -19,11 +19,16 @@ from dareu.trainers.rollouts import RolloutCache, Sample, put_together, take_apa
 SAMPLING = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty", "max_completion_length", "num_generations")
 
 
+#: The column that tells a forget row's place in the dataset.
+ROW = "rollout_row"
+
+
 class Sampler(Protocol):
     """What is asked of the trainer."""
 
     args: Any
     accelerator: Any
+    model: Any
     train_dataset: Any
     processing_class: Any
     num_generations: int
@@ -57,8 +62,7 @@ def make_rollouts(trainer: Sampler) -> dict[int, list[Sample]]:
     cache = RolloutCache(args.rollout_cache_dir or Path(args.output_dir) / "rollouts", _recipe(trainer))
     known = broadcast_object_list([cache.load() if accelerator.is_main_process else None])[0]
     order = sorted(range(len(dataset)), key=lambda row: expected_length(dataset[row]))
-    order += order[: -len(order) % accelerator.num_processes]  # processes call one another as often
-    mine = order[accelerator.process_index :: accelerator.num_processes]
+    mine = share_of(order, accelerator.process_index, accelerator.num_processes)
     group = trainer.num_generations
     per_call = max(1, max(args.rollout_batch_size, args.per_device_train_batch_size) // group)
     stored: dict[int, list[Sample]] = {}
@@ -81,21 +85,32 @@ def make_rollouts(trainer: Sampler) -> dict[int, list[Sample]]:
     return stored
 
 
+def share_of(rows: Sequence[int], process: int, num_processes: int) -> list[int]:
+    """The rows of one process; all get as many, since they call one another, and some rows come twice for it.
+
+    >>> [share_of([5, 6, 7], process, 2) for process in range(2)]
+    [[5, 7], [6, 5]]
+    """
+    turns = -(-len(rows) // num_processes)
+    return [rows[(turn * num_processes + process) % len(rows)] for turn in range(turns)]
+
+
 def stored_batch(
     trainer: Sampler, stored: Mapping[int, Sequence[Sample]], inputs: Sequence[Mapping[str, Any]]
 ) -> tuple[dict[str, Any], TokenScores]:
     """The stored completions for these rows in TRL's form, each group's in turn, and what the rewards said of them."""
     first = trainer.accelerator.process_index * len(inputs)
-    samples = [stored[row["row"]][(first + i) % trainer.num_generations] for i, row in enumerate(inputs)]
+    samples = [stored[row[ROW]][(first + i) % trainer.num_generations] for i, row in enumerate(inputs)]
     output, scores = put_together(samples, trainer.processing_class.pad_token_id, trainer.accelerator.device)
     return output | {"num_items_in_batch": trainer.accelerator.gather(scores.mask.sum()).sum()}, scores
 
 
 def _recipe(trainer: Sampler) -> dict[str, Any]:
-    """All that decides the completions of the original model."""
+    """What decides the completions of the original model; a fresh adapter's names and start are part of the model."""
     args = trainer.args
     return {
         "model": trainer.identity(),
+        "dtype": str(next(trainer.model.parameters()).dtype),
         "prompts": [encode_prompt(trainer.processing_class, prompt) for prompt in trainer.train_dataset["prompt"]],
         "options": {name: getattr(args, name) for name in SAMPLING} | (args.generation_kwargs or {}),
         "eos_token_ids": sorted(trainer.eos_token_ids),

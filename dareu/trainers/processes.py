@@ -40,7 +40,7 @@ def check_launch(args: TrainingArguments, *, masked: bool) -> None:
         masked: Whether training is under a weight mask.
 
     Raises:
-        ValueError: FSDP1, FSDP whose other processes have no weights, or a mask over sharded weights.
+        ValueError: FSDP1, FSDP whose other processes have no weights, or a mask under DeepSpeed.
     """
     fsdp = _fsdp_version(args)
     if fsdp == 1:
@@ -50,10 +50,9 @@ def check_launch(args: TrainingArguments, *, masked: bool) -> None:
             "fsdp_cpu_ram_efficient_loading leaves every process but one without the weights, which the original "
             "model is remembered from: set it to false."
         )
-    if masked and (fsdp is not None or args.deepspeed_plugin is not None):
+    if masked and args.deepspeed_plugin is not None:
         raise ValueError(
-            f"A weight mask and {'FSDP' if fsdp is not None else 'DeepSpeed'} exclude each other: use DDP or one "
-            "process, or drop the mask."
+            "A weight mask and DeepSpeed exclude each other: use FSDP2, DDP or one process, or drop the mask."
         )
 
 

@@ -8,7 +8,10 @@ from contextlib import AbstractContextManager, contextmanager
 import torch
 from peft import PeftModel
 from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
+from torch.distributed.tensor import DTensor
 
+from dareu.selected_entries import flat_part, local_part, part_like
 from dareu.trainers.processes import frozen_copy
 
 #: Gives, as a context, the module that computes π_N. Leave the context before the student's forward begins.
@@ -77,7 +80,10 @@ class _FrozenCopy:
 
 
 class _OriginalEntries:
-    """Swaps the original values of the selected entries in, and the trained ones back."""
+    """Swaps the original values of the selected entries in, and the trained ones back.
+
+    Every process keeps those of the whole model until the weights are sharded, then those of its own part.
+    """
 
     def __init__(self, model: nn.Module, mask: Mapping[str, Tensor]) -> None:
         self.model = model
@@ -86,25 +92,51 @@ class _OriginalEntries:
             for name, parameter in model.named_parameters()
             if name in mask
         }
-        self.original = {name: self._entries(name).clone() for name in self.index}
+        self._sharded = False
+        self.original = self._entries()
 
-    def _entries(self, name: str) -> Tensor:
-        weight = self.model.get_parameter(name).data
-        if self.index[name].device != weight.device:  # the Trainer has moved the model since
-            self.index[name] = self.index[name].to(weight.device)
-        return weight.flatten()[self.index[name]]
+    def _entries(self) -> dict[str, Tensor]:
+        """Copies of the selected entries as they are now."""
+        entries = {}
+        for name, index in self.index.items():
+            with flat_part(self.model.get_parameter(name).detach()) as weight:
+                if index.device != weight.device:  # the Trainer has moved the model since
+                    index = self.index[name] = index.to(weight.device)
+                entries[name] = weight[index]
+        return entries
 
     def _write(self, values: Mapping[str, Tensor]) -> None:
         for name, value in values.items():
-            weight = self.model.get_parameter(name).data
-            weight.view(-1).index_copy_(0, self.index[name], value.to(weight.device))
+            with flat_part(self.model.get_parameter(name).detach()) as weight:
+                weight.index_copy_(0, self.index[name], value.to(weight.device, weight.dtype))
+
+    def _reshard(self) -> None:
+        """Lets the model's parameters be the sharded ones, which FSDP2 leaves gathered after some forwards."""
+        for module in self.model.modules():
+            if isinstance(module, FSDPModule):
+                module.reshard()
+        if isinstance(next(self.model.parameters()), DTensor) and not self._sharded:
+            self._sharded = True
+            for name in self.index:
+                self._keep_own_part(name)
+
+    def _keep_own_part(self, name: str) -> None:
+        parameter, index, original = self.model.get_parameter(name), self.index[name], self.original[name]
+        device = local_part(parameter).device
+        place = torch.full((parameter.numel(),), -1, device=device)
+        place[index.to(device)] = torch.arange(len(index), device=device)
+        place = part_like(parameter, place.view(parameter.shape)).reshape(-1)
+        self.index[name] = (place >= 0).nonzero().squeeze(1)
+        self.original[name] = original.to(device)[place[self.index[name]]]
 
     @contextmanager
     def __call__(self) -> Iterator[nn.Module]:
-        trained = {name: self._entries(name) for name in self.index}
+        self._reshard()
+        trained = self._entries()
         self._write(self.original)
         try:
             with evaluating(self.model):
                 yield self.model
         finally:
+            self._reshard()
             self._write(trained)

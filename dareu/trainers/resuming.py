@@ -13,7 +13,7 @@ from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState,
 from transformers.trainer import TRAINER_STATE_NAME
 from trl.trainer.utils import RepeatSampler
 
-from dareu.checkpoints import checkpoint_name, delete_older, write_manifest
+from dareu.checkpoints import checkpoint_name, delete_older, last_checkpoint, write_manifest
 from dareu.files import write_json
 from dareu.stopwatch import Stopwatch
 
@@ -104,11 +104,27 @@ class Resumable(Trainer):
         return {
             "micro_steps": self.micro_steps,
             "total_loss": self._total_loss_scalar,
-            "stopped": any(getattr(callback, "stopped", False) for callback in self.callback_handler.callbacks),
+            # By a callback; a run that reached its last step may be given more of them
+            "stopped": self.control.should_training_stop and self.state.global_step < self.state.max_steps,
             "seconds": 0.0 if self.stopwatch is None else self.stopwatch.seconds,
         }
 
     # -- going on ----------------------------------------------------------------------------------------------
+
+    def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> Any:
+        """Trains; with `resume_from_checkpoint=True` from the last whole checkpoint of the output folder.
+
+        Raises:
+            ValueError: There is none.
+        """
+        if resume_from_checkpoint is True:
+            found = last_checkpoint(str(self.args.output_dir))
+            if found is None:
+                raise ValueError(
+                    f"{self.args.output_dir} holds no whole checkpoint to resume from: train from the start."
+                )
+            resume_from_checkpoint = str(found)
+        return super().train(resume_from_checkpoint, *args, **kwargs)
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         super()._load_optimizer_and_scheduler(checkpoint)
@@ -121,6 +137,8 @@ class Resumable(Trainer):
         """Restores what the Trainer has just set back to its start."""
         progress, self._progress, self._save_due = self._progress, None, False
         self.micro_steps = 0
+        if hasattr(self, "_buffered_inputs"):  # TRL's, of a training before this one
+            self._step, self._buffered_inputs = 0, None
         if progress is None:
             return
         step = self.state.global_step

@@ -16,7 +16,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from dareu.data.encoding import CompletionCollator, encode_dataset
 from dareu.masks import WeightMask
 from dareu.models import context_length, load_model, load_tokenizer
-from dareu.optim import MaskedAdamW, drop_frozen_gradients
+from dareu.optim import MaskedAdamW
 from dareu.trainers.logprobs import give_positions
 from dareu.trainers.processes import check_launch, check_started, load_whole_weights, place_frozen
 from dareu.trainers.reference import Reference, original_policy
@@ -185,7 +185,9 @@ class UnlearningMixin(Resumable):
         """A step whose frozen gradients are dropped before the Trainer takes the norm of the rest."""
         loss: Tensor = super().training_step(model, *args, **kwargs)
         if self.mask is not None and self.accelerator.sync_gradients:
-            drop_frozen_gradients(self.accelerator.unwrap_model(model).named_parameters(), self.mask)
+            optimizer = getattr(self.optimizer, "optimizer", self.optimizer)  # in accelerate's wrapper
+            assert isinstance(optimizer, MaskedAdamW)
+            optimizer.drop_frozen_gradients()
         return loss
 
 
@@ -198,7 +200,6 @@ class StopWhenForgotten(TrainerCallback):
     def __init__(self, validate: Validate, measured: dict[str, list[float]]) -> None:
         self.validate = validate
         self.measured = measured
-        self.stopped = False
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -216,8 +217,7 @@ class StopWhenForgotten(TrainerCallback):
         )
         broken = args.stop_fluency_nll is not None and measured["fluency_nll"] >= args.stop_fluency_nll
         forgotten, broken = broadcast_object_list([forgotten, broken])  # a limit may be measured, too
-        self.stopped = forgotten or broken
-        if self.stopped:
+        if forgotten or broken:
             reason = "the judge no longer finds the owners" if forgotten else "the answers lose their fluency"
             logger.info("Stopping after %d updates: %s (%s).", state.global_step, reason, measured)
             control.should_training_stop = True
@@ -255,6 +255,11 @@ def load_policy(
             raise ValueError(
                 f"init_lora_weights is {init!r}, with which an adapter changes the model before it is trained: give "
                 "True or 'gaussian'."
+            )
+        if getattr(peft_config, "bias", "none") != "none":
+            raise ValueError(
+                "bias trains the base's own biases, so that switching the adapter off no longer gives the "
+                "original model: leave it at 'none'."
             )
         with torch.random.fork_rng():
             torch.manual_seed(seed)

@@ -23,7 +23,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from dareu.data.encoding import CompletionCollator, encode_dataset
 from dareu.losses import npo
-from dareu.masks import WeightMask, fingerprint, random_mask
+from dareu.masks import WeightMask, count_moved_outside, fingerprint, random_mask
 from dareu.metrics import generate_answers
 from dareu.trainers import DareUConfig, DareUTrainer, UnlearnConfig, UnlearnTrainer
 from dareu.trainers.logprobs import completion_logits
@@ -116,9 +116,15 @@ def dareu(folder: Path, *, masked: bool, lora: bool = False, **options: Any) -> 
 
 
 def unlearn(
-    folder: Path, *, masked: bool = False, lora: bool = False, validate: Any = None, **options: Any
+    folder: Path,
+    *,
+    masked: bool = False,
+    lora: bool = False,
+    validate: Any = None,
+    dtype: torch.dtype = torch.float32,
+    **options: Any,
 ) -> UnlearnTrainer:
-    model = AutoModelForCausalLM.from_pretrained(folder / "model", dtype=torch.float32)
+    model = AutoModelForCausalLM.from_pretrained(folder / "model", dtype=dtype)
     batch = BATCH // PartialState().num_processes
     return UnlearnTrainer(
         model,
@@ -134,7 +140,14 @@ def unlearn(
 
 
 def mask_of(model: Any) -> WeightMask:
-    return WeightMask(random_mask(model, 0.3, seed=0), 0.3, "random", fingerprint(model))
+    """Some tensors sparse, some dense, one with its second half frozen, and one frozen: for a process, or for both."""
+    mask = {
+        name: random_mask({name: weight.shape}, 0.8 if "mlp" in name else 0.3, seed=i)[name]
+        for i, (name, weight) in enumerate(model.named_parameters())
+    }
+    mask["model.layers.0.self_attn.q_proj.weight"][1:] = False
+    mask["model.layers.0.self_attn.k_proj.weight"][:] = False
+    return WeightMask(mask, 0.3, "random", fingerprint(model))
 
 
 def advantages(folder: Path, **options: Any) -> torch.Tensor:
@@ -195,6 +208,34 @@ def by_hand(folder: Path, shard: bool) -> dict[str, torch.Tensor]:
     }
 
 
+def resumed(folder: Path, state: str, dtype: torch.dtype) -> dict[str, Any]:
+    """Of a masked training under FSDP2 and of one that goes on from its checkpoint."""
+    as_fsdp2(state)
+    settings = dict(SETTINGS)
+    SETTINGS.update(max_steps=4, save_strategy="steps", save_steps=2)
+    whole, again = (unlearn(folder, masked=True, dtype=dtype) for _ in range(2))
+    whole.train()
+    checkpoint = folder / "run" / "checkpoint-2"
+    again.train(resume_from_checkpoint=str(checkpoint))
+    SETTINGS.clear()
+    SETTINGS.update(settings)
+    same = all(
+        torch.equal(one.to_local(), other.to_local())
+        for one, other in zip(whole.model.parameters(), again.model.parameters(), strict=True)
+    )
+    weights, start = gathered_weights(again), AutoModelForCausalLM.from_pretrained(folder / "model", dtype=dtype)
+    assert weights is not None
+    main = PartialState().is_main_process
+    return {
+        "kind": again.accelerator.distributed_type.value,
+        "same": gather_object([same]),
+        "step": again.state.global_step,
+        "files": sorted(path.name for path in checkpoint.iterdir()),
+        "moved": count_moved_outside(start, weights, again.mask) if main else None,
+        "changed": not torch.equal(weights["lm_head.weight"], start.lm_head.weight) if main else None,
+    }
+
+
 def judge(model: Any) -> dict[str, float]:
     """Only the main process is content."""
     return {"forget_attribution": 0.2 if PartialState().is_main_process else 0.9}
@@ -224,14 +265,14 @@ def message_of(build: Any, *args: Any, **options: Any) -> str:
     return ""
 
 
-def as_fsdp2() -> None:
+def as_fsdp2(state: str = "FULL_STATE_DICT") -> None:
     """Lets accelerate take its FSDP2 path on a CPU, which it otherwise leaves for plain DDP without a word."""
     AcceleratorState._reset_state(reset_partial_state=True)
     os.environ |= {
         "ACCELERATE_USE_FSDP": "true",
         "FSDP_VERSION": "2",
         "FSDP_AUTO_WRAP_POLICY": "TRANSFORMER_BASED_WRAP",
-        "FSDP_STATE_DICT_TYPE": "FULL_STATE_DICT",
+        "FSDP_STATE_DICT_TYPE": state,
         "ACCELERATE_TORCH_DEVICE": "cpu",
     }
     PartialState._prepare_backend = lambda self, *_: ("gloo", DistributedType.MULTI_GPU)
@@ -271,7 +312,7 @@ def main(folder: Path) -> None:
     keep("by_hand", by_hand(folder, shard=True))
     as_fsdp2()
     for name, build, options in (
-        ("fsdp2_dareu", dareu, {"masked": False}),
+        ("fsdp2_dareu", dareu, {"masked": True, "kl_coef": 0.1}),
         ("fsdp2_gae", dareu, {"masked": False, "advantage_estimator": "gae"}),
         ("fsdp2_npo", unlearn, {"validate": answering, "validation_steps": 1}),
         ("fsdp2_lora", unlearn, {"lora": True}),
@@ -287,7 +328,8 @@ def main(folder: Path) -> None:
     lengths = {"min_new_tokens": length, "max_new_tokens": length}
     answer = trainer.model.generate(torch.tensor([[1, 70, 80]]), do_sample=False, **lengths)
     said["generated"] = gather_object([answer.shape[1]])
-    said["masked"] = message_of(unlearn, folder, masked=True)
+    said["full"] = resumed(folder, "FULL_STATE_DICT", torch.float32)
+    said["sharded"] = resumed(folder, "SHARDED_STATE_DICT", torch.bfloat16)
     os.environ["FSDP_VERSION"] = "1"
     said["fsdp1"] = message_of(unlearn, folder)
     if PartialState().is_main_process:

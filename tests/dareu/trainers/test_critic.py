@@ -221,7 +221,7 @@ def test_ppo_trains_an_adapter(build: Build) -> None:
         ({"value_learning_rate": 0.0}, "value_learning_rate"),
         ({"scale_rewards": "group"}, "whiten_advantages"),
         ({"fp16": True}, "fp16"),
-        ({"per_device_train_batch_size": 1, "num_generations": 1}, "one completion"),
+        ({"per_device_train_batch_size": 1, "num_generations": 1}, "no generation batch of one completion"),
         ({"advantage_estimator": "group", "num_generations": 1}, "at least 2"),
         ({"num_generations": 3}, "divisible by num_generations"),
     ],
@@ -237,4 +237,7 @@ def test_one_completion_a_prompt_is_the_default(dareu_config: Callable[..., Dare
     assert dareu_config(advantage_estimator="gae", num_generations=None).num_generations == 1
     odd = dareu_config(advantage_estimator="gae", num_generations=None, per_device_train_batch_size=5)
     assert odd.generation_batch_size == 5
+    assert (
+        dareu_config(advantage_estimator="gae", num_generations=None, eval_strategy="steps").num_generations_eval == 1
+    )
     assert dareu_config(num_generations=None, per_device_train_batch_size=8).num_generations == 8

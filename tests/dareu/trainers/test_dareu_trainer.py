@@ -10,7 +10,7 @@ from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 from dareu.masks import WeightMask, count_moved_outside, fingerprint, random_mask
 from dareu.trainers import DareUConfig, DareUTrainer
-from dareu.trainers.original import make_rollouts
+from dareu.trainers.original import make_rollouts, share_of
 
 
 class LetterReward:
@@ -49,7 +49,9 @@ def build(
     retain_rows: Dataset,
 ) -> Build:
     def make(model: LlamaForCausalLM | None = None, reward: Any = None, **options: Any) -> DareUTrainer:
-        keywords = {name: options.pop(name) for name in ("mask", "peft_config", "validate") if name in options}
+        keywords = {
+            name: options.pop(name) for name in ("mask", "peft_config", "validate", "eval_dataset") if name in options
+        }
         retain = options.pop("retain_dataset", retain_rows)
         train = options.pop("train_dataset", forget_rows)
         return DareUTrainer(
@@ -133,6 +135,43 @@ def test_rewards_see_the_columns_and_the_gold_completion(build: Build, forget_ro
     build(reward=reward).train()
     assert set(reward.columns["owner"]) == {"Lucia Duval"}
     assert set(reward.columns["reference"]) <= {text.strip() for text in forget_rows["completion"]}
+
+
+def test_evaluation_rewards_see_the_gold_completion_too(build: Build, forget_rows: Dataset) -> None:
+    def referred(completions: list[str], reference: list[str], **_: Any) -> list[float]:
+        return [float(len(text)) for text in reference]
+
+    trainer = build(reward=referred, per_device_eval_batch_size=4, eval_dataset=forget_rows)
+    assert "eval_reward" in trainer.evaluate()
+
+
+def test_rollouts_are_sampled_without_dropout(build: Build) -> None:
+    for size in (2, 64):
+        trainer = build(rollout_batch_size=size, kl_coef=0.0)
+        modes = []
+        generate = trainer.model.generate
+        trainer.model.generate = lambda *args, **options: (  # called in this turn
+            modes.append(trainer.model.training) or generate(*args, **options)  # noqa: B023
+        )
+        trainer.train()
+        assert modes and not any(modes) and trainer.model.training
+
+
+def test_a_second_training_samples_anew(build: Build) -> None:
+    trainer = build(num_iterations=4, max_steps=3, retain_loss="none", kl_coef=0.0)
+    calls = []
+    generate = trainer._generate_single_turn
+    trainer._generate_single_turn = lambda *args: calls.append(1) or generate(*args)
+    trainer.train()
+    trainer.train()
+    assert len(calls) == 2
+
+
+@pytest.mark.parametrize(("rows", "processes"), [(3, 8), (1, 3), (10, 4), (8, 2)])
+def test_processes_share_rows_evenly(rows: int, processes: int) -> None:
+    shares = [share_of(range(rows), process, processes) for process in range(processes)]
+    assert len({len(share) for share in shares}) == 1
+    assert {row for share in shares for row in share} == set(range(rows))
 
 
 def test_rollouts_of_the_original_model_are_made_once(build: Build) -> None:
@@ -220,7 +259,7 @@ def test_completions_are_generated_in_batches_of_like_length(build: Build) -> No
 def test_evaluation_works_beside_stored_rollouts(build: Build, forget_rows: Dataset) -> None:
     trainer = build(rollout_policy="original", kl_coef=0.1, per_device_eval_batch_size=4)
     trainer.train()
-    assert "eval_reward" in trainer.evaluate(forget_rows.add_column("row", [0, 1]))
+    assert "eval_reward" in trainer.evaluate(forget_rows)
 
 
 @pytest.mark.parametrize("rollout_policy", ["current", "original"])
@@ -360,6 +399,7 @@ def test_a_frozen_nan_gradient_does_not_reach_the_selected_weights(
         ({"retain_loss": "mse"}, "kl, nll, none"),
         ({"max_completion_length": 250}, "Row 1: the prompt has .* the model takes 256"),
         ({"retain_dataset": None}, "retain_dataset"),
+        ({"peft_config": LoraConfig(r=2, bias="all")}, "leave it at 'none'"),
         ({"peft_config": LoraConfig(r=2), "mask": "made"}, "exclude each other"),
         ({"mask": "foreign"}, "mask was made for other weights"),
     ],

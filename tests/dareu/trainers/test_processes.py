@@ -39,7 +39,6 @@ def test_vllm_needs_a_gpu(monkeypatch: pytest.MonkeyPatch, gpu: bool, changes: d
     [
         ({"ACCELERATE_USE_FSDP": "true"}, False, "FSDP1 is not supported"),  # accelerate's default version
         ({"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "1"}, False, "FSDP1 is not supported"),
-        ({"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"}, True, "A weight mask and FSDP exclude each other"),
         (
             {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2", "FSDP_CPU_RAM_EFFICIENT_LOADING": "true"},
             False,
