@@ -79,8 +79,8 @@ class DareUConfig(UnlearningArguments, GRPOConfig):
     rollout_batch_size: int = field(
         default=64,
         metadata={
-            "help": "Completions that are generated at once on a device, of like expected length; from 32 on a CPU "
-            "works at full speed, a GPU likes more."
+            "help": "Completions that are generated at once on a device, of like expected length; fewer need less "
+            "memory, more keep a GPU busier."
         },
     )
     rollout_cache_dir: str | None = field(
