@@ -7,16 +7,12 @@ alone. Results go to OUTPUT_DIR/results.json. Started again, it goes on where it
 """
 
 import logging
-import os
-import shlex
-import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 from rich.console import Console
 from rich.table import Table
@@ -25,11 +21,9 @@ from trl import TrlParser
 from dareu.data.parts import DataArguments, forget_names, load_parts, split_owners
 from dareu.metrics import add_tow
 from dareu.runs import ResultRow, config_of, open_run, read_results, write_results
+from dareu.stages import Stage, run_stages
 
-logger = logging.getLogger("dareu.quickstart")
-
-RECIPES = Path(__file__).parent
-CONFIGS = RECIPES / "configs" / "fictional"
+CONFIGS = Path(__file__).parent / "configs" / "fictional"
 
 #: The rows of the comparison: a name, the method's config, and the mask.
 UNLEARNED = (
@@ -69,14 +63,6 @@ class QuickstartArguments:
     smoke: bool = field(default=False, metadata={"help": "A few updates only: checks the recipes, proves nothing."})
 
 
-class Stage(NamedTuple):
-    """One recipe to run, after others."""
-
-    name: str
-    after: tuple[str, ...]
-    command: list[str]
-
-
 def main() -> None:
     data, args = TrlParser((DataArguments, QuickstartArguments)).parse_args_and_config()
     if data.dataset != "fictional":
@@ -90,7 +76,11 @@ def main() -> None:
     folder, start = run.folder, time.perf_counter()
     print(f"To forget: {', '.join(owners)}\n")
 
-    run_stages(plan(data, args, folder, owners), folder / "logs", args.jobs)
+    failed = run_stages(
+        plan(data, args, folder, owners), folder / "logs", args.jobs, environment={"HF_HUB_OFFLINE": "1"}
+    )
+    if failed:
+        raise ValueError(next(iter(failed.values())))
 
     # Compare
     rows = [row for name in model_names() for row in read_results(folder / name / "results.json")]
@@ -123,8 +113,9 @@ def plan(data: DataArguments, args: QuickstartArguments, folder: Path, owners: l
     judges = {kind: folder / f"{kind}_judge" / "classifier" for kind in ("validation", "test")}
 
     def stage(name: str, recipe: str, config: str, *after: str, options: Sequence[Any] = ()) -> Stage:
-        command = [RECIPES / f"{recipe}.py", "--config", CONFIGS / f"{config}.yaml"]
-        return Stage(name, after, [str(word) for word in [*command, "--output_dir", folder / name, *options]])
+        file, made = CONFIGS / f"{config}.yaml", folder / name / "done"
+        words = [recipe, "--config", file, "--output_dir", folder / name, *options]
+        return Stage(name, after, (tuple(str(word) for word in words),), content=file, makes=(made,), kind=config)
 
     stages = [
         stage("target", "finetune", "target", options=[*world, *seed, *short]),
@@ -147,63 +138,22 @@ def plan(data: DataArguments, args: QuickstartArguments, folder: Path, owners: l
             options += ["--mask", folder / f"mask-{mask}" / "mask.safetensors"]
         stages.append(stage(name, "unlearn", method, *after, options=options))
     for name in model_names():
-        words = [RECIPES / "measure.py", "--config", CONFIGS / "measure.yaml", *asked]
+        words = ["measure", "--config", CONFIGS / "measure.yaml", *asked]
         words += ["--model_name_or_path", folder / name / "model", "--reward_judge", classifier]
         words += ["--test_judge", judges["test"]]
         if args.smoke:
             words += ["--max_rows", 8, "--max_new_tokens", 8]
+        command, made = tuple(str(word) for word in words), (folder / name / "measurement.json",)
         after_measure = (name, "classifier", "test_judge")
-        stages.append(Stage(f"measure-{name}", after_measure, [str(word) for word in words]))
+        stages.append(
+            Stage(f"measure-{name}", after_measure, (command,), CONFIGS / "measure.yaml", made, kind="measure")
+        )
     return stages
 
 
 def model_names() -> list[str]:
     """The folders of the models that are compared."""
     return ["target", "retrained", *(name for name, _, _ in UNLEARNED)]
-
-
-def run_stages(stages: list[Stage], logs: Path, jobs: int) -> None:
-    """Runs stages as their forerunners end, `jobs` at a time, each with one thread and a log of its own."""
-    logs.mkdir(exist_ok=True)
-    waiting, done, running = list(stages), set[str](), dict[Future[float], Stage]()
-    with ThreadPoolExecutor(jobs) as pool:
-        while waiting or running:
-            ready = [stage for stage in waiting if done.issuperset(stage.after)]
-            for stage in ready[: jobs - len(running)]:
-                waiting.remove(stage)
-                recipe, *words = stage.command
-                command = shlex.join(["dareu", Path(recipe).stem, *words])
-                print(f"[{len(stages) - len(waiting)}/{len(stages)}] {stage.name}: {command}\n", flush=True)
-                running[pool.submit(run_stage, stage, logs / f"{stage.name}.log")] = stage
-            finished, _ = wait(running, return_when=FIRST_COMPLETED)
-            for future in finished:
-                stage = running.pop(future)
-                logger.info("%s took %.0f s", stage.name, future.result())
-                done.add(stage.name)
-
-
-def run_stage(stage: Stage, log: Path) -> float:
-    """Runs one command; raises with the last lines of its log where it fails."""
-    # Two processes of two threads each on two cores would run ten times slower than with one thread each.
-    environment = {
-        **os.environ,
-        "OMP_NUM_THREADS": "1",
-        "HF_HUB_OFFLINE": "1",
-        "TOKENIZERS_PARALLELISM": "false",
-    }
-    start = time.perf_counter()
-    with log.open("w", encoding="utf-8") as file:
-        code = subprocess.run(
-            [sys.executable, *stage.command],
-            stdout=file,
-            stderr=subprocess.STDOUT,
-            env=environment,
-            check=False,
-        ).returncode
-    if code:
-        last = "\n".join(log.read_text(encoding="utf-8").splitlines()[-15:])
-        raise ValueError(f"stage {stage.name} failed with exit code {code}; the end of {log}:\n{last}")
-    return time.perf_counter() - start
 
 
 def print_samples(folder: Path) -> None:
