@@ -1,0 +1,129 @@
+"""The options of `dareu unlearn`, for it and for the recipes that run it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from trl import TrlParser
+
+from dareu.data.parts import DataArguments
+from dareu.methods import METHODS, Method
+
+
+@dataclass
+class MethodArguments:
+    """The method, which decides what other options there are."""
+
+    method: str = field(
+        default="dareu",
+        metadata={"help": f"{', '.join(METHODS)}, or a Method of your own as pkg.mod:Name or path/to/file.py:Name."},
+    )
+
+
+@dataclass
+class PolicyArguments:
+    """The model that is trained, and whether through LoRA; the names are those of TRL's `ModelConfig`."""
+
+    model_name_or_path: str = field(metadata={"help": "The target: a model or adapter folder, or a hub id."})
+    dtype: str = field(
+        default="float32",
+        metadata={
+            "help": "Of the weights: 'float32', or 'bfloat16' with LoRA or under a mask, whose entries are then "
+            "trained in float32 copies. Computing in bfloat16 is another matter (bf16)."
+        },
+    )
+    use_peft: bool = field(
+        default=False, metadata={"help": "Train a fresh LoRA adapter; a target that is an adapter is merged first."}
+    )
+    continue_adapter: bool = field(default=False, metadata={"help": "The target is an adapter: train on that one."})
+    merge_adapter: bool = field(
+        default=True, metadata={"help": "Save the model with the adapter merged into it; otherwise the adapter alone."}
+    )
+    lora_r: int = field(default=8, metadata={"help": "Rank (the DareU paper's)."})
+    lora_alpha: int = field(default=16, metadata={"help": "Scale (the DareU paper's)."})
+    lora_dropout: float = field(default=0.0, metadata={"help": "Dropout before the adapter."})
+    lora_target_modules: list[str] = field(
+        default_factory=lambda: ["all-linear"], metadata={"help": "Modules that get an adapter."}
+    )
+
+    @property
+    def lora(self) -> bool:
+        """Whether an adapter is trained."""
+        return self.use_peft or self.continue_adapter
+
+    def __post_init__(self) -> None:
+        if self.dtype not in ("float32", "bfloat16"):
+            raise ValueError(f"dtype is {self.dtype!r}: give 'float32' or 'bfloat16'.")
+        if self.use_peft and self.continue_adapter:
+            raise ValueError("use_peft adds a fresh adapter and continue_adapter trains the target's own: give one.")
+        if not self.merge_adapter and not self.lora:
+            raise ValueError(
+                "merge_adapter=False leaves an adapter unmerged: it goes with use_peft or continue_adapter."
+            )
+
+
+@dataclass
+class UnlearnArguments:
+    """What restrains and judges the unlearning."""
+
+    mask: str | None = field(default=None, metadata={"help": "A mask.safetensors made for this model; default: dense."})
+    validation_judge: str | None = field(
+        default=None, metadata={"help": "A classifier folder; with validation_steps it decides when to stop."}
+    )
+    base_model: str | None = field(
+        default=None,
+        metadata={"help": "The checkpoint the target was fine-tuned from, which judges fluency; loaded in dtype."},
+    )
+    stop_at_base_level: bool = field(
+        default=False,
+        metadata={"help": "Stop once the validation judge finds the owners no more than in the base model's answers."},
+    )
+    test_judge: str | None = field(
+        default=None,
+        metadata={"help": "The classifier kept for the final report; named here it is an error elsewhere."},
+    )
+
+
+@dataclass
+class RewardArguments:
+    """The rewards of DareU."""
+
+    classifier: str = field(
+        default="",
+        metadata={"help": "A classifier folder, or a plug-in as pkg.mod:Name or path/to/file.py:Name."},
+    )
+    classifier_kwargs: dict[str, Any] | str | None = field(
+        default_factory=dict, metadata={"help": "Arguments of a plug-in classifier, as YAML or JSON."}
+    )
+    slice_transform: str = field(default="log", metadata={"help": "Attribution to score: 'log' (χ) or 'linear'."})
+    hide_echo: bool = field(
+        default=True, metadata={"help": "Hide the prompt's words in completions from the classifier."}
+    )
+    scored_owners: str = field(
+        default="all",
+        metadata={"help": "Score 'all' owners to forget together, or a row's 'own' alone as in the paper."},
+    )
+    fluency_coef: float = field(
+        default=1.0,
+        metadata={"help": "Weight of the fluency reward beside the de-attribution reward; 0: none."},
+    )
+    fluency_quantile: float = field(
+        default=0.9,
+        metadata={"help": "Share of the retained answers that are fluent enough to cost nothing."},
+    )
+    fluency_width: float = field(
+        default=1.0, metadata={"help": "Nats a token beyond the bound at which the fluency penalty is full."}
+    )
+
+
+def unlearn_parser(method: Method) -> TrlParser:
+    """Parses the options that `dareu unlearn` has for a method.
+
+    The dataclasses come in the order MethodArguments, DataArguments, UnlearnArguments, PolicyArguments, the method's
+    config, and RewardArguments where the forget signal is a reward.
+    """
+    parts = [MethodArguments, DataArguments, UnlearnArguments, PolicyArguments, method.config]
+    if method.loss is None:
+        parts.append(RewardArguments)
+    return TrlParser(parts)
