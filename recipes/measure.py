@@ -19,6 +19,7 @@ from trl import TrlParser
 
 from dareu.adapters import adapter_base
 from dareu.classifiers import load_classifier, strip_echo
+from dareu.data import take_fold
 from dareu.data.parts import DataArguments, chat_form, forget_names, load_parts, split_owners
 from dareu.files import content_hash, write_json
 from dareu.metrics import measure, tow
@@ -37,12 +38,19 @@ class MeasureArguments:
     test_judge: str | None = field(
         default=None, metadata={"help": "A classifier folder of another family, used for nothing else."}
     )
+    validation_judge: str | None = field(
+        default=None, metadata={"help": "The classifier folder that decided when to stop; for choosing settings."}
+    )
     base_model: str | None = field(default=None, metadata={"help": "The checkpoint before fine-tuning: fluency."})
     retrained: str | None = field(
         default=None, metadata={"help": "measurement.json of the retrained control; gives ToW."}
     )
     max_rows: int | None = field(
         default=None, metadata={"help": "Measure at most so many retained and test rows, evenly spread."}
+    )
+    fold: str | None = field(
+        default=None,
+        metadata={"help": "Measure a part of each owner's rows, '0/2' for the first of two; default: all."},
     )
     max_new_tokens: int = field(default=200, metadata={"help": "Tokens of the longest answer."})
     measure_batch_size: int = field(default=64, metadata={"help": "Rows at a time; the results do not depend on it."})
@@ -51,14 +59,15 @@ class MeasureArguments:
 
 def main() -> None:
     data, args = TrlParser((DataArguments, MeasureArguments)).parse_args_and_config()
-    judge_paths = [Path(judge).resolve() for judge in (args.reward_judge, args.test_judge) if judge]
-    if len(set(judge_paths)) < len(judge_paths):
-        raise ValueError(f"{args.test_judge} is named as reward judge and as test judge: the test judge only reports.")
+    judges = {"reward": args.reward_judge, "validation": args.validation_judge, "test": args.test_judge}
+    judges = {name: judge for name, judge in judges.items() if judge is not None}
+    if len({Path(judge).resolve() for judge in judges.values()}) < len(judges):
+        raise ValueError(f"One folder is named as two of the judges {', '.join(judges)}: each has a job of its own.")
     folder = Path(resolve_model_path(args.model_name_or_path))
     if args.output is None and folder.name != "model":
         raise ValueError(f"{args.model_name_or_path} is no model of a run folder: name a file to write as output.")
     output = Path(args.output) if args.output is not None else folder.parent / "measurement.json"
-    paths = [folder, *(Path(judge) for judge in (args.reward_judge, args.test_judge) if judge is not None)]
+    paths = [folder, *(Path(judge) for judge in judges.values())]
     # What is a name to the data and the base model, and not a file, stands for itself
     base = args.base_model and resolve_model_path(args.base_model)
     named = (data.dataset, data.test_dataset, base, adapter_base(str(folder)))
@@ -74,18 +83,16 @@ def main() -> None:
             raise ValueError(f"{data.dataset} has no test rows: name a file of them as test_dataset.")
         tokenizer = load_tokenizer(args.model_name_or_path, pad_token=data.pad_token)
         model = load_model(args.model_name_or_path).to(PartialState().device)
-        splits = {
-            "forget": split.forget,
-            "retain": thin(split.retain, args.max_rows),
-            "test": thin(parts.test, args.max_rows),
-        }
+        splits = {"forget": split.forget, "retain": split.retain, "test": parts.test}
+        if args.fold is not None:
+            splits = {name: take_fold(rows, args.fold).inside for name, rows in splits.items()}
+        splits |= {name: thin(splits[name], args.max_rows) for name in ("retain", "test")}
         splits = {name: chat_form(data, rows, tokenizer) for name, rows in splits.items()}
-        judges = {"reward": args.reward_judge, "test": args.test_judge}
         measured = measure(
             model,
             tokenizer,
             splits,
-            judges={name: load_classifier(judge) for name, judge in judges.items() if judge is not None},
+            judges={name: load_classifier(judge) for name, judge in judges.items()},
             forget_owners=owners,
             base_model=load_model(args.base_model).to(model.device) if args.base_model is not None else None,
             strip=strip_echo,

@@ -26,7 +26,7 @@ from dareu.classifiers import (
     save_skops,
     strip_echo,
 )
-from dareu.data import text_of
+from dareu.data import take_fold, text_of
 from dareu.data.parts import DataArguments, load_parts
 from dareu.files import write_json
 from dareu.models import resolve_model_path
@@ -152,20 +152,6 @@ def texts_of(rows: Any, columns: list[str], hide_echo: bool) -> tuple[list[str],
     if not texts:
         raise ValueError(f"The columns {', '.join(columns)} hold no texts.")
     return texts, labels
-
-
-def take_fold(rows: Any, fold: str) -> tuple[Any, Any]:
-    """The rows of a fold such as '0/2' of each owner's rows, and the others."""
-    index, _, number = fold.partition("/")
-    if not (index.isdigit() and number.isdigit() and int(index) < int(number) and int(number) > 1):
-        raise ValueError(f"fold is {fold!r}: give it as '0/2', the first of two parts.")
-    seen: dict[str, int] = {}
-    inside: list[int] = []
-    outside: list[int] = []
-    for i, owner in enumerate(rows["owner"]):
-        position = seen[owner] = seen.get(owner, -1) + 1
-        (inside if position % int(number) == int(index) else outside).append(i)
-    return rows.select(inside), rows.select(outside)
 
 
 if __name__ == "__main__":

@@ -20,11 +20,13 @@ from dareu.data.loaders import (
     read_dataset,
 )
 from dareu.data.records import (
+    Fold,
     ForgetRetain,
     check_records,
     check_texts,
     forget_retain_split,
     is_chat,
+    take_fold,
     text_of,
 )
 from dareu.data.tofu import load_tofu
@@ -35,6 +37,7 @@ __all__ = [
     "CompletionCollator",
     "EncodedRecord",
     "FictionalWorld",
+    "Fold",
     "ForgetRetain",
     "apply_templates",
     "background_people",
@@ -54,6 +57,7 @@ __all__ = [
     "load_records",
     "load_tofu",
     "read_dataset",
+    "take_fold",
     "text_of",
     "to_chat",
 ]

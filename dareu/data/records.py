@@ -169,3 +169,31 @@ def _kind(value: object) -> str:
     if is_chat(value):
         return "a message list"
     return "a string" if isinstance(value, str) else f"of type {type(value).__name__}"
+
+
+class Fold(NamedTuple):
+    """A share of each owner's rows and the rest of them, both in the order of the dataset."""
+
+    inside: Dataset
+    outside: Dataset
+
+
+def take_fold(rows: Dataset, fold: str) -> Fold:
+    """The rows of a fold and the others: of '1/3', each owner's second, fifth, eighth … row.
+
+    Args:
+        rows: A record dataset.
+        fold: `'INDEX/NUMBER'` with 0 ≤ INDEX < NUMBER and NUMBER > 1.
+
+    Raises:
+        ValueError: `fold` is none.
+    """
+    index, _, number = fold.partition("/")
+    if not (index.isdigit() and number.isdigit() and int(index) < int(number) and int(number) > 1):
+        raise ValueError(f"fold is {fold!r}: give it as '0/2', the first of two parts.")
+    seen: dict[str, int] = {}
+    sides: tuple[list[int], list[int]] = ([], [])
+    for i, owner in enumerate(rows["owner"]):
+        position = seen[owner] = seen.get(owner, -1) + 1
+        sides[position % int(number) != int(index)].append(i)
+    return Fold(rows.select(sides[0]), rows.select(sides[1]))

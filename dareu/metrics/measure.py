@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 SPLITS = ("forget", "retain", "test")
-JUDGES = ("reward", "test")
+JUDGES = ("reward", "validation", "test")
 
 
 class Measurement(NamedTuple):
@@ -54,9 +54,10 @@ def measure(
     | `fact_recall`, `retain_fact_recall` | forget, retain | share of its new facts that the answer states |
     | `name_kept`, `retain_name_kept` | forget, retain | share of answers that keep the asked name |
     | `forget_attribution` | forget | probability of the forget owners by the judge "reward" |
+    | `forget_attribution_validation` | forget | the same by the judge "validation" |
     | `forget_attribution_heldout` | forget | the same by the judge "test" |
     | `misattribution` | forget | highest probability of a retained owner by the judge "test" |
-    | the last three with `_stripped` | forget | the same of what `strip` leaves of the answer |
+    | the last four with `_stripped` | forget | the same of what `strip` leaves of the answer |
     | `forget_answer_words` | forget | words of the answer |
     | `forget_base_nll` | forget | NLL per token of the model's answer under the base model: low is fluent |
 
@@ -68,7 +69,7 @@ def measure(
         model: The causal language model to measure; it stays in the mode it is in.
         tokenizer: The tokenizer of `model` and of `base_model`.
         splits: Record datasets `forget`, `retain`, `test`; optional columns `facts` and `name`.
-        judges: Classifiers by job, any of "reward" and "test".
+        judges: Classifiers by job, any of "reward", "validation" and "test".
         forget_owners: Owners to forget, which every judge must know.
         base_model: The checkpoint that the target was fine-tuned from.
         strip: `strip(answer, prompt)` = the answer without what it repeats from the prompt.
@@ -117,7 +118,7 @@ def _check(splits: Mapping[str, Dataset], judges: Mapping[str, Judge], forget_ow
         raise ValueError(f"The splits are {', '.join(splits) or 'none'}: give {', '.join(SPLITS)}, no others.")
     unknown = [name for name in judges if name not in JUDGES]
     if unknown:
-        raise ValueError(f"The judge {unknown[0]!r} has no metric: give judges named {' and '.join(JUDGES)} only.")
+        raise ValueError(f"The judge {unknown[0]!r} has no metric: give judges named {', '.join(JUDGES)} only.")
     for split in SPLITS:
         if not len(splits[split]):
             raise ValueError(f"The split {split!r} has no rows: give it at least one.")
@@ -147,6 +148,9 @@ def _judge_metrics(
     metrics = {}
     if "reward" in judges:
         metrics["forget_attribution"] = attribution_scores(judges["reward"], texts, forget_owners).forget
+    if "validation" in judges:
+        scores = attribution_scores(judges["validation"], texts, forget_owners)
+        metrics["forget_attribution_validation"] = scores.forget
     if "test" in judges:
         scores = attribution_scores(judges["test"], texts, forget_owners)
         metrics["forget_attribution_heldout"] = scores.forget
