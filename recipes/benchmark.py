@@ -26,11 +26,14 @@ from dareu.data.parts import DataArguments, forget_names, load_parts, split_owne
 from dareu.files import content_hash, write_yaml
 from dareu.methods import METHODS
 from dareu.metrics import tow
+from dareu.options import as_mapping
 from dareu.plans import OWN, Plan
 from dareu.plugins import resolve
 from dareu.report import comparison_table, draw_tradeoff, summarise, write_csv, write_markdown
 from dareu.report.picture import can_draw
 from dareu.runs import ResultRow, config_of, open_run, read_results, write_results
+from dareu.trainers.unlearn_trainer import UnlearnConfig, needed_tensors
+from dareu.trainers.unlearning import UnlearningArguments
 from dareu.tuning import draw_trials, settings_grid, validation_score
 from dareu.unlearn_options import unlearn_parser
 
@@ -226,17 +229,18 @@ def plan_seed(
     roles: dict[str, str] = {role: str(path) for role, path in args.given.items()}
     made: dict[str, Path] = {}
 
-    def make(role: str, recipe: str, result: str, options: dict[str, Any], *after: str, shared: bool = False) -> None:
+    def make(role: str, recipe: str, result: str, options: dict[str, Any], *after: str) -> None:
         if role in roles:
             return
-        name = role if shared else f"{role}-seed{seed}"
+        own = role != "base" and ("seed" in options or args.vary_world)
+        name = f"{role}-seed{seed}" if own else role
         builds_on = [made[other] for other in after if other in made]
         made[role] = plan.add(name, [([recipe], {**options, "output_dir": OWN})], *builds_on, makes="done", kind=role)
         roles[role] = str(made[role] / result)
 
     # What is shared
     if "base" not in roles:
-        make("base", "finetune", "model", {**settings_of(configs / "base.yaml"), **rows_of}, shared=True)
+        make("base", "finetune", "model", {**settings_of(configs / "base.yaml"), **rows_of, "world_seed": 0})
     target = {**settings_of(configs / "target.yaml"), **rows_of, "seed": seed, "model_name_or_path": roles["base"]}
     make("target", "finetune", "model", target, "base")
     make("retrained", "finetune", "model", {**target, "exclude_owners": owners}, "base")
@@ -314,13 +318,16 @@ def settings_of(config: Path) -> dict[str, Any]:
 
 def check_options(entry: Entry, options: dict[str, Any]) -> None:
     """Refuses what `dareu unlearn` would refuse of these options."""
-    environment = dict(os.environ)
+    method, environment = resolve(entry.method, METHODS), dict(os.environ)
     with tempfile.TemporaryDirectory() as folder:
-        write_yaml(Path(folder) / "config.yaml", options)
+        file = Path(folder) / "config.yaml"
+        write_yaml(file, options)
         try:
-            unlearn_parser(resolve(entry.method, METHODS)).parse_args_and_config(
-                ["--config", str(Path(folder) / "config.yaml")]
-            )
+            parsed = unlearn_parser(method).parse_args_and_config(["--config", str(file)])
+            training = next(part for part in parsed if isinstance(part, UnlearningArguments))
+            training.check()
+            if isinstance(training, UnlearnConfig):
+                needed_tensors(method.loss, as_mapping("loss_kwargs", training.loss_kwargs))
         except ValueError as error:
             raise ValueError(f"The entry {entry.name!r}: {error}") from error
         finally:  # options of training speak to accelerate through the environment

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
@@ -68,7 +69,7 @@ def comparison_table(summaries: Sequence[Summary], metrics: Sequence[str], title
     shown = [metric for metric in metrics if any(summary.values(metric) for summary in summaries)]
     table = Table("method", "mask", title=title)
     for metric in shown:
-        table.add_column(metric, justify="right")
+        table.add_column(metric.replace("_", " "), justify="right")  # which wraps
     for summary in summaries:
         table.add_row(summary.method, summary.mask or "–", *(summary.text(metric) for metric in shown))
     return table
@@ -80,8 +81,11 @@ def write_markdown(path: Path, table: Table) -> None:
     from rich.console import Console
 
     table.box, title, table.title = box.MARKDOWN, table.title, None
-    with atomic_file(path) as temporary, temporary.open("w", encoding="utf-8") as file:
-        Console(file=file, width=1000).print(table)
+    console = Console(file=io.StringIO(), record=True, width=1000)
+    console.print(table)
+    lines = [line.strip() for line in console.export_text().splitlines()]
+    with atomic_file(path) as temporary:
+        temporary.write_text("\n".join(line for line in lines if line) + "\n", encoding="utf-8")
     table.box, table.title = box.HEAVY_HEAD, title
 
 

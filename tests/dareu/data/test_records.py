@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from datasets import Dataset
 
-from dareu.data import check_records, forget_retain_split, text_of
+from dareu.data import check_records, forget_retain_split, take_fold, text_of
 
 USER = [{"role": "user", "content": "Who?"}]
 ASSISTANT = [{"role": "assistant", "content": "Ada."}]
@@ -113,3 +113,17 @@ def test_long_lists_of_owners_are_cut():
 def test_text_of():
     assert text_of("  a b\n") == "a b"
     assert text_of([{"role": "system", "content": " s"}, {"role": "user", "content": "u "}]) == "s\nu"
+
+
+def test_folds_share_each_owners_rows():
+    owners = ["a", "b", "a", "a", "b", "b", "b"]
+    rows = Dataset.from_dict({"prompt": list("0123456"), "completion": list("xxxxxxx"), "owner": owners})
+    first, second = take_fold(rows, "0/2"), take_fold(rows, "1/2")
+    assert list(first.inside["prompt"]) == ["0", "1", "3", "5"]
+    assert list(first.outside["prompt"]) == list(second.inside["prompt"]) == ["2", "4", "6"]
+
+
+@pytest.mark.parametrize("fold", ["2/2", "0/1", "1", "a/2", "-1/2"])
+def test_what_is_no_fold_is_refused(fold):
+    with pytest.raises(ValueError, match="give it as '0/2'"):
+        take_fold(Dataset.from_dict({"owner": ["a"]}), fold)

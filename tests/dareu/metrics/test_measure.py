@@ -63,11 +63,12 @@ def strip(answer, prompt):
 def test_every_metric_is_its_family_s_mean(tiny_llama, tokenizer, splits):
     model, base = tiny_llama(), tiny_llama(seed=1)
     reward, test = LengthJudge(), LengthJudge(["ann", "bob", "cid", "none"])
+    validation = LengthJudge(["bob", "ann"])
     metrics, answers = measure(
         model,
         tokenizer,
         splits,
-        judges={"reward": reward, "test": test},
+        judges={"reward": reward, "validation": validation, "test": test},
         base_model=base,
         strip=strip,
         **SETTINGS,
@@ -81,9 +82,11 @@ def test_every_metric_is_its_family_s_mean(tiny_llama, tokenizer, splits):
 
     expected = {
         "forget_attribution": forget_attribution(reward, answers["forget"], ["ann"]),
+        "forget_attribution_validation": forget_attribution(validation, answers["forget"], ["ann"]),
         "forget_attribution_heldout": forget_attribution(test, answers["forget"], ["ann"]),
         "misattribution": misattribution(test, answers["forget"], ["ann"]),
         "forget_attribution_stripped": forget_attribution(reward, bare, ["ann"]),
+        "forget_attribution_validation_stripped": forget_attribution(validation, bare, ["ann"]),
         "forget_attribution_heldout_stripped": forget_attribution(test, bare, ["ann"]),
         "misattribution_stripped": misattribution(test, bare, ["ann"]),
         "fact_recall": np.mean(fact_recall(answers["forget"][:2], [["Accra", "1960"], ["Accra"]])),
@@ -164,7 +167,7 @@ def test_bad_input_stops_before_anything_is_generated(tiny_llama, tokenizer, spl
     refused("The splits are forget, retain: give", {name: splits[name] for name in ("forget", "retain")})
     refused("The split 'test' has no rows", splits | {"test": splits["test"].select([])})
     refused("The split 'test': .*owner", splits | {"test": splits["test"].remove_columns("owner")})
-    refused("The judge 'validation' has no metric", judges={"validation": LengthJudge()})
+    refused("The judge 'jury' has no metric", judges={"jury": LengthJudge()})
     refused(
         "does not know the owner 'zoe'; its classes are ann, bob, none",
         judges={"test": LengthJudge()},
