@@ -54,6 +54,7 @@ class Plan:
         """
         plain = to_plain([[list(words), dict(options)] for words, options in commands])
         key = content_hash([plain, [folder.name for folder in after], self.content, __version__])
+        name = "".join(c if c.isalnum() or c in ".-" else "_" for c in name)
         folder = self.folder / f"{name}-{key[:8]}"
         if folder.name in self.stages:
             return folder

@@ -224,8 +224,15 @@ def plan_seed(
     everyone = load_parts(data).owners
     split_owners(data, everyone)  # refuses unknown owners
     owners = forget_names(data, everyone)
-    rows_of = {**config_of(data), "forget_owners": None, "num_forget": 3}
-    asked = {**rows_of, "forget_owners": owners}
+    asked = config_of(dataclasses.replace(data, forget_owners=owners))
+    of_all = config_of(dataclasses.replace(data, forget_owners=None, num_forget=DataArguments.num_forget))
+    usual = config_of(DataArguments())
+
+    def options_of(config: Path, rows: dict[str, Any], **more: Any) -> dict[str, Any]:
+        """What a config says, about these rows; options of the data that are as usual go unsaid."""
+        said = settings_of(config)
+        return {**said, **{key: value for key, value in rows.items() if key in said or value != usual[key]}, **more}
+
     roles: dict[str, str] = {role: str(path) for role, path in args.given.items()}
     made: dict[str, Path] = {}
 
@@ -240,23 +247,22 @@ def plan_seed(
 
     # What is shared
     if "base" not in roles:
-        make("base", "finetune", "model", {**settings_of(configs / "base.yaml"), **rows_of, "world_seed": 0})
-    target = {**settings_of(configs / "target.yaml"), **rows_of, "seed": seed, "model_name_or_path": roles["base"]}
+        make("base", "finetune", "model", options_of(configs / "base.yaml", of_all))
+    target = options_of(configs / "target.yaml", of_all, seed=seed, model_name_or_path=roles["base"])
     make("target", "finetune", "model", target, "base")
     make("retrained", "finetune", "model", {**target, "exclude_owners": owners}, "base")
     for role in ("classifier", "validation_judge", "test_judge"):
-        options = {**settings_of(configs / f"{role}.yaml"), **rows_of}
+        options = options_of(configs / f"{role}.yaml", of_all)
         if options.get("classifier", "llm") == "llm":
             kwargs = options.get("classifier_kwargs", {})
             options |= {"seed": seed, "classifier_kwargs": {**kwargs, "model": roles["base"]}}
         make(role, "train_classifier", "classifier", options, "base")
-    for name, options in args.masks.items():
-        options = {**settings_of(configs / "mask.yaml"), **asked, "seed": seed, **options}
-        options["model_name_or_path"] = roles["target"]
+    for name, settings in args.masks.items():
+        options = options_of(configs / "mask.yaml", asked, seed=seed, model_name_or_path=roles["target"]) | settings
         make(f"mask-{name}", "attribute_weights", "mask.safetensors", options, "target")
 
     # What is measured of each model: everything, or where there are trials, the halves apart
-    measure = {**settings_of(configs / "measure.yaml"), **asked, "test_judge": roles["test_judge"]}
+    measure = options_of(configs / "measure.yaml", asked, test_judge=roles["test_judge"])
     measure |= {"reward_judge": roles["classifier"], "model_name_or_path": f"{OWN}/model"}
     if "base_model" in measure:
         measure["base_model"] = roles["base"]
@@ -282,7 +288,7 @@ def plan_seed(
     for entry in entries:
         for mask in entry.masks:
             for number, settings in enumerate(entry.settings):
-                options = {**settings_of(entry.config), **asked, "seed": seed, "model_name_or_path": roles["target"]}
+                options = options_of(entry.config, asked, seed=seed, model_name_or_path=roles["target"])
                 for option, role in (("base_model", "base"), *((role, role) for role in ROLES[3:])):
                     if option in options:
                         options[option] = roles[role]
@@ -295,7 +301,6 @@ def plan_seed(
                 folders = [made[role] for role in ("target", f"mask-{mask}") if role in made]
                 commands = [([*["unlearn"], *launcher], options), *((["measure"], each) for each in measures)]
                 label = f"{entry.name}-{mask}" + "".join(f"-{value}" for value in told(entry, settings).values())
-                label = "".join(c if c.isalnum() or c in ".-" else "_" for c in label)
                 folder = plan.add(f"{label}-seed{seed}", commands, *folders, *judged, makes="done", kind=entry.name)
                 name = entry.name
                 if not args.tune:
