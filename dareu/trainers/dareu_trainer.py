@@ -7,13 +7,11 @@ from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 import torch
-from accelerate.utils import broadcast_object_list
 from torch import Tensor, nn
 from trl import GRPOTrainer
 
 from dareu.data.encoding import encode_prompt
 from dareu.data.records import text_of
-from dareu.masks import fingerprint
 from dareu.trainers.advantages import clipped_value_loss
 from dareu.trainers.critic import Critic
 from dareu.trainers.dareu_config import DareUConfig
@@ -233,10 +231,6 @@ class DareUTrainer(UnlearningMixin, GRPOTrainer):
         first = self.accelerator.process_index * len(prompts)
         self._sequence_rewards = gathered[first : first + len(prompts)]
         return gathered
-
-    def identity(self) -> str:
-        """The fingerprint of the model as the main process holds it; asked for before training only."""
-        return str(broadcast_object_list([fingerprint(self.model) if self.accelerator.is_main_process else ""])[0])
 
     # -- log-probabilities ---------------------------------------------------------------------------------------
 

@@ -3,22 +3,16 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from dareu.files import atomic_file, content_hash
 from dareu.trainers.estimators import TokenScores
-
-logger = logging.getLogger(__name__)
+from dareu.trainers.tensor_file import TensorFile
 
 
 def length_sorted_batches(lengths: Sequence[int], size: int) -> Iterator[list[int]]:
@@ -97,32 +91,24 @@ class RolloutCache:
     """
 
     def __init__(self, folder: str | os.PathLike[str], recipe: Mapping[str, Any]) -> None:
-        self.path = Path(folder) / f"{content_hash(recipe)[:32]}.safetensors"
+        self.file = TensorFile(folder, recipe, "rollouts")
 
     def load(self) -> dict[int, list[list[int]]] | None:
         """For each row its completions as token ids; None where none are kept, or the file is damaged."""
-        if not self.path.is_file():
-            return None
-        try:
-            with safe_open(self.path, framework="pt") as file:
-                counts = json.loads((file.metadata() or {})["rollouts"])
-                parts = file.get_tensor("completion_ids").split(file.get_tensor("lengths").tolist())
-        except (SafetensorError, KeyError, RuntimeError, json.JSONDecodeError) as error:
-            logger.warning("%s is no whole file of rollouts (%s): they are made again.", self.path, error)
-            return None
-        logger.info("Found %d completions of the original model in %s.", len(parts), self.path)
-        completions = iter(parts)
-        return {row: [next(completions).tolist() for _ in range(count)] for row, count in counts}
+        return self.file.load(_completions)
 
     def save(self, completions: Mapping[int, Sequence[Sequence[int]]]) -> None:
         """Writes the completions; the file appears whole or not at all."""
         flat = [ids for row in completions.values() for ids in row]
-        with atomic_file(self.path) as temporary:
-            save_file(
-                {
-                    "completion_ids": torch.tensor([token for ids in flat for token in ids], dtype=torch.int32),
-                    "lengths": torch.tensor([len(ids) for ids in flat], dtype=torch.int32),
-                },
-                temporary,
-                metadata={"rollouts": json.dumps([[row, len(ids)] for row, ids in completions.items()])},
-            )
+        self.file.save(
+            {
+                "completion_ids": torch.tensor([token for ids in flat for token in ids], dtype=torch.int32),
+                "lengths": torch.tensor([len(ids) for ids in flat], dtype=torch.int32),
+            },
+            {"rollouts": json.dumps([[row, len(ids)] for row, ids in completions.items()])},
+        )
+
+
+def _completions(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> dict[int, list[list[int]]]:
+    completions = iter(tensors["completion_ids"].split(tensors["lengths"].tolist()))
+    return {row: [next(completions).tolist() for _ in range(count)] for row, count in json.loads(metadata["rollouts"])}

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from dareu.data.encoding import CompletionCollator, encode_dataset
-from dareu.masks import WeightMask
+from dareu.masks import WeightMask, fingerprint
 from dareu.models import context_length, load_model, load_tokenizer
 from dareu.optim import MaskedAdamW
 from dareu.trainers.logprobs import give_positions
@@ -149,6 +149,10 @@ class UnlearningMixin(Resumable):
         """retain_coef × the retain term, on the wrapped model."""
         assert self._retain is not None
         return float(self.args.retain_coef) * self._retain(model, batch)
+
+    def identity(self) -> str:
+        """The fingerprint of the model as the main process holds it; asked for before training only."""
+        return str(broadcast_object_list([fingerprint(self.model) if self.accelerator.is_main_process else ""])[0])
 
     def create_accelerator_and_postprocess(self) -> None:
         """Makes the accelerator, and refuses one that is less than the launcher asked for."""
