@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from dareu.losses import graddiff, npo
+from dareu.losses import dpo, finetune_retain, gradient_ascent, idk, npo, satimp, simnpo, undial, wga
 from dareu.trainers import DareUConfig, DareUTrainer, UnlearnConfig, UnlearnTrainer
 
 
@@ -18,10 +19,23 @@ class Method(NamedTuple):
     """Its options, a `TrainingArguments` dataclass with `UnlearningArguments`."""
     loss: Callable[..., Any] | None = None
     """Its forget loss; None where the forget signal is a reward."""
+    defaults: Mapping[str, Any] = MappingProxyType({})
+    """Its usual settings where they differ from the defaults of `config`; whoever runs it may give others."""
 
+
+_NLL = {"retain_loss": "nll", "retain_coef": 1.0}
 
 METHODS: dict[str, Method] = {
     "dareu": Method(DareUTrainer, DareUConfig),
-    "graddiff": Method(UnlearnTrainer, UnlearnConfig, graddiff),
+    "dpo": Method(UnlearnTrainer, UnlearnConfig, dpo),
+    "finetune_retain": Method(UnlearnTrainer, UnlearnConfig, finetune_retain, _NLL),
+    "ga": Method(UnlearnTrainer, UnlearnConfig, gradient_ascent, {"retain_loss": "none"}),
+    "graddiff": Method(UnlearnTrainer, UnlearnConfig, gradient_ascent, _NLL),
+    "idk": Method(UnlearnTrainer, UnlearnConfig, idk, _NLL),
+    "kl_min": Method(UnlearnTrainer, UnlearnConfig, gradient_ascent, {"retain_loss": "kl", "retain_coef": 1.0}),
     "npo": Method(UnlearnTrainer, UnlearnConfig, npo),
+    "satimp": Method(UnlearnTrainer, UnlearnConfig, satimp, _NLL | {"forget_coef": 0.1}),
+    "simnpo": Method(UnlearnTrainer, UnlearnConfig, simnpo, _NLL | {"forget_coef": 0.125}),
+    "undial": Method(UnlearnTrainer, UnlearnConfig, undial, {"learning_rate": 1e-4}),
+    "wga": Method(UnlearnTrainer, UnlearnConfig, wga),
 }

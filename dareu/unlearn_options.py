@@ -118,12 +118,18 @@ class RewardArguments:
 
 
 def unlearn_parser(method: Method) -> TrlParser:
-    """Parses the options that `dareu unlearn` has for a method.
+    """Parses the options that `dareu unlearn` has for a method, whose usual settings are the defaults.
 
     The dataclasses come in the order MethodArguments, DataArguments, UnlearnArguments, PolicyArguments, the method's
     config, and RewardArguments where the forget signal is a reward.
+
+    Raises:
+        ValueError: The method's `defaults` name options that it does not have.
     """
     parts = [MethodArguments, DataArguments, UnlearnArguments, PolicyArguments, method.config]
     if method.loss is None:
         parts.append(RewardArguments)
-    return TrlParser(parts)
+    parser = TrlParser(parts)
+    if unknown := parser.set_defaults_with_config(**method.defaults):  # a config file and the command line go first
+        raise ValueError(f"The method's defaults name options that it does not have: {' '.join(unknown)}.")
+    return parser

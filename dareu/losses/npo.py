@@ -5,6 +5,8 @@ from __future__ import annotations
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
+from dareu.losses.checks import check_positive
+
 
 def npo(logps: Tensor, ref_logps: Tensor, *, beta: float = 0.1) -> Tensor:
     """−(2/β) log σ(−β (log π − log π_N)(y)), averaged over records (Zhang et al. 2024, arXiv 2404.05868).
@@ -16,5 +18,9 @@ def npo(logps: Tensor, ref_logps: Tensor, *, beta: float = 0.1) -> Tensor:
 
     Returns:
         A scalar ≥ 0; (2/β)·log 2 before the first update.
+
+    Raises:
+        ValueError: `beta` is no number > 0.
     """
+    check_positive("beta", beta)
     return -(2.0 / beta) * logsigmoid(-beta * (logps - ref_logps)).mean()

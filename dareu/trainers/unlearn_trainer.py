@@ -2,19 +2,31 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 from transformers import Trainer, TrainingArguments
 
-from dareu.data.encoding import CompletionCollator, encode_dataset
+from dareu.data.encoding import CompletionCollator, EncodedRecord, encode_dataset
+from dareu.data.refusals import load_refusals, refuse
 from dareu.models import context_length
 from dareu.options import as_mapping
+from dareu.trainers.forget_tensors import (
+    ANSWER,
+    REF_LOGITS,
+    REFUSAL,
+    STORED,
+    ForgetLoss,
+    needed_tensors,
+    try_loss,
+)
 from dareu.trainers.logprobs import completion_logits
+from dareu.trainers.reference_logps import reference_logps
 from dareu.trainers.unlearning import (
     StopWhenForgotten,
     UnlearningArguments,
@@ -30,12 +42,6 @@ if TYPE_CHECKING:
 
     from dareu.masks import WeightMask
 
-#: A pure function of tensors it names as parameters, and of options with defaults; gives a scalar.
-ForgetLoss = Callable[..., Tensor]
-
-#: What a forget loss may ask for: sums over each record's answer tokens, (B,) float32.
-TENSORS = ("logps", "ref_logps", "lengths")
-
 
 @dataclass
 class UnlearnConfig(UnlearningArguments, TrainingArguments):
@@ -44,6 +50,17 @@ class UnlearnConfig(UnlearningArguments, TrainingArguments):
     forget_coef: float = field(default=1.0, metadata={"help": "Weight of the forget loss."})
     loss_kwargs: dict[str, Any] | str | None = field(
         default_factory=dict, metadata={"help": "Options of the loss, such as {beta: 0.1}."}
+    )
+    refusals: str | None = field(
+        default=None,
+        metadata={"help": "What idk and dpo teach in place of the answers: 'common', or a text file with one a line."},
+    )
+    reference_cache_dir: str | None = field(
+        default=None,
+        metadata={
+            "help": "Where the original model's log-probabilities are kept, known by their content; default: the "
+            "output folder. Runs that begin with the same weights may share it."
+        },
     )
     bf16: bool | None = field(  # type: ignore[assignment]  # as in GRPOConfig, None until the device is looked at
         default=None, metadata={"help": "Compute in bfloat16; by default where the GPU has it."}
@@ -57,13 +74,20 @@ class UnlearnConfig(UnlearningArguments, TrainingArguments):
             self.bf16 = not self.fp16 and torch.cuda.is_available() and torch.cuda.is_bf16_supported()
         super().__post_init__()  # type: ignore[no-untyped-call]
 
+    def check(self) -> None:
+        """Raises `ValueError` for options that cannot be."""
+        super().check()
+        if not (math.isfinite(self.forget_coef) and self.forget_coef >= 0):
+            raise ValueError(f"forget_coef is {self.forget_coef}: give a number ≥ 0.")
+
 
 class UnlearnTrainer(UnlearningMixin, Trainer):
     """Minimises forget_coef · forget loss + retain_coef · retain term.
 
     Args:
         model: The target: a path, a hub id or a loaded model. It is trained in place.
-        forget_loss: A pure function; each parameter without a default names a tensor of `TENSORS`.
+        forget_loss: A pure function; each parameter without a default names a tensor of
+            `dareu.trainers.forget_tensors.TENSORS`.
         args: Options; `loss_kwargs` go to the loss.
         train_dataset: The forget rows, with `prompt` and `completion`.
         retain_dataset: The retained rows.
@@ -94,10 +118,12 @@ class UnlearnTrainer(UnlearningMixin, Trainer):
         validate: Validate | None = None,
         callbacks: list[TrainerCallback] | None = None,
     ) -> None:
-        model, processing_class = load_policy(model, processing_class, peft_config, args.seed)
         self.forget_loss = forget_loss
         self.loss_kwargs: dict[str, Any] = as_mapping("loss_kwargs", args.loss_kwargs)
         self.needs = needed_tensors(forget_loss, self.loss_kwargs)
+        refusals = self._chosen_refusals(args.refusals)
+        model, processing_class = load_policy(model, processing_class, peft_config, args.seed)
+        try_loss(forget_loss, self.needs, self.loss_kwargs, model.config.get_text_config().vocab_size)
         args.remove_unused_columns = False
         self._set_up(
             model,
@@ -106,50 +132,83 @@ class UnlearnTrainer(UnlearningMixin, Trainer):
             retain_dataset=retain_dataset,
             mask=mask,
             fresh_adapter=peft_config is not None,
-            needs_reference="ref_logps" in self.needs,
+            needs_reference=not {*STORED, REF_LOGITS}.isdisjoint(self.needs),
             validate=validate,
         )
+        if not self.needs and self._retain is None:
+            raise ValueError("There is neither a forget loss nor a retain term: set retain_loss and retain_coef.")
         collator = CompletionCollator(processing_class)
-        records = encode_dataset(train_dataset, processing_class, max_length=context_length(model))
+        limit = context_length(model)
+        records = encode_dataset(train_dataset, processing_class, max_length=limit)
+        refused: list[EncodedRecord] = []
+        if refusals is not None:
+            try:
+                refused = encode_dataset(refuse(train_dataset, refusals, args.seed), processing_class, max_length=limit)
+            except ValueError as error:
+                raise ValueError(f"With a refusal in place of the answer: {error}") from error
         super().__init__(
             model,
             args,
             train_dataset=[{"record": record, "row": row} for row, record in enumerate(records)],
-            data_collator=lambda items: _collate(collator, items),
+            data_collator=lambda items: _collate(collator, items, refused),
             processing_class=processing_class,
             callbacks=callbacks,
         )
-        self._records, self._collator = records, collator
-        self._ref_logps: Tensor | None = None
+        self._records, self._refused, self._collator = records, refused, collator
+        self._stored: dict[str, Tensor] = {}
+        self._original: dict[str, Any] = {}
+        if not set(STORED).isdisjoint(self.needs):  # looked at now, since training moves and splits the weights
+            precision = {"dtype": str(next(model.parameters()).dtype), "autocast": self.accelerator.mixed_precision}
+            self._original = {"weights": self.identity(), "device": self.accelerator.device.type, **precision}
         if validate is not None:
             self.add_callback(StopWhenForgotten(validate, self._measured))
 
-    def _reference_logps(self) -> Tensor:
-        """π_N's log-probabilities of the forget answers, which are constant: computed once, float32 (rows,).
+    def _chosen_refusals(self, source: str | None) -> list[str] | None:
+        """The refusals of a loss that asks for them, None for any other."""
+        wanted = any("refusal" in name for name in self.needs)
+        if wanted and source is None:
+            raise ValueError("The loss needs refusals: set refusals to 'common', or to a text file with one a line.")
+        if not wanted and source is not None:
+            raise ValueError("refusals has no effect on this loss: leave it out.")
+        return None if source is None else load_refusals(source)
+
+    def _reference_logps(self, name: str = "ref_logps") -> Tensor:
+        """π_N's log-probabilities of the forget answers, or of the refusals, which are constant: float32 (rows,).
 
         The first step asks for them, since a model that is sharded runs only once training has begun.
         """
-        if self._ref_logps is None:
+        if name not in self._stored:
             assert self.reference is not None
-            parts, size = [], self.args.per_device_train_batch_size
-            for start in range(0, len(self._records), size):
-                batch = self._collator(self._records[start : start + size])
-                batch = {name: tensor.to(self.accelerator.device) for name, tensor in batch.items()}
-                with self.reference() as model, self.accelerator.autocast():
-                    scored = completion_logits(model, batch)
-                parts.append(scored.row_sum(scored.logps()))
-            self._ref_logps = torch.cat(parts)
-        return self._ref_logps
+            self._stored[name] = reference_logps(
+                self.reference,
+                self._records if name == "ref_logps" else self._refused,
+                self._collator,
+                batch_size=self.args.per_device_train_batch_size,
+                accelerator=self.accelerator,
+                folder=self.args.reference_cache_dir or str(Path(self.args.output_dir) / "reference"),
+                model=self._original,
+            )
+        return self._stored[name]
 
-    def compute_loss(self, model: nn.Module, inputs: dict[str, Tensor], *args: Any, **kwargs: Any) -> Tensor:
+    def _forget_tensors(self, model: nn.Module, inputs: dict[str, Any]) -> dict[str, Tensor]:
+        """What the loss asks for and nothing else; π_N speaks before the model in training does."""
+        tensors = {name: self._reference_logps(name)[inputs["row"]] for name in STORED if name in self.needs}
+        if REF_LOGITS in self.needs:
+            assert self.reference is not None
+            with self.reference() as original, self.accelerator.autocast():
+                tensors[REF_LOGITS] = completion_logits(original, inputs).logits
+        for choices in (ANSWER, REFUSAL):
+            if not choices.keys().isdisjoint(self.needs):
+                scored = completion_logits(model, inputs if choices is ANSWER else inputs["refusal"])
+                tensors |= {name: of(scored) for name, of in choices.items() if name in self.needs}
+        return tensors
+
+    def compute_loss(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Tensor:
         """The weighted sum of forget loss and retain term on one micro-batch."""
         batch = self._prepare_retain()
-        ref_logps = self._reference_logps()[inputs["row"]] if "ref_logps" in self.needs else None
-        scored = completion_logits(model, inputs)
-        tensors = {"logps": scored.row_sum(scored.logps()), "lengths": scored.lengths(), "ref_logps": ref_logps}
-        forget = self.forget_loss(**{name: tensors[name] for name in self.needs}, **self.loss_kwargs)
-        loss: Tensor = self.args.forget_coef * forget
-        logged = {"forget_loss": forget}
+        forget = self.forget_loss(**self._forget_tensors(model, inputs), **self.loss_kwargs)
+        loss: Tensor = self.args.forget_coef * forget.to(self.accelerator.device)
+        logged = {"forget_loss": forget} if self.needs else {}
         if batch is not None:
             penalty = self._retain_penalty(model, batch)
             logged[f"retain_{self.args.retain_loss}"] = penalty / self.args.retain_coef
@@ -161,25 +220,12 @@ class UnlearnTrainer(UnlearningMixin, Trainer):
         return loss
 
 
-def needed_tensors(loss: ForgetLoss, options: Mapping[str, Any]) -> tuple[str, ...]:
-    """The tensors a loss names as parameters without a default.
-
-    Raises:
-        ValueError: The loss asks for a tensor that is not there, or an option is none of its parameters.
-    """
-    parameters = inspect.signature(loss).parameters
-    needs = tuple(name for name, parameter in parameters.items() if parameter.default is inspect.Parameter.empty)
-    unknown = [name for name in needs if name not in TENSORS]
-    if unknown:
-        raise ValueError(f"The loss asks for {', '.join(unknown)}: there are {', '.join(TENSORS)}.")
-    foreign = [name for name in options if name not in parameters or name in needs]
-    if foreign:
-        choices = ", ".join(name for name in parameters if name not in needs) or "none"
-        raise ValueError(f"The loss has no option {', '.join(foreign)}: its options are {choices}.")
-    return needs
-
-
-def _collate(collator: CompletionCollator, items: Sequence[dict[str, Any]]) -> dict[str, Tensor]:
-    batch: dict[str, Tensor] = collator([item["record"] for item in items])
+def _collate(
+    collator: CompletionCollator, items: Sequence[dict[str, Any]], refused: Sequence[EncodedRecord]
+) -> dict[str, Any]:
+    """The padded answers, their `row` (B,), and their padded `refusal` where there are any."""
+    batch: dict[str, Any] = collator([item["record"] for item in items])
     batch["row"] = torch.tensor([item["row"] for item in items])
+    if refused:
+        batch["refusal"] = collator([refused[item["row"]] for item in items])
     return batch

@@ -7,11 +7,11 @@ from datasets import Dataset
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 from dareu.data import CompletionCollator, encode_dataset
-from dareu.losses import graddiff, npo
+from dareu.losses import finetune_retain, gradient_ascent, npo
 from dareu.masks import WeightMask, count_moved_outside, fingerprint, random_mask
 from dareu.metrics import answer_nll
 from dareu.trainers import UnlearnConfig, UnlearnTrainer
-from dareu.trainers.unlearn_trainer import needed_tensors
+from dareu.trainers.forget_tensors import TENSORS, needed_tensors
 
 Build = Callable[..., UnlearnTrainer]
 
@@ -49,7 +49,7 @@ def test_reference_logps_are_those_of_the_untouched_model(
     assert trainer._reference_logps().tolist() == pytest.approx(expected.tolist(), abs=1e-4)
 
 
-@pytest.mark.parametrize("loss", [npo, graddiff])
+@pytest.mark.parametrize("loss", [npo, gradient_ascent])
 def test_first_loss_by_the_equation(build: Build, tiny_llama: Callable[..., LlamaForCausalLM], loss: Any) -> None:
     trainer = build(tiny_llama(), loss, retain_loss="kl", max_steps=1)
     trainer.train()
@@ -65,7 +65,7 @@ def test_accumulation_changes_nothing(build: Build, tiny_llama: Callable[..., Ll
     for accumulation, size in ((1, 2), (2, 1)):
         trainer = build(
             tiny_llama(),
-            graddiff,
+            gradient_ascent,
             retain_loss="nll",
             per_device_train_batch_size=size,
             gradient_accumulation_steps=accumulation,
@@ -77,7 +77,7 @@ def test_accumulation_changes_nothing(build: Build, tiny_llama: Callable[..., Ll
     assert norms[0] == pytest.approx(norms[1], rel=1e-4)
 
 
-@pytest.mark.parametrize("loss", [npo, graddiff])
+@pytest.mark.parametrize("loss", [npo, gradient_ascent])
 def test_masked_unlearning_forgets_and_moves_nothing_else(
     build: Build,
     tiny_llama: Callable[..., LlamaForCausalLM],
@@ -117,5 +117,22 @@ def test_a_loss_names_the_tensors_it_needs() -> None:
     assert needed_tensors(loss, {"beta": 2.0}) == ("lengths", "ref_logps")
     with pytest.raises(ValueError, match="no option gamma: its options are beta"):
         needed_tensors(loss, {"gamma": 1})
-    with pytest.raises(ValueError, match=r"asks for hidden: there are logps, ref_logps, lengths"):
+    with pytest.raises(ValueError, match=rf"asks for hidden: there are {', '.join(TENSORS)}\."):
         needed_tensors(lambda hidden: hidden, {})
+
+
+@pytest.mark.parametrize(
+    ("loss", "options", "complaint"),
+    [
+        (npo, {"loss_kwargs": {"beta": 0}}, "beta is 0"),
+        (npo, {"forget_coef": float("nan")}, "forget_coef is nan"),
+        (lambda logps: logps, {}, r"shape \(2,\)"),
+        (finetune_retain, {"retain_loss": "none"}, "neither a forget loss nor a retain term"),
+        (npo, {"refusals": "common"}, "refusals has no effect"),
+    ],
+)
+def test_what_could_not_be_trained_is_refused(
+    loss: Any, options: dict[str, Any], complaint: str, build: Build, tiny_llama: Callable[..., LlamaForCausalLM]
+) -> None:
+    with pytest.raises(ValueError, match=complaint):
+        build(tiny_llama(), loss, **options)

@@ -1,0 +1,76 @@
+"""The tensors that a forget loss may ask for by name, and the forward passes that give them."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from operator import attrgetter
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dareu.trainers.logprobs import CompletionLogits
+
+#: A pure function of tensors it names as parameters, and of options with defaults; gives a scalar.
+ForgetLoss = Callable[..., Tensor]
+
+_Of = Callable[[CompletionLogits], Tensor]
+
+
+def summed_logps(scored: CompletionLogits) -> Tensor:
+    """float32 (B,): each record's log-probability."""
+    return scored.row_sum(scored.logps())
+
+
+#: What the model in training says of the n answer tokens of B records: float32 but for `tokens` and `rows` (int64).
+ANSWER: dict[str, _Of] = {
+    "logps": summed_logps,  # (B,)
+    "lengths": CompletionLogits.lengths,  # (B,)
+    "token_logps": CompletionLogits.logps,  # (n,)
+    "rows": attrgetter("rows"),  # (n,), the record of each token
+    "tokens": attrgetter("tokens"),  # (n,)
+    "logits": attrgetter("logits"),  # (n, V)
+}
+#: What it says of the refusals that stand in their place: (B,).
+REFUSAL: dict[str, _Of] = {"refusal_logps": summed_logps, "refusal_lengths": CompletionLogits.lengths}
+#: What π_N says of the answers and of the refusals, computed once: (B,).
+STORED = ("ref_logps", "ref_refusal_logps")
+#: What π_N predicts in the place of the n answer tokens: (n, V).
+REF_LOGITS = "ref_logits"
+
+#: All that a loss may ask for.
+TENSORS = (*ANSWER, *REFUSAL, *STORED, REF_LOGITS)
+
+
+def needed_tensors(loss: ForgetLoss, options: Mapping[str, Any]) -> tuple[str, ...]:
+    """The tensors a loss names as parameters without a default.
+
+    Raises:
+        ValueError: The loss asks for a tensor that is not there, or an option is none of its parameters.
+    """
+    parameters = inspect.signature(loss).parameters
+    needs = tuple(name for name, parameter in parameters.items() if parameter.default is inspect.Parameter.empty)
+    unknown = [name for name in needs if name not in TENSORS]
+    if unknown:
+        raise ValueError(f"The loss asks for {', '.join(unknown)}: there are {', '.join(TENSORS)}.")
+    foreign = [name for name in options if name not in parameters or name in needs]
+    if foreign:
+        choices = ", ".join(name for name in parameters if name not in needs) or "none"
+        raise ValueError(f"The loss has no option {', '.join(foreign)}: its options are {choices}.")
+    return needs
+
+
+def try_loss(loss: ForgetLoss, needs: tuple[str, ...], options: Mapping[str, Any], vocab_size: int) -> None:
+    """Computes a loss on two invented records, so that it refuses its options before anything is trained.
+
+    Raises:
+        ValueError: The loss's own, or the loss gives no scalar.
+    """
+    made_up = CompletionLogits(torch.zeros(3, vocab_size), torch.zeros(3, dtype=torch.long), torch.tensor([0, 1, 1]), 2)
+    tensors = {name: of(made_up) for name, of in (ANSWER | REFUSAL).items()}
+    tensors |= dict.fromkeys(STORED, tensors["logps"]) | {REF_LOGITS: made_up.logits}
+    value = loss(**{name: tensors[name] for name in needs}, **options)
+    if not isinstance(value, Tensor) or value.dim() > 0:
+        given = f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else repr(value)
+        raise ValueError(f"The loss gives {given}: let it give a scalar tensor, the mean over records.")
