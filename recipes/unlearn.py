@@ -141,6 +141,7 @@ def main() -> None:
         inputs = {"model": path, "dataset": data.dataset, "mask": args.mask, "base_model": args.base_model}
         inputs |= {"validation_judge": args.validation_judge, "adapter_base": origin}
         inputs |= {"classifier": rewarding.classifier if rewarding is not None else None}
+        inputs |= {"refusals": getattr(training, "refusals", None)}
         with training.main_process_first(local=False, desc="opening the run"):
             run = open_run(training.output_dir, config, inputs)
         if run.done:

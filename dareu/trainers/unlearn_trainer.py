@@ -135,8 +135,7 @@ class UnlearnTrainer(UnlearningMixin, Trainer):
             needs_reference=not {*STORED, REF_LOGITS}.isdisjoint(self.needs),
             validate=validate,
         )
-        if not self.needs and self._retain is None:
-            raise ValueError("There is neither a forget loss nor a retain term: set retain_loss and retain_coef.")
+        self._check_objective()
         collator = CompletionCollator(processing_class)
         limit = context_length(model)
         records = encode_dataset(train_dataset, processing_class, max_length=limit)
@@ -162,6 +161,14 @@ class UnlearnTrainer(UnlearningMixin, Trainer):
             self._original = {"weights": self.identity(), "device": self.accelerator.device.type, **precision}
         if validate is not None:
             self.add_callback(StopWhenForgotten(validate, self._measured))
+
+    def _check_objective(self) -> None:
+        """Refuses what would train nothing; a trainer with terms of its own overrides it."""
+        if not self.needs and (self._retain is None or self._retain.loss_type == "kl"):
+            raise ValueError(
+                "Without a forget loss only cross-entropy on retained rows trains anything: set retain_loss to 'nll' "
+                "and retain_coef above 0."
+            )
 
     def _chosen_refusals(self, source: str | None) -> list[str] | None:
         """The refusals of a loss that asks for them, None for any other."""

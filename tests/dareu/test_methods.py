@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from datasets import Dataset, concatenate_datasets
+from peft import LoraConfig
 from torch import Tensor
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
@@ -37,7 +38,7 @@ FORGET, RETAIN = rows_of("Lucia Duval", "Sanna Thorne of the North"), rows_of("K
 
 @pytest.fixture
 def build(tokenizer: PreTrainedTokenizerFast, tmp_path: Path) -> Build:
-    def make(model: Any, method: str, *, forget: Dataset = FORGET, mask: Any = None, **changes: Any) -> UnlearnTrainer:
+    def make(model: Any, method: str, *, mask: Any = None, peft_config: Any = None, **changes: Any) -> UnlearnTrainer:
         entry = METHODS[method]
         settings = {
             "output_dir": str(tmp_path / "run"),
@@ -54,10 +55,11 @@ def build(tokenizer: PreTrainedTokenizerFast, tmp_path: Path) -> Build:
             model,
             entry.loss,
             entry.config(**(settings | dict(entry.defaults) | changes)),
-            forget,
+            FORGET,
             retain_dataset=RETAIN,
             mask=mask,
             processing_class=tokenizer,
+            peft_config=peft_config,
         )
         return trainer
 
@@ -100,6 +102,19 @@ def memorised(
         optimizer.step()
         optimizer.zero_grad()
     return lambda: copy.deepcopy(model)
+
+
+@pytest.mark.parametrize("name", LOSS_BASED)
+def test_a_step_through_lora(name: str, build: Build, tiny_llama: Callable[..., LlamaForCausalLM]) -> None:
+    model = tiny_llama()
+    before = fingerprint(model)
+    lora = LoraConfig(r=2, target_modules="all-linear", task_type="CAUSAL_LM")
+    trainer = build(model, name, learning_rate=1e-2, peft_config=lora)
+    start = {key: parameter.detach().clone() for key, parameter in trainer.model.named_parameters()}
+    trainer.train()
+    moved = [key for key, parameter in trainer.model.named_parameters() if not torch.equal(parameter, start[key])]
+    assert moved and all("lora_B" in key or "lora_A" in key for key in moved)
+    assert fingerprint(trainer.model.unload()) == before
 
 
 def losses_of(trainer: UnlearnTrainer, rows: list[int], side: str) -> Tensor:

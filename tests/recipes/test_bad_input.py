@@ -264,6 +264,31 @@ def test_an_option_that_cannot_be(words: list[Any], stops: Refused, data: list[s
     stops("unlearn", *data, *words)
 
 
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        (["--method", "idk"], "needs refusals"),
+        (["--method", "dpo", "--refusals", "gone.txt"], "'gone.txt', which cannot be read"),
+        (["--refusals", "common"], "refusals has no effect"),
+        (["--loss_kwargs", '{"beta": 0}'], "beta is 0: give a number > 0"),
+        (["--method", "satimp", "--loss_kwargs", '{"beta2": -1}'], "beta2 is -1"),
+        (["--forget_coef", -1], "forget_coef is -1"),
+        (["--method", "finetune_retain", "--retain_loss", "kl"], "Without a forget loss"),
+    ],
+)
+def test_a_loss_that_cannot_be_computed(words: list[Any], complaint: str, stops: Refused, data: list[str]) -> None:
+    assert complaint in stops("unlearn", *data, *words)
+
+
+def test_usual_settings_that_a_method_does_not_have(stops: Refused, data: list[str], tmp_path: Path) -> None:
+    path = tmp_path / "mine.py"
+    path.write_text(
+        "from dareu.methods import METHODS\nMINE = METHODS['npo']._replace(defaults={'no_such_option': 1})\n",
+        encoding="utf-8",
+    )
+    assert "no_such_option" in stops("unlearn", *data, "--method", f"{path}:MINE")
+
+
 def test_a_process_of_its_own_ends_with_status_1_and_that_sentence_alone(out: Path) -> None:
     command = [sys.executable, find_recipes()["attribute_weights"], "--model_name_or_path", "x", "--output_dir", out]
     ended = subprocess.run([*command, "--density", "0"], capture_output=True, text=True, check=False)

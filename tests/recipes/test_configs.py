@@ -86,6 +86,26 @@ def test_an_unknown_key_is_refused(name: str, tmp_path: Path, refused: Callable[
     assert "no_such_option" in refused(name, "--config", copy, output_dir=tmp_path)
 
 
+def test_a_config_file_and_the_command_line_override_a_methods_usual_settings(
+    parse: Callable[..., list[Any]], tmp_path: Path
+) -> None:
+    def parsed(method: str, *words: str) -> tuple[str, float, float, float]:
+        words = ("--model_name_or_path", "x", "--output_dir", str(tmp_path), *words)
+        training = parse("unlearn", "--method", method, *words)[4]
+        return training.retain_loss, training.retain_coef, training.learning_rate, getattr(training, "forget_coef", 1)
+
+    assert parsed("ga")[0] == "none"
+    assert parsed("graddiff")[:2] == parsed("idk")[:2] == parsed("finetune_retain")[:2] == ("nll", 1)
+    assert parsed("kl_min")[:2] == ("kl", 1)
+    assert parsed("simnpo")[3] == 0.125 and parsed("satimp")[3] == 0.1
+    assert parsed("undial")[2] == 1e-4
+    assert parsed("npo") == ("kl", 2, 5e-5, 1) and parsed("dareu")[:2] == ("kl", 2)  # those of their configs
+    (tmp_path / "given.yaml").write_text("retain_coef: 3.0\nlearning_rate: 0.5\n", encoding="utf-8")
+    given = "--config", str(tmp_path / "given.yaml")
+    assert parsed("undial", *given)[:3] == ("kl", 3, 0.5)
+    assert parsed("simnpo", *given, "--learning_rate", "0.25", "--retain_loss", "kl") == ("kl", 3, 0.25, 0.125)
+
+
 def test_every_recipe_has_a_config_or_needs_none() -> None:
     named = {words[0] for path in CONFIGS for words in commands(path.read_text(encoding="utf-8"))}
     assert named | {"quickstart"} == set(find_recipes())

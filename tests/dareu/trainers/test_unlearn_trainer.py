@@ -127,7 +127,9 @@ def test_a_loss_names_the_tensors_it_needs() -> None:
         (npo, {"loss_kwargs": {"beta": 0}}, "beta is 0"),
         (npo, {"forget_coef": float("nan")}, "forget_coef is nan"),
         (lambda logps: logps, {}, r"shape \(2,\)"),
-        (finetune_retain, {"retain_loss": "none"}, "neither a forget loss nor a retain term"),
+        (finetune_retain, {"retain_loss": "none"}, "Without a forget loss"),
+        (finetune_retain, {"retain_loss": "nll", "retain_coef": 0.0}, "Without a forget loss"),
+        (finetune_retain, {"retain_loss": "kl"}, "Without a forget loss"),  # π_N is where the KL is least
         (npo, {"refusals": "common"}, "refusals has no effect"),
     ],
 )
