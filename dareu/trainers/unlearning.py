@@ -152,6 +152,8 @@ class UnlearningMixin(Resumable):
 
     def identity(self) -> str:
         """The fingerprint of the model as the main process holds it; asked for before training only."""
+        if self.mask is not None:
+            return self.mask.fingerprint  # the model's, as was verified
         return str(broadcast_object_list([fingerprint(self.model) if self.accelerator.is_main_process else ""])[0])
 
     def create_accelerator_and_postprocess(self) -> None:

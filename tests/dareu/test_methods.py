@@ -2,6 +2,7 @@
 
 import copy
 import math
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from dareu.methods import METHODS
 from dareu.trainers import UnlearnTrainer
 
 LOSS_BASED = [name for name, method in METHODS.items() if method.loss is not None and method.trainer is UnlearnTrainer]
+ROOT = Path(__file__).resolve().parents[2]
 REFUSING = ("idk", "dpo")
 
 PEOPLE = {"Lucia Duval": "Porto", "Kofi Mensah": "Accra", "Sanna Thorne of the North": "Malmo, and later Lund"}
@@ -69,6 +71,15 @@ def build(tokenizer: PreTrainedTokenizerFast, tmp_path: Path) -> Build:
 def test_the_methods_there_are() -> None:
     assert {"ga", "graddiff", "kl_min", "idk", "dpo", "npo", "simnpo", "wga", "satimp", "undial"} <= {*LOSS_BASED}
     assert "finetune_retain" in LOSS_BASED
+
+
+def test_the_docs_name_every_method_and_configs_that_there_are() -> None:
+    text = (ROOT / "docs" / "methods.md").read_text(encoding="utf-8")
+    rows = dict(re.findall(r"^\| \[`(\w+)`\]\(#[\w-]+\) \|(.*)$", text, re.MULTILINE))
+    assert rows.keys() == METHODS.keys()
+    for name, row in rows.items():
+        for config in re.findall(r"`([\w/]+\.yaml)`", row):
+            assert f"method: {name}\n" in (ROOT / "recipes" / "configs" / config).read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("name", LOSS_BASED)

@@ -8,6 +8,7 @@ FOLDER holds a model and its tokenizer. The main process writes what came out of
 import json
 import os
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from torch.distributed.tensor import DTensor
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from dareu.data.encoding import CompletionCollator, encode_dataset
-from dareu.losses import npo
+from dareu.losses import dpo, npo, undial
 from dareu.masks import WeightMask, count_moved_outside, fingerprint, random_mask
 from dareu.metrics import generate_answers
 from dareu.trainers import DareUConfig, DareUTrainer, UnlearnConfig, UnlearnTrainer
@@ -120,15 +121,17 @@ def unlearn(
     *,
     masked: bool = False,
     lora: bool = False,
+    loss: str = "npo",
     validate: Any = None,
     dtype: torch.dtype = torch.float32,
     **options: Any,
 ) -> UnlearnTrainer:
     model = AutoModelForCausalLM.from_pretrained(folder / "model", dtype=dtype)
     batch = BATCH // PartialState().num_processes
+    options = {"reference_cache_dir": tempfile.mkdtemp(dir=folder)} | options  # each asks the original model itself
     return UnlearnTrainer(
         model,
-        npo,
+        {"npo": npo, "dpo": dpo, "undial": undial}[loss],
         UnlearnConfig(output_dir=str(folder / "run"), **SETTINGS, per_device_train_batch_size=batch, **options),
         Dataset.from_list(FORGET),
         retain_dataset=Dataset.from_list(RETAIN),
@@ -296,11 +299,14 @@ def main(folder: Path) -> None:
         ("ddp_dareu", dareu(folder, masked=True)),
         ("ddp_gae", dareu(folder, masked=False, advantage_estimator="gae")),
         ("ddp_npo", unlearn(folder)),
+        ("ddp_dpo", unlearn(folder, loss="dpo", refusals="common")),
     ):
         note(trainer.accelerator, name)
         weights, said[f"{name}_logged"] = trained(trainer)
         keep(name, weights)
 
+    shared = {"reference_cache_dir": str(folder / "reference")}
+    said["stored"] = gather_object([[unlearn(folder, **shared)._reference_logps().tolist() for _ in range(2)]])
     said["ddp_original"] = rollouts_of_the_original(folder)
     trainer = unlearn(folder, validate=judge, validation_steps=1, stop_forget_attribution=0.3)
     trainer.train()
@@ -315,6 +321,7 @@ def main(folder: Path) -> None:
         ("fsdp2_dareu", dareu, {"masked": True, "kl_coef": 0.1}),
         ("fsdp2_gae", dareu, {"masked": False, "advantage_estimator": "gae"}),
         ("fsdp2_npo", unlearn, {"validate": answering, "validation_steps": 1}),
+        ("fsdp2_undial", unlearn, {"masked": True, "loss": "undial"}),
         ("fsdp2_lora", unlearn, {"lora": True}),
     ):
         trainer = build(folder, **options)

@@ -67,9 +67,11 @@ def test_fixed_rollouts_have_the_same_advantages(folder: Path, alone: dict[str, 
         ("ddp_dareu", "MULTI_CPU", "dareu", {"masked": True}),
         ("ddp_gae", "MULTI_CPU", "dareu", {"masked": False, "advantage_estimator": "gae"}),
         ("ddp_npo", "MULTI_CPU", "unlearn", {}),
+        ("ddp_dpo", "MULTI_CPU", "unlearn", {"loss": "dpo", "refusals": "common"}),
         ("fsdp2_dareu", "FSDP", "dareu", {"masked": True, "kl_coef": 0.1}),
         ("fsdp2_gae", "FSDP", "dareu", {"masked": False, "advantage_estimator": "gae"}),
         ("fsdp2_npo", "FSDP", "unlearn", {}),
+        ("fsdp2_undial", "FSDP", "unlearn", {"masked": True, "loss": "undial"}),
         ("fsdp2_lora", "FSDP", "unlearn", {"lora": True}),
     ],
 )
@@ -113,6 +115,12 @@ def test_every_process_holds_the_rollouts_that_they_shared_the_making_of(said: d
     assert [(row, len(completions)) for row, completions in first] == [(row, 4) for row in range(4)]
     made = [tuple(completion) for _, completions in first for completion in completions]
     assert len(set(made)) > 8  # each process made its own
+
+
+def test_every_process_gets_the_reference_that_the_main_one_kept(said: dict[str, Any], folder: Path) -> None:
+    (first, found), (other, found_there) = said["stored"]
+    assert first == pytest.approx(other, abs=1e-5) and found == found_there == first
+    assert len(list((folder / "reference").iterdir())) == 1
 
 
 def test_a_model_sharded_by_hand_is_trained_like_a_whole_one(folder: Path, alone: dict[str, Any]) -> None:
