@@ -41,7 +41,7 @@ def load_refusals(source: str) -> list[str]:
     if source == "common":
         return list(COMMON_REFUSALS)
     try:
-        lines = Path(source).read_text(encoding="utf-8").splitlines()
+        lines = Path(source).read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(f"refusals is {source!r}, which cannot be read ({error}): give 'common' or a file.") from error
     refusals = [text for number, line in enumerate(lines, 1) if (text := _refusal(line.strip(), source, number))]

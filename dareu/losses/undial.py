@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
-from torch.nn.functional import one_hot
 
 from dareu.losses.checks import check_positive, mean_over_records
 
@@ -31,5 +31,6 @@ def undial(
         ValueError: `beta` is no number > 0.
     """
     check_positive("beta", beta)
-    target = (ref_logits - beta * one_hot(tokens, ref_logits.shape[1])).softmax(-1)
+    lowered = ref_logits.scatter_add(1, tokens[:, None], torch.full_like(ref_logits[:, :1], -beta))
+    target = lowered.softmax(-1)
     return mean_over_records(-(target * logits.log_softmax(-1)).sum(-1), rows, lengths)

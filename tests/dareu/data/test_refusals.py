@@ -13,7 +13,7 @@ ROWS = Dataset.from_list([{"prompt": f"Q{i}?", "completion": f"  {'ab' * i}c\n",
 
 def test_refusals_come_from_a_line_each(tmp_path: Path) -> None:
     path = tmp_path / "refusals.jsonl"
-    path.write_text('I don\'t know.\n\n  "No \\"idea\\"."\nJe ne sais pas\u2026\n', encoding="utf-8")
+    path.write_text('\ufeffI don\'t know.\n\n  "No \\"idea\\"."\nJe ne sais pas\u2026\n', encoding="utf-8")
     assert load_refusals(str(path)) == ["I don't know.", 'No "idea".', "Je ne sais pas…"]
 
 
