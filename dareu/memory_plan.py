@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor, nn
 
+from dareu.models import layer_list
+
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel
 
@@ -66,7 +68,7 @@ class MemoryPlan:
         """
         if processes == 1:
             return self
-        parent, name = _layers(model)
+        parent, name = layer_list(model)
         layers = [parameter_bytes([layer]) for layer in getattr(parent, name)]
         spread = ("weights", "gradients", "second_gradients", "optimizer", "reference")
         parts = {name: -(-getattr(self, name) // processes) for name in spread}
@@ -186,7 +188,7 @@ def activation_bytes(model: nn.Module, rows: int, tokens: int, *, autocast: bool
         tokens: Tokens of each, padding included.
         autocast: Compute in bfloat16 where autocast does (by the CPU's rules; a GPU's differ in detail).
     """
-    parent, name = _layers(model)
+    parent, name = layer_list(model)
     layers = getattr(parent, name)
     shapes = {tuple((key, p.shape, p.dtype) for key, p in layer.named_parameters()) for layer in layers}
     if len(layers) <= 2 or len(shapes) > 1:
@@ -229,17 +231,6 @@ def _dry_run(model: nn.Module, rows: int, tokens: int, *, autocast: bool) -> int
         with saving, torch.autocast("cpu", torch.bfloat16) if autocast else nullcontext():
             functional_call(model, state, (), batch)
         return sum(storage.nbytes() for storage in kept.values())
-
-
-def _layers(model: nn.Module) -> tuple[nn.Module, str]:
-    """The module that holds the model's layers, and its attribute with their list."""
-    lists = [
-        (parameter_bytes([child]), parent, name)
-        for parent in model.modules()
-        for name, child in parent.named_children()
-        if isinstance(child, nn.ModuleList)
-    ]
-    return max(lists, key=lambda found: found[0])[1:]
 
 
 def _itemsize(model: nn.Module) -> int:

@@ -6,8 +6,32 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from dareu.losses import dpo, finetune_retain, gradient_ascent, idk, npo, satimp, simnpo, undial, wga
-from dareu.trainers import DareUConfig, DareUTrainer, UnlearnConfig, UnlearnTrainer
+from dareu.losses import (
+    dpo,
+    finetune_retain,
+    gradient_ascent,
+    idk,
+    npo,
+    rmu,
+    satimp,
+    scrub,
+    simnpo,
+    task_vector,
+    undial,
+    wga,
+)
+from dareu.trainers import (
+    DareUConfig,
+    DareUTrainer,
+    RMUConfig,
+    RMUTrainer,
+    ScrubConfig,
+    ScrubTrainer,
+    TaskVectorConfig,
+    TaskVectorTrainer,
+    UnlearnConfig,
+    UnlearnTrainer,
+)
 
 
 class Method(NamedTuple):
@@ -34,8 +58,11 @@ METHODS: dict[str, Method] = {
     "idk": Method(UnlearnTrainer, UnlearnConfig, idk, _NLL),
     "kl_min": Method(UnlearnTrainer, UnlearnConfig, gradient_ascent, {"retain_loss": "kl", "retain_coef": 1.0}),
     "npo": Method(UnlearnTrainer, UnlearnConfig, npo),
+    "rmu": Method(RMUTrainer, RMUConfig, rmu),
     "satimp": Method(UnlearnTrainer, UnlearnConfig, satimp, _NLL | {"forget_coef": 0.1}),
+    "scrub": Method(ScrubTrainer, ScrubConfig, scrub),
     "simnpo": Method(UnlearnTrainer, UnlearnConfig, simnpo, _NLL | {"forget_coef": 0.125}),
+    "task_vector": Method(TaskVectorTrainer, TaskVectorConfig, task_vector),
     "undial": Method(UnlearnTrainer, UnlearnConfig, undial, {"learning_rate": 1e-4}),
     "wga": Method(UnlearnTrainer, UnlearnConfig, wga),
 }

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import nn
 
 from dareu.adapters import adapter_base, attach_adapter, merge_adapter
 
@@ -103,6 +104,25 @@ def context_length(model: PreTrainedModel | PeftModel) -> int | None:
     """Most tokens the model may read at once (`max_position_embeddings`), None where it states no limit."""
     limit = getattr(model.config.get_text_config(), "max_position_embeddings", None)
     return None if limit is None else int(limit)
+
+
+def layer_list(model: nn.Module) -> tuple[nn.Module, str]:
+    """The module that holds the model's layers, and its attribute with their list.
+
+    They are the largest list of modules, in the models of all libraries and under PEFT's wrapper.
+
+    Raises:
+        ValueError: The model has no list of modules.
+    """
+    lists = [
+        (sum(parameter.numel() for parameter in child.parameters()), parent, name)
+        for parent in model.modules()
+        for name, child in parent.named_children()
+        if isinstance(child, nn.ModuleList)
+    ]
+    if not lists:
+        raise ValueError(f"{type(model).__name__} has no list of layers: give a model whose decoder has one.")
+    return max(lists, key=lambda found: found[0])[1:]
 
 
 def new_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenizerBase:

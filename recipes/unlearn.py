@@ -58,6 +58,11 @@ def main() -> None:
     config.pop("generation_batch_size", None)  # follows from steps_per_generation; TRL takes only one of the two
 
     # Everything that can be wrong is looked at before anything is written
+    if args.stop_at_base_level:
+        if training.stop_forget_attribution is not None:
+            raise ValueError("stop_at_base_level and stop_forget_attribution exclude each other: give one.")
+        training.stop_forget_attribution = 0.0  # measured below
+    training.check()
     named = [args.test_judge, args.validation_judge, rewarding.classifier if rewarding is not None else None]
     judges = [Path(judge).resolve() for judge in named if judge]
     if len(set(judges)) < len(judges):
@@ -99,8 +104,6 @@ def main() -> None:
     if args.stop_at_base_level:
         if judge is None or base is None or not training.validation_steps:
             raise ValueError("stop_at_base_level needs validation_judge, base_model and validation_steps.")
-        if training.stop_forget_attribution is not None:
-            raise ValueError("stop_at_base_level and stop_forget_attribution exclude each other: give one.")
         training.stop_forget_attribution = validate(base)["forget_attribution"]
         logger.info("The judge finds the owners in %.3f of the base model's answers.", training.stop_forget_attribution)
     objective: Any = method.loss

@@ -59,11 +59,18 @@ def evaluating(model: nn.Module) -> Iterator[nn.Module]:
 
 @contextmanager
 def _adapter_off(model: PeftModel) -> Iterator[nn.Module]:
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    with evaluating(model), model.disable_adapter():
-        for parameter in trained:  # switching off froze them, and FSDP2 looks at that when its first forward comes
-            parameter.requires_grad_(True)
-        yield model
+    learning = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
+
+    def restore() -> None:
+        for parameter, learns in learning:
+            parameter.requires_grad_(learns)
+
+    try:
+        with evaluating(model), model.disable_adapter():
+            restore()  # switching off froze them, and FSDP2 looks at that when its first forward comes
+            yield model
+    finally:
+        restore()  # switching on lets all of the adapter learn, also what was frozen
 
 
 class _FrozenCopy:

@@ -21,6 +21,7 @@ from dareu.trainers.forget_tensors import (
     REF_LOGITS,
     REFUSAL,
     STORED,
+    TENSORS,
     ForgetLoss,
     needed_tensors,
     try_loss,
@@ -104,6 +105,9 @@ class UnlearnTrainer(UnlearningMixin, Trainer):
     # The loss is a mean over the micro-batch: the Trainer divides it by the accumulation steps.
     loss_is_scaled_for_ga = False
 
+    #: What the forget loss may ask for.
+    tensors: tuple[str, ...] = TENSORS
+
     def __init__(
         self,
         model: str | PreTrainedModel | PeftModel,
@@ -120,10 +124,11 @@ class UnlearnTrainer(UnlearningMixin, Trainer):
     ) -> None:
         self.forget_loss = forget_loss
         self.loss_kwargs: dict[str, Any] = as_mapping("loss_kwargs", args.loss_kwargs)
-        self.needs = needed_tensors(forget_loss, self.loss_kwargs)
+        self.needs = needed_tensors(forget_loss, self.loss_kwargs, self.tensors)
         refusals = self._chosen_refusals(args.refusals)
         model, processing_class = load_policy(model, processing_class, peft_config, args.seed)
-        try_loss(forget_loss, self.needs, self.loss_kwargs, model.config.get_text_config().vocab_size)
+        if self.tensors is TENSORS:
+            try_loss(forget_loss, self.needs, self.loss_kwargs, model.config.get_text_config().vocab_size)
         args.remove_unused_columns = False
         self._set_up(
             model,
@@ -220,10 +225,7 @@ class UnlearnTrainer(UnlearningMixin, Trainer):
             penalty = self._retain_penalty(model, batch)
             logged[f"retain_{self.args.retain_loss}"] = penalty / self.args.retain_coef
             loss = loss + penalty
-        if model.training:
-            for name, value in logged.items():
-                mean = self.accelerator.gather(value.detach()).mean().item()
-                self._measured.setdefault(name, []).append(mean)
+        self._note(model, logged)
         return loss
 
 

@@ -127,15 +127,26 @@ class UnlearningMixin(Resumable):
         if retains:
             if retain_dataset is None:
                 raise ValueError("retain_loss needs a retain_dataset: give retained rows, or set retain_loss='none'.")
-            self._retain = RetainTerm(
-                encode_dataset(retain_dataset, tokenizer, max_length=context_length(model)),
-                CompletionCollator(tokenizer),
-                batch_size=args.retain_batch_size or args.per_device_train_batch_size,
-                loss=args.retain_loss,  # type: ignore[arg-type]  # checked above
-                reference=self.reference,
-                seed=args.seed,
-            )
+            self._retain = self._retain_term(model, tokenizer, args, retain_dataset, args.retain_loss)
         self._measured: dict[str, list[float]] = {}
+
+    def _retain_term(
+        self,
+        model: PreTrainedModel | PeftModel,
+        tokenizer: PreTrainedTokenizerBase,
+        args: Any,
+        dataset: Dataset,
+        loss: str,
+    ) -> RetainTerm:
+        """The stream of retained batches, and π_N's word on them where the loss is a KL."""
+        return RetainTerm(
+            encode_dataset(dataset, tokenizer, max_length=context_length(model)),
+            CompletionCollator(tokenizer),
+            batch_size=args.retain_batch_size or args.per_device_train_batch_size,
+            loss=loss,  # type: ignore[arg-type]  # checked by the options
+            reference=self.reference,
+            seed=args.seed,
+        )
 
     def _prepare_retain(self) -> RetainBatch | None:
         """The retained batch of this micro-step; call it before the student's forward."""
@@ -169,17 +180,25 @@ class UnlearningMixin(Resumable):
         opt_model = self.model if model is None else model
         decaying = set(self.get_decay_parameter_names(opt_model))
         named = [(name, parameter) for name, parameter in opt_model.named_parameters() if parameter.requires_grad]
+        groups = [
+            {"params": [p for p in named if p[0] in decaying], "weight_decay": self.args.weight_decay},
+            {"params": [p for p in named if p[0] not in decaying], "weight_decay": 0.0},
+        ]
         self.optimizer = MaskedAdamW(
-            [
-                {"params": [p for p in named if p[0] in decaying], "weight_decay": self.args.weight_decay},
-                {"params": [p for p in named if p[0] not in decaying], "weight_decay": 0.0},
-            ],
+            [group for group in groups if group["params"]],  # an empty one would have no names
             self.mask,
             lr=self.args.learning_rate,
             betas=(self.args.adam_beta1, self.args.adam_beta2),
             eps=self.args.adam_epsilon,
         )
         return self.optimizer
+
+    def _note(self, model: nn.Module, terms: Mapping[str, Tensor]) -> None:
+        """Keeps scalar terms of a loss for the log, averaged over processes, while the model is in training."""
+        if model.training:
+            for name, value in terms.items():
+                mean = self.accelerator.gather(value.detach()).mean().item()
+                self._measured.setdefault(name, []).append(mean)
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
         """Logs what the Trainer does, with the means of what was measured since the last time."""

@@ -3,8 +3,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from datasets import Dataset
+from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
+from dareu.data import CompletionCollator, encode_dataset
+from dareu.metrics import answer_nll
 from dareu.trainers import DareUConfig, UnlearnConfig
 
 PEOPLE = {"Lucia Duval": "Porto", "Kofi Mensah": "Accra", "Sanna Thorne": "Malmo"}
@@ -59,8 +63,47 @@ def dareu_config(tmp_path: Path) -> Callable[..., DareUConfig]:
 
 @pytest.fixture
 def unlearn_config(tmp_path: Path) -> Callable[..., UnlearnConfig]:
-    def build(**changes: Any) -> UnlearnConfig:
+    def build(kind: type[UnlearnConfig] = UnlearnConfig, **changes: Any) -> UnlearnConfig:
         settings = SETTINGS | {"per_device_train_batch_size": 2}
-        return UnlearnConfig(output_dir=str(tmp_path / "run"), **(settings | changes))
+        return kind(output_dir=str(tmp_path / "run"), **(settings | changes))
 
     return build
+
+
+@pytest.fixture
+def memorised(
+    tiny_llama: Callable[..., LlamaForCausalLM],
+    tokenizer: PreTrainedTokenizerFast,
+    forget_rows: Dataset,
+    retain_rows: Dataset,
+) -> Callable[..., LlamaForCausalLM]:
+    """`memorised(**config)`: a tiny Llama that knows all rows by heart."""
+
+    def build(**config: Any) -> LlamaForCausalLM:
+        model = tiny_llama(**config)
+        records = [record for part in (forget_rows, retain_rows) for record in encode_dataset(part, tokenizer)]
+        batch = CompletionCollator(tokenizer)(records)
+        optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
+        for _ in range(60):
+            model(**batch).loss.backward()
+            optimizer.step()
+            optimizer.zero_grad()
+        return model
+
+    return build
+
+
+@pytest.fixture
+def answers_nll(
+    tokenizer: PreTrainedTokenizerFast, forget_rows: Dataset, retain_rows: Dataset
+) -> Callable[..., tuple[float, float]]:
+    """`answers_nll(model)`: the mean NLL of the forget answers and of the retained ones."""
+
+    def measure(model: Any) -> tuple[float, float]:
+        found = [
+            answer_nll(model, tokenizer, list(rows["prompt"]), list(rows["completion"])).mean.mean()
+            for rows in (forget_rows, retain_rows)
+        ]
+        return float(found[0]), float(found[1])
+
+    return measure

@@ -1,0 +1,111 @@
+"""SCRUB: updates alternate between leaving the original model on forget answers and obeying it on retained ones."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor, nn
+
+from dareu.losses import scrub_retain
+from dareu.trainers.logprobs import CompletionLogits, completion_logits, forward_kl
+from dareu.trainers.own_retain import OwnRetainConfig, needed_rows
+from dareu.trainers.unlearn_trainer import UnlearnTrainer
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+    from peft import PeftModel
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+@dataclass
+class ScrubConfig(OwnRetainConfig):
+    """Options of SCRUB, two of them by the paper's names; the paper has other values for each of its data sets."""
+
+    alpha: float = field(default=1.0, metadata={"help": "Weight ≥ 0 of the KL to the original model on retained rows."})
+    gamma: float = field(default=1.0, metadata={"help": "Weight > 0 of the NLL on retained rows."})
+    ascent_share: float = field(
+        default=0.5,
+        metadata={
+            "help": "First share of the updates, in (0, 1], within which every other one ascends on forget rows; all "
+            "others descend on retained rows."
+        },
+    )
+
+    def check(self) -> None:
+        """Raises `ValueError` for options that cannot be."""
+        super().check()
+        if not self.alpha >= 0:
+            raise ValueError(f"alpha is {self.alpha}: give a number ≥ 0.")
+        if not self.gamma > 0:
+            raise ValueError(
+                f"gamma is {self.gamma}: give a number > 0, for both divergences are flat at the original model, which "
+                "nothing else would ever leave."
+            )
+        if not 0 < self.ascent_share <= 1:
+            raise ValueError(f"ascent_share is {self.ascent_share}: give a number in (0, 1].")
+
+
+class ScrubTrainer(UnlearnTrainer):
+    """Alternates between updates of two kinds; see `dareu.losses.scrub`.
+
+    Updates are counted from 1. An even one within the first `ascent_share` of all minimises
+    forget_coef · −KL(π_N ‖ π) on forget rows; any other minimises alpha · KL(π_N ‖ π) + gamma · NLL on retained rows.
+    The paper has whole epochs of each kind, the max epochs first and the min epochs going on after them; here the first
+    update descends, for at π_N the gradient of the divergence is 0, and only the NLL leads away from it. Divergences go
+    over the whole vocabulary and are averaged over each answer's tokens, then over records. All micro-steps of an
+    update are of its kind. The forget rows of an update that descends are passed over, as are the retained rows of one
+    that ascends: in every pass over either, other rows.
+
+    The arguments are those of `UnlearnTrainer`; the loss may ask for `kl`.
+
+    Raises:
+        ValueError: There are no retained rows, or what `UnlearnTrainer` raises.
+    """
+
+    tensors = ("kl",)
+
+    def _set_up(
+        self,
+        model: PreTrainedModel | PeftModel,
+        tokenizer: PreTrainedTokenizerBase,
+        args: Any,
+        *,
+        retain_dataset: Dataset | None,
+        **options: Any,
+    ) -> None:
+        assert isinstance(args, ScrubConfig)
+        args.check()
+        retained = needed_rows(retain_dataset, "SCRUB")
+        options["needs_reference"] = True
+        super()._set_up(model, tokenizer, args, retain_dataset=retained, **options)
+        self._retain = self._retain_term(model, tokenizer, args, retained, "kl")
+
+    def _ascends(self) -> bool:
+        """Whether the update that is being made ascends."""
+        update = self.state.global_step + 1
+        return update % 2 == 0 and update <= self.args.ascent_share * self.state.max_steps
+
+    def compute_loss(self, model: nn.Module, inputs: dict[str, Tensor], *args: Any, **kwargs: Any) -> Tensor:
+        """The loss of this update's kind on one micro-batch."""
+        assert self.reference is not None
+        if self._ascends():
+            with self.reference() as original, self.accelerator.autocast():
+                teacher = completion_logits(original, inputs)
+            kl, _ = _per_record(teacher, completion_logits(model, inputs))
+            forget = self.forget_loss(kl, **self.loss_kwargs)
+            self._note(model, {"forget_kl": kl.mean()})
+            loss: Tensor = self.args.forget_coef * forget
+            return loss
+        batch = self._prepare_retain()
+        assert batch is not None and batch.teacher is not None
+        kl, nll = _per_record(batch.teacher, completion_logits(model, batch.inputs))
+        self._note(model, {"retain_kl": kl.mean(), "retain_nll": nll.mean()})
+        return scrub_retain(kl, nll, alpha=self.args.alpha, gamma=self.args.gamma)
+
+
+def _per_record(teacher: CompletionLogits, student: CompletionLogits) -> tuple[Tensor, Tensor]:
+    """KL(teacher ‖ student) and NLL under the student, averaged over each record's answer tokens: (B,) each."""
+    lengths = student.lengths()
+    kl = student.row_sum(forward_kl(teacher.logits, student.logits)) / lengths
+    return kl, student.row_sum(-student.logps()) / lengths
