@@ -257,8 +257,12 @@ def test_fewer_forget_rows_than_a_generation_batch_takes(stops: Refused, data: l
         ["--retain_loss", "l2"],
         ["--retain_coef", -1],
         ["--mask", "gone.safetensors"],
+        ["--method", "rmu", "--layer", 2],
+        ["--method", "rmu", "--retain_coef", 1],
+        ["--method", "scrub", "--gamma", 0],
+        ["--method", "task_vector", "--retain_batch_size", 4],
     ],
-    ids=lambda words: words[0],
+    ids=lambda words: "-".join(word.strip("-") for word in words if isinstance(word, str)),
 )
 def test_an_option_that_cannot_be(words: list[Any], stops: Refused, data: list[str]) -> None:
     stops("unlearn", *data, *words)
@@ -287,6 +291,11 @@ def test_usual_settings_that_a_method_does_not_have(stops: Refused, data: list[s
         encoding="utf-8",
     )
     assert "no_such_option" in stops("unlearn", *data, "--method", f"{path}:MINE")
+
+
+@pytest.mark.parametrize("words", [["--stop_at_base_level"], ["--validation_steps", 5]], ids=lambda words: words[0])
+def test_a_method_that_no_judge_can_stop(words: list[Any], stops: Refused, data: list[str]) -> None:
+    assert "no judge can tell when to stop" in stops("unlearn", *data, "--method", "task_vector", *words)
 
 
 def test_a_process_of_its_own_ends_with_status_1_and_that_sentence_alone(out: Path) -> None:

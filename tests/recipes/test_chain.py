@@ -197,6 +197,36 @@ def test_an_adapter_is_saved_merged(chain: SimpleNamespace) -> None:
     assert moved and all("proj" in name for name in moved)
 
 
+@pytest.mark.parametrize(
+    ("method", "options", "terms"),
+    [
+        ("rmu", ["--layer", 1, "--alpha", 10], {"forget_loss", "retain_hidden"}),
+        ("scrub", ["--ascent_share", 1], {"forget_kl", "retain_kl", "retain_nll"}),
+        ("task_vector", ["--alpha", 2], {"forget_loss"}),
+    ],
+)
+def test_methods_with_trainers_of_their_own_keep_to_a_mask(
+    method: str,
+    options: list[Any],
+    terms: set[str],
+    chain: SimpleNamespace,
+    recipe: Run,
+    data: list[str],
+    tmp_path: Path,
+) -> None:
+    target = chain.folder / "target" / "model"
+    mask = chain.folder / "mask" / "mask.safetensors"
+    words = [*data, "--model_name_or_path", target, "--mask", mask, *SMALL, *CPU, "--output_dir", tmp_path]
+    said = recipe("unlearn", "--method", method, *words, *options)
+    assert "0 of the" in said and row(tmp_path)["metrics"] == {"updates": 2, "moved_outside_mask": 0}
+    assert row(tmp_path)["method"] == method
+    before, after = (load_model(str(path)) for path in (target, tmp_path / "model"))
+    moved = {name for name, weight in before.named_parameters() if not torch.equal(after.get_parameter(name), weight)}
+    assert moved and (method != "rmu" or all("mlp.down_proj" in name for name in moved))
+    lines = (tmp_path / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    assert terms <= {name for line in lines for name in json.loads(line)}
+
+
 def test_measuring_completes_the_rows(chain: SimpleNamespace, world: FictionalWorld) -> None:
     asked = "forget_rouge retain_rouge test_rouge forget_probability retain_probability fact_recall name_kept "
     asked += "forget_attribution forget_attribution_heldout misattribution forget_attribution_stripped "
