@@ -25,6 +25,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from dareu.data.encoding import CompletionCollator, encode_dataset
 from dareu.losses import dpo, npo, undial
 from dareu.masks import WeightMask, count_moved_outside, fingerprint, random_mask
+from dareu.methods import METHODS
 from dareu.metrics import generate_answers
 from dareu.trainers import DareUConfig, DareUTrainer, UnlearnConfig, UnlearnTrainer
 from dareu.trainers.logprobs import completion_logits
@@ -53,6 +54,12 @@ SETTINGS: dict[str, Any] = {
     "save_strategy": "no",
     "disable_tqdm": True,
     "report_to": "none",
+}
+#: Of the methods with trainers of their own; two updates of SCRUB are then of both kinds.
+OPTIONS: dict[str, dict[str, Any]] = {
+    "rmu": {"layer": 1, "alpha": 10.0},
+    "scrub": {"ascent_share": 1.0},
+    "task_vector": {"alpha": 2.0},
 }
 #: Rows of a step over all processes.
 BATCH = 4
@@ -139,6 +146,22 @@ def unlearn(
         processing_class=AutoTokenizer.from_pretrained(folder / "model"),
         peft_config=LoraConfig(r=2, target_modules="all-linear") if lora else None,
         validate=validate,
+    )
+
+
+def own(folder: Path, method: str, kind: str) -> Any:
+    """A trainer of a method that has one of its own, `dense`, `masked` or `lora`."""
+    model = AutoModelForCausalLM.from_pretrained(folder / "model", dtype=torch.float32)
+    options = OPTIONS[method] | {"per_device_train_batch_size": BATCH // PartialState().num_processes}
+    return METHODS[method].trainer(
+        model,
+        METHODS[method].loss,
+        METHODS[method].config(output_dir=str(folder / "run"), **SETTINGS, **options),
+        Dataset.from_list(FORGET),
+        retain_dataset=Dataset.from_list(RETAIN),
+        mask=mask_of(model) if kind == "masked" else None,
+        processing_class=AutoTokenizer.from_pretrained(folder / "model"),
+        peft_config=LoraConfig(r=2, target_modules="all-linear") if kind == "lora" else None,
     )
 
 
@@ -307,6 +330,12 @@ def main(folder: Path) -> None:
 
     shared = {"reference_cache_dir": str(folder / "reference")}
     said["stored"] = gather_object([[unlearn(folder, **shared)._reference_logps().tolist() for _ in range(2)]])
+
+    for method, kind in (("rmu", "lora"), ("scrub", "dense"), ("task_vector", "masked")):
+        trainer = own(folder, method, kind)
+        note(trainer.accelerator, f"ddp_{method}")
+        keep(f"ddp_{method}", trained(trainer)[0])
+
     said["ddp_original"] = rollouts_of_the_original(folder)
     trainer = unlearn(folder, validate=judge, validation_steps=1, stop_forget_attribution=0.3)
     trainer.train()
@@ -329,6 +358,10 @@ def main(folder: Path) -> None:
         weights, said[f"{name}_logged"] = trained(trainer)
         said[f"{name}_sharded"] = sum(isinstance(parameter, DTensor) for parameter in trainer.model.parameters())
         keep(name, weights)
+    for method, kind in (("rmu", "masked"), ("task_vector", "dense")):
+        trainer = own(folder, method, kind)
+        note(trainer.accelerator, f"fsdp2_{method}")
+        keep(f"fsdp2_{method}", trained(trainer)[0])
     said["fsdp2_original"] = rollouts_of_the_original(folder)
     # Processes that want answers of different lengths
     length = 2 + 6 * trainer.accelerator.process_index

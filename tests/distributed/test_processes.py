@@ -108,6 +108,33 @@ def test_updates_match_those_of_one_process(
         assert max(float((found[weight] - start[weight]).abs().max()) for weight in start) > 1e-3
 
 
+@pytest.mark.parametrize(
+    ("launch", "method", "kind"),
+    [
+        ("ddp", "rmu", "lora"),
+        ("ddp", "scrub", "dense"),
+        ("ddp", "task_vector", "masked"),
+        ("fsdp2", "rmu", "masked"),
+        ("fsdp2", "task_vector", "dense"),
+    ],
+)
+def test_trainers_of_their_own_match_those_of_one_process(
+    folder: Path, said: dict[str, Any], alone: dict[str, Any], launch: str, method: str, kind: str
+) -> None:
+    name = f"{launch}_{method}"
+    assert said[name] == [{"ddp": "MULTI_CPU", "fsdp2": "FSDP"}[launch], 2]
+    trainer = alone["own"](folder, method, kind)
+    start = {weight: tensor.detach().clone() for weight, tensor in trainer.model.state_dict().items()}
+    expected, found = alone["trained"](trainer)[0], load_file(folder / f"{name}.safetensors")
+    assert found.keys() == expected.keys()
+    for weight in expected:
+        torch.testing.assert_close(found[weight], expected[weight], atol=2e-5, rtol=0, msg=weight)
+        if kind == "masked" and weight in trainer.mask:
+            frozen = ~trainer.mask[weight]
+            assert torch.equal(found[weight][frozen], start[weight][frozen]), weight
+    assert max(float((found[weight] - start[weight]).abs().max()) for weight in start) > 1e-3
+
+
 @pytest.mark.parametrize("kind", ["ddp", "fsdp2"])
 def test_every_process_holds_the_rollouts_that_they_shared_the_making_of(said: dict[str, Any], kind: str) -> None:
     first, second = said[f"{kind}_original"]
