@@ -109,7 +109,7 @@ def context_length(model: PreTrainedModel | PeftModel) -> int | None:
 def layer_list(model: nn.Module) -> tuple[nn.Module, str]:
     """The module that holds the model's layers, and its attribute with their list.
 
-    They are the largest list of modules, in the models of all libraries and under PEFT's wrapper.
+    They are the largest list of modules, also under PEFT's wrapper.
 
     Raises:
         ValueError: The model has no list of modules.

@@ -59,7 +59,7 @@ class RMUConfig(OwnRetainConfig):
         if not self.alpha >= 0:
             raise ValueError(f"alpha is {self.alpha}: give a number ≥ 0.")
         if self.deepspeed_plugin is not None:
-            raise ValueError("RMU does not train under DeepSpeed: use DDP or one process.")
+            raise ValueError("RMU does not train under DeepSpeed: use FSDP2, DDP or one process.")
 
 
 class RMUTrainer(UnlearnTrainer):

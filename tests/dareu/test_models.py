@@ -13,7 +13,15 @@ from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 from dareu.data.fictional import fictional_world
 from dareu.metrics import generate_answers
-from dareu.models import BASE_MODEL, load_model, load_tokenizer, new_llama, new_tokenizer, resolve_model_path
+from dareu.models import (
+    BASE_MODEL,
+    layer_list,
+    load_model,
+    load_tokenizer,
+    new_llama,
+    new_tokenizer,
+    resolve_model_path,
+)
 
 IDS = torch.tensor([[1, 20, 30, 40, 50, 60]])
 TEXTS = ["Lucia Duval was born in Porto.", "Łukasz wrote “Zażółć” – in 1987.", "雪と\tsnow\n\n"]
@@ -168,3 +176,12 @@ def test_the_shipped_base_model_copies_the_name_it_is_asked_about() -> None:
     answers = generate_answers(model, tokenizer, list(test["prompt"]), max_new_tokens=48, batch_size=96)
     kept = [name in answer for name, answer in zip(test["name"], answers, strict=True)]
     assert sum(kept) / len(kept) >= 0.95
+
+
+def test_the_layers_are_the_largest_list(tiny_llama: Callable[..., LlamaForCausalLM]) -> None:
+    model = tiny_llama(num_hidden_layers=3)
+    model.model.short = torch.nn.ModuleList([torch.nn.Linear(2, 2)])
+    parent, name = layer_list(model)
+    assert parent is model.model and name == "layers"
+    with pytest.raises(ValueError, match="Linear has no list of layers"):
+        layer_list(torch.nn.Linear(2, 2))
