@@ -32,7 +32,8 @@ from dareu.plugins import resolve
 from dareu.report import comparison_table, draw_tradeoff, summarise, write_csv, write_markdown
 from dareu.report.picture import can_draw
 from dareu.runs import ResultRow, config_of, open_run, read_results, write_results
-from dareu.trainers.unlearn_trainer import UnlearnConfig, needed_tensors
+from dareu.trainers import UnlearnConfig
+from dareu.trainers.forget_tensors import needed_tensors
 from dareu.trainers.unlearning import UnlearningArguments
 from dareu.tuning import draw_trials, settings_grid, validation_score
 from dareu.unlearn_options import unlearn_parser
@@ -332,7 +333,8 @@ def check_options(entry: Entry, options: dict[str, Any]) -> None:
             training = next(part for part in parsed if isinstance(part, UnlearningArguments))
             training.check()
             if isinstance(training, UnlearnConfig):
-                needed_tensors(method.loss, as_mapping("loss_kwargs", training.loss_kwargs))
+                kwargs = as_mapping("loss_kwargs", training.loss_kwargs)
+                needed_tensors(method.loss, kwargs, method.trainer.tensors)
         except ValueError as error:
             raise ValueError(f"The entry {entry.name!r}: {error}") from error
         finally:  # options of training speak to accelerate through the environment
