@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import shutil
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -31,12 +30,16 @@ from dareu.patch_file import (
     unpack_values,
     values_name,
 )
-from dareu.weight_files import StoredTensor, first_difference, stored_tensors, writing_tensors
+from dareu.weight_files import (
+    StoredTensor,
+    aligned,
+    copy_model_files,
+    first_difference,
+    stored_tensors,
+    writing_tensors,
+)
 
 __all__ = ["Patch", "apply_patch", "make_patch"]
-
-#: Endings of files that may hold weights, in whatever format; `apply_patch` leaves them out of the new folder.
-_WEIGHTS = {".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".gguf", ".h5", ".msgpack", ".onnx", ".pkl", ".npz"}
 
 
 def make_patch(base: str | os.PathLike[str], result: str | os.PathLike[str], path: str | os.PathLike[str]) -> Patch:
@@ -63,7 +66,7 @@ def make_patch(base: str | os.PathLike[str], result: str | os.PathLike[str], pat
     found = stored_tensors(result)
     if Path(path).resolve() in {tensor.file.resolve() for tensor in (*old.values(), *found.values())}:
         raise ValueError(f"{os.fspath(path)!r} holds a model's weights; give the patch another name.")
-    new = _aligned(old, found)
+    new = aligned(old, found)
     difference = first_difference(old, new)
     if difference is not None:
         raise ValueError(
@@ -123,7 +126,7 @@ def apply_patch(
     places = stored_tensors(folder)
     _check_base(made, places, folder)
     with atomic_folder(output_dir) as new_folder, ExitStack() as stack:
-        _copy_files(folder, new_folder, {tensor.file for tensor in places.values()})
+        copy_model_files(folder, new_folder, {tensor.file for tensor in places.values()})
         writer = None
         if undo is not None:
             writer = stack.enter_context(writing_tensors(stack.enter_context(atomic_file(undo))))
@@ -147,25 +150,6 @@ def apply_patch(
             assert undo is not None
             describe(writer, Patch(Path(undo), made.result, made.base, not made.forgotten, made.tensors))
     return made
-
-
-def _aligned(base: Mapping[str, StoredTensor], result: Mapping[str, StoredTensor]) -> dict[str, StoredTensor]:
-    """The result's tensors under the base's names, where one side stores a tied tensor once and the other twice."""
-    aligned = dict(result)
-    for name in base.keys() - result.keys():
-        twin = next((other for other in base.keys() & result.keys() if _tied(base[name], base[other])), None)
-        if twin is not None:
-            aligned[name] = result[twin]
-    for name in result.keys() - base.keys():
-        if any(_tied(result[name], result[other]) for other in base.keys() & result.keys()):
-            del aligned[name]
-    return aligned
-
-
-def _tied(a: StoredTensor, b: StoredTensor) -> bool:
-    """Whether both are one matrix stored twice; vectors do not count, for those of fresh norms are all alike."""
-    alike = len(a.shape) > 1 and a.shape == b.shape and a.dtype == b.dtype
-    return alike and bool(np.array_equal(a.bits(), b.bits()))
 
 
 def _check_base(patch: Patch, places: Mapping[str, StoredTensor], folder: Path) -> None:
@@ -196,12 +180,3 @@ def _check_undo(undo: str | os.PathLike[str] | None, output_dir: Path) -> None:
         raise ValueError(f"{os.fspath(undo)!r} will hold forgotten data: put it outside the folder of the new model.")
     if path.exists():
         raise ValueError(f"{os.fspath(undo)!r} is there already; give the undo file another name.")
-
-
-def _copy_files(folder: Path, new_folder: Path, weights: Collection[Path]) -> None:
-    templates = folder.glob("additional_chat_templates/*")
-    for path in (*folder.iterdir(), *templates):
-        if path in weights or (path.is_file() and path.name[0] != "." and path.suffix not in _WEIGHTS):
-            copy = new_folder / path.relative_to(folder)
-            copy.parent.mkdir(exist_ok=True)
-            shutil.copyfile(path, copy)

@@ -8,7 +8,7 @@ import math
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +17,9 @@ from typing import Any, BinaryIO, Literal
 import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
+
+#: Endings of files that may hold weights, in whatever format; a copy of a model leaves out those that are not its own.
+_WEIGHTS = {".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".gguf", ".h5", ".msgpack", ".onnx", ".pkl", ".npz"}
 
 #: Unsigned integers, little-endian as safetensors files are.
 Bits = NDArray[Any]
@@ -172,3 +175,32 @@ def first_difference(expected: Mapping[str, StoredTensor], found: Mapping[str, S
             return f"{name!r} is {found[name].dtype} in place of {tensor.dtype}"
     extra = next((name for name in found if name not in expected), None)
     return None if extra is None else f"{extra!r} is one too many"
+
+
+def aligned(base: Mapping[str, StoredTensor], result: Mapping[str, StoredTensor]) -> dict[str, StoredTensor]:
+    """The result's tensors under the base's names, where one side stores a tied tensor once and the other twice."""
+    found = dict(result)
+    for name in base.keys() - result.keys():
+        twin = next((other for other in base.keys() & result.keys() if _tied(base[name], base[other])), None)
+        if twin is not None:
+            found[name] = result[twin]
+    for name in result.keys() - base.keys():
+        if any(_tied(result[name], result[other]) for other in base.keys() & result.keys()):
+            del found[name]
+    return found
+
+
+def _tied(a: StoredTensor, b: StoredTensor) -> bool:
+    """Whether both are one matrix stored twice; vectors do not count, for those of fresh norms are all alike."""
+    alike = len(a.shape) > 1 and a.shape == b.shape and a.dtype == b.dtype
+    return alike and bool(np.array_equal(a.bits(), b.bits()))
+
+
+def copy_model_files(folder: Path, new_folder: Path, weights: Collection[Path]) -> None:
+    """Copies a model's files; of those that may hold weights, only the ones named."""
+    templates = folder.glob("additional_chat_templates/*")
+    for path in (*folder.iterdir(), *templates):
+        if path in weights or (path.is_file() and path.name[0] != "." and path.suffix not in _WEIGHTS):
+            copy = new_folder / path.relative_to(folder)
+            copy.parent.mkdir(exist_ok=True)
+            shutil.copyfile(path, copy)
