@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 import dareu.cli
 import dareu.tools.mask
+import dareu.tools.merge
 import dareu.tools.patch
 from dareu.masks import WeightMask
 
@@ -78,7 +79,17 @@ def test_masks_are_shown_and_compared(
 
 def test_every_tool_says_what_it_does_and_has_no_recipes_name() -> None:
     tools = dareu.cli.find_tools()
-    assert list(tools) == ["mask", "patch"]
+    assert list(tools) == ["mask", "merge", "patch"]
     assert not tools.keys() & dareu.cli.find_recipes().keys()
     for path in tools.values():
         assert ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
+
+
+def test_merge(models: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    run(monkeypatch, dareu.tools.merge, "base", "result", "result", "merged", "--weight", "2", "--density", ".003")
+    assert capsys.readouterr().out == "The merged model is in merged: 4 of its 1,010 entries moved.\n"
+    weights = {name: load_file(models / name / "model.safetensors") for name in ("base", "result", "merged")}
+    base, result, merged = (weights[name]["layers.0.w"] for name in ("base", "result", "merged"))
+    assert torch.equal(merged, base + 2 * (result - base))
+    with pytest.raises(ValueError, match="'merged' is there already"):
+        run(monkeypatch, dareu.tools.merge, "base", "result", "merged")
