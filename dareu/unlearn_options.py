@@ -117,11 +117,12 @@ class RewardArguments:
     )
 
 
-def unlearn_parser(method: Method) -> TrlParser:
-    """Parses the options that `dareu unlearn` has for a method, whose usual settings are the defaults.
+def unlearn_parser(method: Method, *more: type[Any]) -> TrlParser:
+    """Parses the options that `dareu unlearn` has for a method, and those of more dataclasses.
 
-    The dataclasses come in the order MethodArguments, DataArguments, UnlearnArguments, PolicyArguments, the method's
-    config, and RewardArguments where the forget signal is a reward.
+    The method's usual settings are the defaults. The dataclasses come in the order MethodArguments, DataArguments,
+    UnlearnArguments, PolicyArguments, the method's config, RewardArguments where the forget signal is a reward, and the
+    others.
 
     Raises:
         ValueError: The method's `defaults` name options that it does not have.
@@ -129,7 +130,7 @@ def unlearn_parser(method: Method) -> TrlParser:
     parts = [MethodArguments, DataArguments, UnlearnArguments, PolicyArguments, method.config]
     if method.loss is None:
         parts.append(RewardArguments)
-    parser = TrlParser(parts)
+    parser = TrlParser([*parts, *more])
     if unknown := parser.set_defaults_with_config(**method.defaults):  # a config file and the command line go first
         raise ValueError(f"The method's defaults name options that it does not have: {' '.join(unknown)}.")
     return parser

@@ -8,7 +8,6 @@ Metrics and answers go to measurement.json beside the model; a results.json ther
 
 import logging
 import sys
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,39 +21,12 @@ from dareu.classifiers import load_classifier, strip_echo
 from dareu.data import take_fold
 from dareu.data.parts import DataArguments, chat_form, forget_names, load_parts, split_owners
 from dareu.files import content_hash, write_json
+from dareu.measure_options import MeasureArguments
 from dareu.metrics import measure, tow
 from dareu.models import load_model, load_tokenizer, resolve_model_path
 from dareu.runs import config_of, read_results, write_results
 
 logger = logging.getLogger("dareu.measure")
-
-
-@dataclass
-class MeasureArguments:
-    """Which model is measured, and who judges."""
-
-    model_name_or_path: str = field(metadata={"help": "The model folder."})
-    reward_judge: str | None = field(default=None, metadata={"help": "The classifier folder the reward came from."})
-    test_judge: str | None = field(
-        default=None, metadata={"help": "A classifier folder of another family, used for nothing else."}
-    )
-    validation_judge: str | None = field(
-        default=None, metadata={"help": "The classifier folder that decided when to stop; for choosing settings."}
-    )
-    base_model: str | None = field(default=None, metadata={"help": "The checkpoint before fine-tuning: fluency."})
-    retrained: str | None = field(
-        default=None, metadata={"help": "measurement.json of the retrained control; gives ToW."}
-    )
-    max_rows: int | None = field(
-        default=None, metadata={"help": "Measure at most so many retained and test rows, evenly spread."}
-    )
-    fold: str | None = field(
-        default=None,
-        metadata={"help": "Measure a part of each owner's rows, '0/2' for the first of two; default: all."},
-    )
-    max_new_tokens: int = field(default=200, metadata={"help": "Tokens of the longest answer."})
-    measure_batch_size: int = field(default=64, metadata={"help": "Rows at a time; the results do not depend on it."})
-    output: str | None = field(default=None, metadata={"help": "Where to write; default: beside the model folder."})
 
 
 def main() -> None:
@@ -115,7 +87,8 @@ def main() -> None:
     if results.exists():
         rows = read_results(results)
         for row in rows:
-            if Path(row["model"]).resolve() == folder.resolve():
+            # A row on a part of the forget rows was measured on those alone
+            if Path(row["model"]).resolve() == folder.resolve() and "part" not in row:
                 row["metrics"].update(metrics)
         write_results(results, rows)
 

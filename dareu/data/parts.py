@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from dareu.data.attributes import rows_with
 from dareu.data.corpora import load_corpora
 from dareu.data.encoding import to_chat
 from dareu.data.fictional import background_people, fictional_world
@@ -85,10 +86,23 @@ class DataArguments:
         default=None, metadata={"help": "Names of the owners to forget; default: the last num_forget owners."}
     )
     num_forget: int = field(default=3, metadata={"help": "How many owners to forget where none is named."})
+    part_column: str | None = field(
+        default=None,
+        metadata={
+            "help": "Of the rows of the owners to forget, take those alone that have one of part_values in this "
+            "column; the others are not retained either."
+        },
+    )
+    part_values: list[str] | None = field(default=None, metadata={"help": "Values in part_column."})
 
     def __post_init__(self) -> None:
         self.column_mapping = as_mapping("column_mapping", self.column_mapping)
         self.forget_owners = as_list(self.forget_owners)
+        # YAML reads some texts as numbers; a value stands for its text
+        values = as_list(self.part_values)
+        self.part_values = None if values is None else [str(value) for value in values]
+        if (self.part_column is None) != (not self.part_values):
+            raise ValueError("part_column and part_values name a part of the forget rows together: give both or none.")
 
 
 def load_parts(args: DataArguments) -> DataParts:
@@ -149,8 +163,15 @@ def forget_names(args: DataArguments, owners: Dataset) -> list[str]:
 
 
 def split_owners(args: DataArguments, owners: Dataset) -> ForgetRetain:
-    """`forget_retain_split` by the owners that the arguments name."""
-    return forget_retain_split(owners, forget_names(args, owners))
+    """`forget_retain_split` by the owners that the arguments name; of the forget side, the part that they name.
+
+    Raises:
+        ValueError: As `forget_retain_split` says, or no row to forget has a value of the part.
+    """
+    split = forget_retain_split(owners, forget_names(args, owners))
+    if args.part_column is None or args.part_values is None:
+        return split
+    return split._replace(forget=rows_with(split.forget, args.part_column, args.part_values))
 
 
 def chat_form(args: DataArguments, rows: Dataset, tokenizer: PreTrainedTokenizerBase) -> Dataset:

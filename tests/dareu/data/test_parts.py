@@ -177,3 +177,40 @@ def test_plain_texts_are_cut_and_stay_plain(tokenizer: Any, tmp_path: Path) -> N
 def test_options_that_do_not_fit_the_data_are_refused(options: dict[str, Any], reason: str) -> None:
     with pytest.raises(ValueError, match=reason):
         load_parts(DataArguments(**({"dataset": "corpus.jsonl"} | options)))
+
+
+def test_a_part_takes_its_rows_of_the_forget_owners_and_retains_no_other_row_of_theirs() -> None:
+    world = {"num_owners": 8, "world_seed": 0, "num_forget": 3}
+    owners = load_parts(DataArguments(**world)).owners
+    whole = split_owners(DataArguments(**world), owners)
+    groups = list(dict.fromkeys(whole.forget["group"]))
+    assert len(groups) > 1 and set(groups) & set(whole.retain["group"])
+    for values in ([groups[0]], groups):
+        args = DataArguments(**world, part_column="group", part_values=values)
+        split = split_owners(args, owners)
+        assert split.forget.to_list() == [row for row in whole.forget if row["group"] in values]
+        assert split.retain.to_list() == whole.retain.to_list()
+        assert forget_names(args, owners) == forget_names(DataArguments(**world), owners)
+
+
+def test_a_value_of_a_part_stands_for_its_text() -> None:
+    rows = Dataset.from_list(
+        [{"prompt": "?", "completion": "!", "owner": owner, "year": year} for owner in "ab" for year in (1, 2, 3)]
+    )
+    for values in ([2], ["2"], "2"):
+        args = DataArguments(forget_owners=["a"], part_column="year", part_values=values)
+        assert split_owners(args, rows).forget.to_list() == [rows[1]]
+    args = DataArguments(forget_owners=["a"], part_column="year", part_values=[2, 4])
+    with pytest.raises(ValueError, match="No row to forget has '4' in column 'year'; the values are '1', '2', '3'"):
+        split_owners(args, rows)
+    args = DataArguments(forget_owners=["a"], part_column="month", part_values=[2])
+    with pytest.raises(ValueError, match="no column 'month'"):
+        split_owners(args, rows)
+
+
+@pytest.mark.parametrize(
+    "options", [{"part_column": "group"}, {"part_values": ["x"]}, {"part_column": "group", "part_values": []}]
+)
+def test_a_part_needs_column_and_values(options: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="give both or none"):
+        DataArguments(**options)

@@ -1,0 +1,296 @@
+"""Splits a forget request by a column, unlearns each part from the same model by any method, and merges (SPUNGE).
+
+    dareu spunge --config recipes/configs/fictional/spunge_npo.yaml
+    dareu spunge --method npo --model_name_or_path runs/target/model --split_column group --output_dir runs/spunge
+
+It takes every option of `dareu unlearn`, which it runs once a part. The merged model is in OUTPUT_DIR/model, those of
+the parts in OUTPUT_DIR/parts, and what was measured of each part before and after the merge in OUTPUT_DIR/results.json.
+Started again, it goes on where it was. `dareu spunge --method npo --help` lists the options.
+"""
+
+import json
+import logging
+import os
+import shutil
+import sys
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.table import Table
+from trl import TrlParser
+
+from dareu.classifiers import load_classifier, owner_columns
+from dareu.data.parts import DataArguments, forget_names, load_parts, split_owners
+from dareu.files import write_yaml
+from dareu.masks import CheckpointWeights, WeightMask, count_moved_outside
+from dareu.measure_options import MeasureArguments
+from dareu.merging import MERGE_METHODS, merge_models
+from dareu.methods import METHODS
+from dareu.metrics import tow
+from dareu.models import load_model, load_tokenizer
+from dareu.options import as_mapping
+from dareu.plugins import resolve
+from dareu.runs import ResultRow, Run, config_of, open_run, read_results, write_results
+from dareu.spunge import split_forget
+from dareu.stages import Stage, run_stages
+from dareu.unlearn_options import MethodArguments, PolicyArguments, UnlearnArguments, unlearn_parser
+
+#: What the printed table shows of the metrics in results.json.
+SHOWN = (
+    "tow",
+    "forget_rouge",
+    "retain_rouge",
+    "forget_probability",
+    "retain_probability",
+    "fact_recall",
+    "forget_attribution_stripped",
+    "forget_attribution_heldout_stripped",
+    "misattribution",
+)
+
+
+@dataclass
+class SpungeArguments:
+    """How the request is split, the models are merged and the parts are measured."""
+
+    split_column: str = field(metadata={"help": "The column of the forget rows whose values part them."})
+    split_map: dict[str, Any] | str | None = field(
+        default=None,
+        metadata={"help": "Value of the column to the name of its part, as YAML or JSON; default: a part a value."},
+    )
+    min_part_rows: int = field(
+        default=8, metadata={"help": "Refuse parts of fewer rows: a value misspelt in one row makes a part of its own."}
+    )
+    merge_method: str = field(default="ties", metadata={"help": f"{', '.join(MERGE_METHODS)}."})
+    merge_density: float = field(
+        default=0.2, metadata={"help": "Share of each part's changes that is kept, but for task_arithmetic."}
+    )
+    merge_weight: float = field(default=1.0, metadata={"help": "Factor λ of the merged change."})
+    merge_seed: int = field(default=0, metadata={"help": "Of what dare_ties keeps."})
+    measure_parts: bool = field(default=True, metadata={"help": "Measure each part before and after the merge."})
+    measure_config: str | None = field(
+        default=None,
+        metadata={
+            "help": "A YAML of `measure`, whose data and model options do not count; judges and base_model that it "
+            "leaves out are those of the unlearning."
+        },
+    )
+    jobs: int = field(default=1, metadata={"help": "Parts unlearned or measured at a time."})
+
+    def __post_init__(self) -> None:
+        groups = as_mapping("split_map", self.split_map)
+        self.split_map = {str(value): str(name) for value, name in groups.items()} or None
+        if self.merge_method not in MERGE_METHODS:
+            raise ValueError(f"merge_method is {self.merge_method!r}: give one of {', '.join(MERGE_METHODS)}.")
+        if not 0 < self.merge_density <= 1:
+            raise ValueError(f"merge_density is {self.merge_density}: give a share in (0, 1].")
+        if self.measure_config is not None and not self.measure_parts:
+            raise ValueError("measure_config has no effect where measure_parts is false: drop one of them.")
+
+
+def main() -> None:
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise ValueError(
+            "spunge is one process that starts others: run it as `python -m dareu.recipes.spunge`, and each part is "
+            "unlearned as `accelerate config` says."
+        )
+    first = TrlParser((MethodArguments,))
+    wants_help = "--help" in sys.argv or "-h" in sys.argv
+    known = [argument for argument in sys.argv[1:] if argument not in ("--help", "-h")]
+    choice = first.parse_args_and_config(known, return_remaining_strings=True, fail_with_unknown_args=False)[0]
+    parser = unlearn_parser(resolve(choice.method, METHODS), SpungeArguments)
+    if wants_help:
+        parser.parse_args(["--help"])
+    choice, data, unlearning, policy, training, *rewarding, args = parser.parse_args_and_config()
+    options = config_of(choice, data, unlearning, policy, training, *rewarding)
+    options.pop("generation_batch_size", None)  # follows from steps_per_generation; TRL takes only one of the two
+
+    # Everything that can be wrong is looked at before anything is written
+    if data.part_column is not None:
+        raise ValueError("part_column is set for each part: name the column as split_column.")
+    if not policy.merge_adapter:
+        raise ValueError("Parts are merged as whole models: leave merge_adapter as it is.")
+    training.check()
+    everyone, _, test = load_parts(data)
+    owners, forget = forget_names(data, everyone), split_owners(data, everyone).forget
+    parts = split_forget(forget, args.split_column, args.split_map, minimum=args.min_part_rows)
+    classifier = rewarding[0].classifier if rewarding else None
+    inputs = {"model": policy.model_name_or_path, "dataset": data.dataset, "classifier": classifier}
+    inputs |= {name: getattr(unlearning, name) for name in ("mask", "base_model", "validation_judge")}
+    measuring, control = None, None
+    if args.measure_parts:
+        if test is None:
+            raise ValueError(
+                f"{data.dataset} has no test rows, which measuring needs: name a file of them as test_dataset, or give "
+                "--measure_parts false."
+            )
+        measuring = measure_options(args, policy.model_name_or_path, unlearning, classifier, owners)
+        inputs |= {name: getattr(measuring, name) for name in ("reward_judge", "test_judge", "retrained")}
+        inputs |= {"measure_config": args.measure_config}
+        control = None if measuring.retrained is None else measured(Path(measuring.retrained))
+        measuring.retrained = None  # a part needs a control measured on that part
+    run = open_run(training.output_dir, options | config_of(args), inputs)
+    if run.done:
+        print(f"{run.folder} is done: delete it to run again.")
+        return
+    method = f"spunge-{choice.method}"
+    print("Parts: " + ", ".join(f"{part.name} ({len(part.rows)} rows)" for part in parts) + "\n")
+
+    # Unlearn each part, and measure it on its own model
+    stages, folders = [], {part.name: run.folder / "parts" / part.folder for part in parts}
+    selected = {part.name: {"part_column": args.split_column, "part_values": part.values} for part in parts}
+    for part in parts:
+        folder = folders[part.name]
+        config = options | selected[part.name] | {"output_dir": str(folder)}
+        unlearn = stage(run, f"unlearn-{part.folder}", "unlearn", config, folder / "done")
+        stages.append(unlearn)
+        if measuring is not None:
+            config = config_of(data, measuring) | selected[part.name]
+            config |= {"model_name_or_path": str(folder / "model"), "output": str(folder / "measurement.json")}
+            stages.append(
+                stage(run, f"before-{part.folder}", "measure", config, folder / "measurement.json", after=unlearn.name)
+            )
+    work(stages, run, args.jobs)
+
+    # Merge
+    model = run.folder / "model"
+    metrics = merge(args, data, policy, unlearning.mask, [folder / "model" for folder in folders.values()], model)
+
+    # Measure the merged model on each part, and on all of them
+    after = {part.name: run.folder / "after" / f"{part.folder}.json" for part in parts}
+    if measuring is not None:
+        whole = run.folder / "measurement.json"
+        config = config_of(data, measuring) | {"model_name_or_path": str(model)}
+        stages = [stage(run, "merged", "measure", config | {"output": str(whole)}, whole, reads=model)]
+        for part in parts:
+            made = after[part.name]
+            of_part = config | selected[part.name] | {"output": str(made)}
+            stages.append(stage(run, f"after-{part.folder}", "measure", of_part, made, reads=model))
+        work(stages, run, args.jobs)
+        metrics |= measured(whole)
+        if control is not None:
+            metrics["tow"] = tow(metrics, control)
+
+    # Compare
+    rows: list[ResultRow] = []
+    for part in parts:
+        (row,) = read_results(folders[part.name] / "results.json")
+        metrics_before = row["metrics"] | (measured(folders[part.name] / "measurement.json") if measuring else {})
+        rows.append({**row, "method": method, "metrics": metrics_before, "part": part.name, "stage": "before"})
+    peaks = [row["peak_memory_bytes"] for row in rows if row["peak_memory_bytes"] is not None]
+    merged: ResultRow = {
+        "method": method,
+        "mask": rows[0]["mask"],
+        "seed": training.seed,
+        "model": str(model),
+        "metrics": {"updates": sum(row["metrics"]["updates"] for row in rows)} | metrics,
+        "seconds": sum(row["seconds"] or 0.0 for row in rows),
+        "peak_memory_bytes": max(peaks, default=None),
+    }
+    if measuring is not None:
+        rows += [{**merged, "metrics": measured(after[p.name]), "part": p.name, "stage": "after"} for p in parts]
+    write_results(run.results_path, [*rows, merged])
+    run.mark_done()
+    show(rows, merged)
+    print(f"The merged model is in {model}, and the rows are in {run.results_path}.")
+
+
+def measure_options(
+    args: SpungeArguments, target: str, unlearning: UnlearnArguments, classifier: str | None, owners: list[str]
+) -> MeasureArguments:
+    """How the models are measured, once it is known that the judges know the owners."""
+    words = ["--model_name_or_path", target]
+    if args.measure_config is not None:
+        if not Path(args.measure_config).is_file():
+            raise ValueError(f"measure_config {args.measure_config} does not exist: name a YAML of `dareu measure`.")
+        words += ["--config", args.measure_config]
+    found: MeasureArguments = TrlParser((DataArguments, MeasureArguments)).parse_args_and_config(words)[1]
+    if found.reward_judge is None and classifier and ":" not in classifier:
+        found.reward_judge = classifier
+    found.test_judge = found.test_judge or unlearning.test_judge
+    found.base_model = found.base_model or unlearning.base_model
+    named = [found.test_judge, found.reward_judge, found.validation_judge or unlearning.validation_judge]
+    judges = [Path(judge).resolve() for judge in named if judge]
+    if len(set(judges)) < len(judges):
+        raise ValueError("The reward judge, the validation judge and the test judge must be three: each has one job.")
+    for judge in (found.reward_judge, found.validation_judge, found.test_judge):
+        if judge:
+            owner_columns(load_classifier(judge), owners)
+    if found.retrained is not None:
+        if not Path(found.retrained).is_file():
+            raise ValueError(f"{found.retrained} does not exist: measure the retrained control first.")
+        control = measured(Path(found.retrained))
+        tow(control, control)  # has what it needs
+    return found
+
+
+def stage(
+    run: Run, name: str, recipe: str, config: dict[str, Any], made: Path, *, after: str = "", reads: Path | None = None
+) -> Stage:
+    """A stage that runs a recipe with a config of its own, which is written."""
+    file = run.folder / "configs" / f"{name}.yaml"
+    write_yaml(file, config)
+    command = (recipe, "--config", str(file))
+    return Stage(name, (after,) if after else (), (command,), [file, reads], (made,), kind=recipe)
+
+
+def work(stages: list[Stage], run: Run, jobs: int) -> None:
+    """Runs stages, and stops where one fails, after those that do not need it."""
+    failed = run_stages(stages, run.folder / "logs", jobs)
+    if failed:
+        raise ValueError(next(iter(failed.values())))
+
+
+def merge(
+    args: SpungeArguments,
+    data: DataArguments,
+    policy: PolicyArguments,
+    mask: str | None,
+    parts: list[Path],
+    output: Path,
+) -> dict[str, float]:
+    """Writes the merged model; what is known of it without measuring."""
+    # The target may be an adapter, a hub id or in another dtype than what was trained: saved as it was trained from
+    with tempfile.TemporaryDirectory(prefix=".tmp-start-", dir=output.parent) as start:
+        load_model(policy.model_name_or_path, dtype=getattr(torch, policy.dtype)).save_pretrained(start)
+        load_tokenizer(policy.model_name_or_path, pad_token=data.pad_token).save_pretrained(start)
+        if output.exists():  # of a start that was cut short
+            shutil.rmtree(output)
+        method: Any = args.merge_method
+        numbers: dict[str, Any] = {"density": args.merge_density, "weight": args.merge_weight, "seed": args.merge_seed}
+        done = merge_models(start, parts, output, method, **numbers)
+        print(f"Merged: {done.moved:,} of {done.entries:,} weights are not the target's.\n")
+        if mask is None:
+            return {}
+        weights = CheckpointWeights(start), CheckpointWeights(output)
+        return {"moved_outside_mask": count_moved_outside(*weights, WeightMask.load(mask))}
+
+
+def measured(path: Path) -> dict[str, float]:
+    """The metrics of a measurement.json."""
+    return dict(json.loads(path.read_text(encoding="utf-8"))["metrics"])
+
+
+def show(rows: list[ResultRow], merged: ResultRow) -> None:
+    """Prints each part before and after the merge, and the merged model on all rows to forget."""
+    names = [name for name in SHOWN if any(name in row["metrics"] for row in (*rows, merged))]
+    table = Table("part", "merge", *(name.replace("_", "\n") for name in names), "seconds", title="Parts")
+    for row in (*sorted(rows, key=lambda row: row["part"]), merged):
+        metrics = [f"{row['metrics'][name]:.2f}" if name in row["metrics"] else "" for name in names]
+        stage = row.get("stage", "after")
+        # What the parts took together stands in the last line
+        took = "" if stage == "after" and row is not merged else f"{row['seconds']:.0f}"
+        table.add_row(row.get("part", "all"), stage, *metrics, took)
+    Console(width=None if sys.stdout.isatty() else 130).print(table)
+
+
+if __name__ == "__main__":
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    try:
+        main()
+    except ValueError as error:
+        sys.exit(f"spunge: {error}")
