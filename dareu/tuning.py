@@ -61,3 +61,13 @@ def validation_score(metrics: Mapping[str, float], control: Mapping[str, float])
         control: Of the retrained model.
     """
     return metrics["tow"] - max(0.0, metrics[JUDGED] - control[JUDGED])
+
+
+def best_setting(scores: Mapping[int, Sequence[float]]) -> int:
+    """The setting of the highest mean score over seeds; of equal ones the first.
+
+    Args:
+        scores: Of each setting, a score a seed. A setting that failed on a seed is passed over where one did not.
+    """
+    most = max(len(values) for values in scores.values())
+    return max((s for s in scores if len(scores[s]) == most), key=lambda setting: sum(scores[setting]) / most)

@@ -32,10 +32,11 @@ from dareu.plugins import resolve
 from dareu.report import comparison_table, draw_tradeoff, summarise, write_csv, write_markdown
 from dareu.report.picture import can_draw
 from dareu.runs import ResultRow, config_of, open_run, read_results, write_results
+from dareu.spunge_options import SpungeArguments
 from dareu.trainers import UnlearnConfig
 from dareu.trainers.forget_tensors import needed_tensors
 from dareu.trainers.unlearning import UnlearningArguments
-from dareu.tuning import draw_trials, settings_grid, validation_score
+from dareu.tuning import best_setting, draw_trials, settings_grid, validation_score
 from dareu.unlearn_options import unlearn_parser
 
 logger = logging.getLogger("dareu.benchmark")
@@ -44,6 +45,8 @@ CONFIGS = Path(__file__).parent / "configs"
 
 #: What the runs share, and the options that name each where a config does.
 ROLES = ("base", "target", "retrained", "classifier", "validation_judge", "test_judge")
+
+JUDGES = ("classifier", "validation_judge", "test_judge")
 
 #: What an entry of `methods` says beside options of its method.
 ENTRY_KEYS = ("name", "method", "config", "masks")
@@ -73,7 +76,8 @@ class BenchmarkArguments:
     methods: list[Any] = field(
         metadata={
             "help": "Entries in YAML: {name, method, config, masks} and any option of `dareu unlearn`, of which a list "
-            "makes a grid. name: default the method; config: a file of configs, default the method's."
+            "makes a grid; with split_column, of `dareu spunge`. name: default the method; config: a file of configs, "
+            "default the method's."
         }
     )
     configs: str = field(
@@ -104,8 +108,9 @@ class BenchmarkArguments:
     stages_dir: str | None = field(
         default=None, metadata={"help": "Where stages are kept and found again; default: OUTPUT_DIR/stages."}
     )
-    accelerate_config: str | None = field(
-        default=None, metadata={"help": "The launcher's config for unlearning: a name such as fsdp2, or a file."}
+    launch_with: str | None = field(
+        default=None,
+        metadata={"help": "The accelerate config that unlearning is launched with: a name such as fsdp2, or a file."},
     )
     jobs: int = field(default=2, metadata={"help": "Stages run at a time, each with OMP_NUM_THREADS or one thread."})
 
@@ -128,6 +133,8 @@ class Entry(NamedTuple):
 
     name: str
     method: str
+    recipe: str
+    """`unlearn`, or `spunge` where a column splits the request."""
     config: Path
     masks: list[str]
     settings: list[dict[str, Any]]
@@ -152,6 +159,8 @@ VALIDATION, REPORT = "0/2", "1/2"
 
 
 def main() -> None:
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise ValueError("benchmark is one process that starts others: name the config of those as launch_with.")
     data, args = TrlParser((DataArguments, BenchmarkArguments)).parse_args_and_config()
     if args.vary_world and data.dataset != "fictional":
         raise ValueError(f"vary_world belongs to the fictional world, and dataset is {data.dataset}: leave it out.")
@@ -212,8 +221,24 @@ def read_entries(args: BenchmarkArguments, configs: Path) -> list[Entry]:
             raise ValueError(f"The entry {name!r} names the mask {unknown[0]!r}: give it under masks, or 'dense'.")
         grid = settings_grid({key: value for key, value in given.items() if key not in ENTRY_KEYS})
         settings = draw_trials(name, grid, args.tune, args.tune_seed) if args.tune else grid
-        entries.append(Entry(name, method, config, masks, settings))
+        entries.append(Entry(name, method, "spunge" if "split_column" in given else "unlearn", config, masks, settings))
     return entries
+
+
+class Ground(NamedTuple):
+    """What the runs of one seed stand on."""
+
+    seed: int
+    data: dict[str, Any]
+    """The options that name the rows and the owners to forget."""
+    roles: dict[str, str]
+    """Model or judge, or its mask, by role."""
+    made: dict[str, Path]
+    """The folders of the stages that make them; what is given has none."""
+
+    def of(self, *roles: str) -> list[Path]:
+        """The folders of those that are made."""
+        return [self.made[role] for role in roles if role in self.made]
 
 
 def plan_seed(
@@ -222,93 +247,105 @@ def plan_seed(
     """Adds the stages of one seed; its rows, target and retrained control first."""
     if args.vary_world:
         data = dataclasses.replace(data, world_seed=seed)
+    ground = plan_ground(plan, data, args, configs, seed)
+    measures = measures_of(ground, configs, tuned=bool(args.tune))
+    rows = []
+    for name in ("target", "retrained"):
+        own = {"model_name_or_path": ground.roles[name]}
+        commands = [(["measure"], {"output": f"{OWN}/measurement.json", **options, **own}) for options in measures]
+        after = ground.of(name, *JUDGES)
+        folder = plan.add(f"measure-{name}-seed{seed}", commands, *after, makes="measurement.json", kind="measure")
+        rows.append(Row(name, None, seed, 0, folder, ground.roles[name]))
+    return rows + [row for entry in entries for row in plan_entry(plan, args, configs, entry, ground, measures)]
+
+
+def plan_ground(plan: Plan, data: DataArguments, args: BenchmarkArguments, configs: Path, seed: int) -> Ground:
+    """Adds the stages that make the models, judges and masks that are not given."""
     everyone = load_parts(data).owners
     split_owners(data, everyone)  # refuses unknown owners
     owners = forget_names(data, everyone)
-    asked = config_of(dataclasses.replace(data, forget_owners=owners))
-    of_all = config_of(dataclasses.replace(data, forget_owners=None, num_forget=DataArguments.num_forget))
-    usual = config_of(DataArguments())
-
-    def options_of(config: Path, rows: dict[str, Any], **more: Any) -> dict[str, Any]:
-        """What a config says, about these rows; options of the data that are as usual go unsaid."""
-        said = settings_of(config)
-        return {**said, **{key: value for key, value in rows.items() if key in said or value != usual[key]}, **more}
-
-    roles: dict[str, str] = {role: str(path) for role, path in args.given.items()}
-    made: dict[str, Path] = {}
+    asked = said_of(dataclasses.replace(data, forget_owners=owners))
+    of_all = said_of(dataclasses.replace(data, forget_owners=None, num_forget=DataArguments.num_forget))
+    ground = Ground(seed, asked, {role: str(path) for role, path in args.given.items()}, {})
+    roles = ground.roles
 
     def make(role: str, recipe: str, result: str, options: dict[str, Any], *after: str) -> None:
         if role in roles:
             return
         own = role != "base" and ("seed" in options or args.vary_world)
         name = f"{role}-seed{seed}" if own else role
-        builds_on = [made[other] for other in after if other in made]
-        made[role] = plan.add(name, [([recipe], {**options, "output_dir": OWN})], *builds_on, makes="done", kind=role)
-        roles[role] = str(made[role] / result)
+        commands = [([recipe], {**options, "output_dir": OWN})]
+        ground.made[role] = plan.add(name, commands, *ground.of(*after), makes="done", kind=role)
+        roles[role] = str(ground.made[role] / result)
 
-    # What is shared
     if "base" not in roles:
-        make("base", "finetune", "model", options_of(configs / "base.yaml", of_all))
-    target = options_of(configs / "target.yaml", of_all, seed=seed, model_name_or_path=roles["base"])
+        make("base", "finetune", "model", settings_of(configs / "base.yaml") | of_all)
+    target = settings_of(configs / "target.yaml") | of_all | {"seed": seed, "model_name_or_path": roles["base"]}
     make("target", "finetune", "model", target, "base")
-    make("retrained", "finetune", "model", {**target, "exclude_owners": owners}, "base")
-    for role in ("classifier", "validation_judge", "test_judge"):
-        options = options_of(configs / f"{role}.yaml", of_all)
+    make("retrained", "finetune", "model", target | {"exclude_owners": owners}, "base")
+    for role in JUDGES:
+        options = settings_of(configs / f"{role}.yaml") | of_all
         if options.get("classifier", "llm") == "llm":
-            kwargs = options.get("classifier_kwargs", {})
-            options |= {"seed": seed, "classifier_kwargs": {**kwargs, "model": roles["base"]}}
+            kwargs = {**options.get("classifier_kwargs", {}), "model": roles["base"]}
+            options |= {"seed": seed, "classifier_kwargs": kwargs}
         make(role, "train_classifier", "classifier", options, "base")
     for name, settings in args.masks.items():
-        options = options_of(configs / "mask.yaml", asked, seed=seed, model_name_or_path=roles["target"]) | settings
-        make(f"mask-{name}", "attribute_weights", "mask.safetensors", options, "target")
+        options = settings_of(configs / "mask.yaml") | asked | {"seed": seed, "model_name_or_path": roles["target"]}
+        make(f"mask-{name}", "attribute_weights", "mask.safetensors", options | settings, "target")
+    return ground
 
-    # What is measured of each model: everything, or where there are trials, the halves apart
-    measure = options_of(configs / "measure.yaml", asked, test_judge=roles["test_judge"])
-    measure |= {"reward_judge": roles["classifier"], "model_name_or_path": f"{OWN}/model"}
+
+def measures_of(ground: Ground, configs: Path, *, tuned: bool) -> list[dict[str, Any]]:
+    """What is measured of each model: all rows, or where there are trials, the halves apart."""
+    roles = ground.roles
+    measure = settings_of(configs / "measure.yaml") | ground.data | {"model_name_or_path": f"{OWN}/model"}
+    measure |= {"test_judge": roles["test_judge"], "reward_judge": roles["classifier"]}
     if "base_model" in measure:
         measure["base_model"] = roles["base"]
-    measures = [measure]
-    if args.tune:
-        chosen_by = {**measure, "fold": VALIDATION, "output": f"{OWN}/validation/measurement.json"}
-        del chosen_by["test_judge"]
-        measures = [{**chosen_by, "validation_judge": roles["validation_judge"]}, {**measure, "fold": REPORT}]
-    judged = [made[role] for role in ("classifier", "validation_judge", "test_judge") if role in made]
-    rows = []
-    for name in ("target", "retrained"):
-        of = {"model_name_or_path": roles[name]}
-        each = [{**options, **of, "output": options.get("output", f"{OWN}/measurement.json")} for options in measures]
-        commands = [(["measure"], options) for options in each]
-        folders = [made[name]] if name in made else []
-        measured = plan.add(
-            f"measure-{name}-seed{seed}", commands, *folders, *judged, makes="measurement.json", kind="measure"
-        )
-        rows.append(Row(name, None, seed, 0, measured, roles[name]))
+    if not tuned:
+        return [measure]
+    chosen_by = {**measure, "fold": VALIDATION, "output": f"{OWN}/validation/measurement.json"}
+    del chosen_by["test_judge"]
+    return [{**chosen_by, "validation_judge": roles["validation_judge"]}, {**measure, "fold": REPORT}]
 
-    # The runs
-    launcher = ["--accelerate_config", args.accelerate_config] if args.accelerate_config else []
-    for entry in entries:
-        for mask in entry.masks:
-            for number, settings in enumerate(entry.settings):
-                options = options_of(entry.config, asked, seed=seed, model_name_or_path=roles["target"])
-                for option, role in (("base_model", "base"), *((role, role) for role in ROLES[3:])):
-                    if option in options:
-                        options[option] = roles[role]
-                options.pop("mask", None)
-                if mask != "dense":
-                    options["mask"] = roles[f"mask-{mask}"]
-                options |= {"method": entry.method, "output_dir": OWN, **settings}
-                if seed == args.seeds[0]:
-                    check_options(entry, options)
-                folders = [made[role] for role in ("target", f"mask-{mask}") if role in made]
-                commands = [([*["unlearn"], *launcher], options), *((["measure"], each) for each in measures)]
-                label = f"{entry.name}-{mask}" + "".join(f"-{value}" for value in told(entry, settings).values())
-                folder = plan.add(f"{label}-seed{seed}", commands, *folders, *judged, makes="done", kind=entry.name)
-                name = entry.name
-                if not args.tune:
-                    name += "".join(f" {key}={value}" for key, value in told(entry, settings).items())
-                under = None if mask == "dense" else mask
-                rows.append(Row(name, under, seed, number, folder, str(folder / "model")))
+
+def plan_entry(
+    plan: Plan,
+    args: BenchmarkArguments,
+    configs: Path,
+    entry: Entry,
+    ground: Ground,
+    measures: list[dict[str, Any]],
+) -> list[Row]:
+    """Adds the runs of one method for one seed, each with its measures."""
+    rows, roles = [], ground.roles
+    launcher = ["--accelerate_config", args.launch_with] if args.launch_with and entry.recipe == "unlearn" else []
+    named = {"base_model": "base", **{role: role for role in JUDGES}}
+    for mask in entry.masks:
+        for number, settings in enumerate(entry.settings):
+            options = settings_of(entry.config) | ground.data
+            options |= {option: roles[role] for option, role in named.items() if option in options}
+            options |= {"method": entry.method, "seed": ground.seed, "model_name_or_path": roles["target"]}
+            options |= {"output_dir": OWN, "mask": None if mask == "dense" else roles[f"mask-{mask}"], **settings}
+            if entry.recipe == "spunge":
+                options |= {"measure_config": str(configs / "measure.yaml"), "launch_with": args.launch_with}
+            if ground.seed == args.seeds[0]:
+                check_options(entry, options)
+            commands = [([entry.recipe, *launcher], options), *((["measure"], measure) for measure in measures)]
+            values = "".join(f"-{value}" for value in told(entry, settings).values())
+            label = f"{entry.name}-{mask}{values}-seed{ground.seed}"
+            after = ground.of("target", f"mask-{mask}", *JUDGES)
+            folder = plan.add(label, commands, *after, makes="done", kind=entry.name)
+            said = "" if args.tune else "".join(f" {key}={value}" for key, value in told(entry, settings).items())
+            under = None if mask == "dense" else mask
+            rows.append(Row(entry.name + said, under, ground.seed, number, folder, str(folder / "model")))
     return rows
+
+
+def said_of(data: DataArguments) -> dict[str, Any]:
+    """The options of the data that are not as usual."""
+    usual = config_of(DataArguments())
+    return {name: value for name, value in config_of(data).items() if value != usual[name]}
 
 
 def told(entry: Entry, settings: dict[str, Any]) -> dict[str, Any]:
@@ -323,13 +360,14 @@ def settings_of(config: Path) -> dict[str, Any]:
 
 
 def check_options(entry: Entry, options: dict[str, Any]) -> None:
-    """Refuses what `dareu unlearn` would refuse of these options."""
+    """Refuses what the recipe would refuse of these options."""
     method, environment = resolve(entry.method, METHODS), dict(os.environ)
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "config.yaml"
         write_yaml(file, options)
         try:
-            parsed = unlearn_parser(method).parse_args_and_config(["--config", str(file)])
+            more = [SpungeArguments] if entry.recipe == "spunge" else []
+            parsed = unlearn_parser(method, *more).parse_args_and_config(["--config", str(file)])
             training = next(part for part in parsed if isinstance(part, UnlearningArguments))
             training.check()
             if isinstance(training, UnlearnConfig):
@@ -344,11 +382,14 @@ def check_options(entry: Entry, options: dict[str, Any]) -> None:
 
 def collect(rows: list[Row], *, tuned: bool) -> list[ResultRow]:
     """What was measured, with ToW beside the control of the same seed; of trials the chosen one, then all of them."""
-    controls = {row.seed: row for row in rows if row.name == "retrained"}
-    scores: dict[tuple[str, str | None, int], list[float]] = {}
-    found = []
+    controls = {row.seed: row.folder for row in rows if row.name == "retrained"}
+    found: list[ResultRow] = []
+    trials: list[ResultRow] = []
+    scores: dict[tuple[str, str | None], dict[int, list[float]]] = {}
     for row in rows:
         metrics = measured(row.folder / "measurement.json")
+        if row.seed in controls:
+            metrics["tow"] = tow(metrics, measured(controls[row.seed] / "measurement.json"))
         result: ResultRow = {
             "method": row.name,
             "mask": row.mask,
@@ -358,30 +399,28 @@ def collect(rows: list[Row], *, tuned: bool) -> list[ResultRow]:
             "seconds": None,
             "peak_memory_bytes": None,
         }
-        if row.name not in ("target", "retrained"):
-            (ran,) = read_results(row.folder / "results.json")
-            metrics = {**ran["metrics"], **metrics}
-            result |= {"seconds": ran["seconds"], "peak_memory_bytes": ran["peak_memory_bytes"], "metrics": metrics}
-        if row.seed in controls:
-            metrics["tow"] = tow(metrics, measured(controls[row.seed].folder / "measurement.json"))
-        if tuned and row.name not in ("target", "retrained") and row.seed in controls:
+        if row.name in ("target", "retrained"):
+            found.append(result)
+            continue
+        ran, *parts = sorted(read_results(row.folder / "results.json"), key=lambda each: "part" in each)
+        result |= {"seconds": ran["seconds"], "peak_memory_bytes": ran["peak_memory_bytes"]}
+        result["metrics"] = {**ran["metrics"], **metrics}
+        found += [{**part, "method": row.name, "mask": row.mask} for part in parts]
+        if not tuned:
+            found.append(result)
+        elif row.seed in controls:
             before = measured(row.folder / "validation" / "measurement.json")
-            control = measured(controls[row.seed].folder / "validation" / "measurement.json")
-            metrics["validation_score"] = validation_score({**before, "tow": tow(before, control)}, control)
-            scores.setdefault((row.name, row.mask, row.setting), []).append(metrics["validation_score"])
-        found.append((row, result))
-    if not tuned:
-        return [result for _, result in found]
-    best: dict[tuple[str, str | None], int] = {}
-    for (name, mask, setting), values in scores.items():
-        others = scores.get((name, mask, best.get((name, mask), setting)), values)
-        if (name, mask) not in best or sum(values) / len(values) > sum(others) / len(others):
-            best[name, mask] = setting
-    chosen = [result for row, result in found if best.get((row.name, row.mask), 0) == row.setting]
-    trials: list[ResultRow] = [
-        {**result, "trial": row.setting} for row, result in found if row.name not in ("target", "retrained")
-    ]
-    return [*chosen, *trials]
+            control = measured(controls[row.seed] / "validation" / "measurement.json")
+            score = validation_score({**before, "tow": tow(before, control)}, control)
+            result["metrics"]["validation_score"] = score
+            scores.setdefault((row.name, row.mask), {}).setdefault(row.setting, []).append(score)
+            trials.append({**result, "trial": row.setting})
+    for trial in trials:
+        if trial["trial"] == best_setting(scores[trial["method"], trial["mask"]]):
+            chosen = trial.copy()
+            del chosen["trial"]
+            found.append(chosen)
+    return [*found, *trials]
 
 
 def measured(path: Path) -> dict[str, float]:

@@ -14,7 +14,6 @@ import os
 import shutil
 import sys
 import tempfile
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -28,14 +27,14 @@ from dareu.data.parts import DataArguments, forget_names, load_parts, split_owne
 from dareu.files import write_yaml
 from dareu.masks import CheckpointWeights, WeightMask, count_moved_outside
 from dareu.measure_options import MeasureArguments
-from dareu.merging import MERGE_METHODS, merge_models
+from dareu.merging import merge_models
 from dareu.methods import METHODS
 from dareu.metrics import tow
 from dareu.models import load_model, load_tokenizer
-from dareu.options import as_mapping
 from dareu.plugins import resolve
 from dareu.runs import ResultRow, Run, config_of, open_run, read_results, write_results
 from dareu.spunge import split_forget
+from dareu.spunge_options import SpungeArguments
 from dareu.stages import Stage, run_stages
 from dareu.unlearn_options import MethodArguments, PolicyArguments, UnlearnArguments, unlearn_parser
 
@@ -53,51 +52,9 @@ SHOWN = (
 )
 
 
-@dataclass
-class SpungeArguments:
-    """How the request is split, the models are merged and the parts are measured."""
-
-    split_column: str = field(metadata={"help": "The column of the forget rows whose values part them."})
-    split_map: dict[str, Any] | str | None = field(
-        default=None,
-        metadata={"help": "Value of the column to the name of its part, as YAML or JSON; default: a part a value."},
-    )
-    min_part_rows: int = field(
-        default=8, metadata={"help": "Refuse parts of fewer rows: a value misspelt in one row makes a part of its own."}
-    )
-    merge_method: str = field(default="ties", metadata={"help": f"{', '.join(MERGE_METHODS)}."})
-    merge_density: float = field(
-        default=0.2, metadata={"help": "Share of each part's changes that is kept, but for task_arithmetic."}
-    )
-    merge_weight: float = field(default=1.0, metadata={"help": "Factor λ of the merged change."})
-    merge_seed: int = field(default=0, metadata={"help": "Of what dare_ties keeps."})
-    measure_parts: bool = field(default=True, metadata={"help": "Measure each part before and after the merge."})
-    measure_config: str | None = field(
-        default=None,
-        metadata={
-            "help": "A YAML of `measure`, whose data and model options do not count; judges and base_model that it "
-            "leaves out are those of the unlearning."
-        },
-    )
-    jobs: int = field(default=1, metadata={"help": "Parts unlearned or measured at a time."})
-
-    def __post_init__(self) -> None:
-        groups = as_mapping("split_map", self.split_map)
-        self.split_map = {str(value): str(name) for value, name in groups.items()} or None
-        if self.merge_method not in MERGE_METHODS:
-            raise ValueError(f"merge_method is {self.merge_method!r}: give one of {', '.join(MERGE_METHODS)}.")
-        if not 0 < self.merge_density <= 1:
-            raise ValueError(f"merge_density is {self.merge_density}: give a share in (0, 1].")
-        if self.measure_config is not None and not self.measure_parts:
-            raise ValueError("measure_config has no effect where measure_parts is false: drop one of them.")
-
-
 def main() -> None:
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise ValueError(
-            "spunge is one process that starts others: run it as `python -m dareu.recipes.spunge`, and each part is "
-            "unlearned as `accelerate config` says."
-        )
+        raise ValueError("spunge is one process that starts others: name the config of those as launch_with.")
     first = TrlParser((MethodArguments,))
     wants_help = "--help" in sys.argv or "-h" in sys.argv
     known = [argument for argument in sys.argv[1:] if argument not in ("--help", "-h")]
@@ -121,6 +78,7 @@ def main() -> None:
     classifier = rewarding[0].classifier if rewarding else None
     inputs = {"model": policy.model_name_or_path, "dataset": data.dataset, "classifier": classifier}
     inputs |= {name: getattr(unlearning, name) for name in ("mask", "base_model", "validation_judge")}
+    inputs |= {"refusals": getattr(training, "refusals", None)}
     measuring, control = None, None
     if args.measure_parts:
         if test is None:
@@ -146,7 +104,7 @@ def main() -> None:
     for part in parts:
         folder = folders[part.name]
         config = options | selected[part.name] | {"output_dir": str(folder)}
-        unlearn = stage(run, f"unlearn-{part.folder}", "unlearn", config, folder / "done")
+        unlearn = stage(run, f"unlearn-{part.folder}", "unlearn", config, folder / "done", launch_with=args.launch_with)
         stages.append(unlearn)
         if measuring is not None:
             config = config_of(data, measuring) | selected[part.name]
@@ -229,12 +187,21 @@ def measure_options(
 
 
 def stage(
-    run: Run, name: str, recipe: str, config: dict[str, Any], made: Path, *, after: str = "", reads: Path | None = None
+    run: Run,
+    name: str,
+    recipe: str,
+    config: dict[str, Any],
+    made: Path,
+    *,
+    after: str = "",
+    reads: Path | None = None,
+    launch_with: str | None = None,
 ) -> Stage:
     """A stage that runs a recipe with a config of its own, which is written."""
     file = run.folder / "configs" / f"{name}.yaml"
     write_yaml(file, config)
-    command = (recipe, "--config", str(file))
+    launcher = () if launch_with is None else ("--accelerate_config", launch_with)
+    command = (recipe, *launcher, "--config", str(file))
     return Stage(name, (after,) if after else (), (command,), [file, reads], (made,), kind=recipe)
 
 
