@@ -3,17 +3,19 @@
     dareu attribute_weights --model_name_or_path runs/target/model --density 0.2 --output_dir runs/mask
 
 The mask is saved as OUTPUT_DIR/mask.safetensors; those of several densities as mask-0.05.safetensors and the like.
+Several processes (--accelerate_config ddp or fsdp2) share the records, and the main one writes.
 """
 
 import logging
 import math
+import os
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import cast
 
 import numpy as np
-from accelerate import PartialState
+from accelerate import Accelerator
 from rich.console import Console
 from rich.table import Table
 from trl import TrlParser
@@ -24,6 +26,7 @@ from dareu.masks import SCOPES, SCORES, Scope, Score, WeightMask, chosen_paramet
 from dareu.masks.gradients import AccumulateOn, check_floating_point
 from dareu.models import context_length, load_model, load_tokenizer
 from dareu.runs import config_of, open_run
+from dareu.trainers.processes import check_scoring_launch, check_started, is_sharded, place_frozen
 
 
 @dataclass
@@ -56,6 +59,7 @@ class MaskArguments:
     )
     batch_size: int = field(default=16, metadata={"help": "Records a backward pass; the scores do not depend on it."})
     seed: int = field(default=0, metadata={"help": "Of the retained records, or of the random mask."})
+    use_cpu: bool = field(default=False, metadata={"help": "Score on the CPU, also where there is a GPU."})
 
     def __post_init__(self) -> None:
         for name, known in (("score", SCORES), ("scope", SCOPES), ("accumulate_on", ("memory", "disk"))):
@@ -81,27 +85,36 @@ class MaskArguments:
 
 def main() -> None:
     data, args = TrlParser((DataArguments, MaskArguments)).parse_args_and_config()
+    check_scoring_launch()
+    accelerator = Accelerator(cpu=args.use_cpu)
+    check_started(accelerator)
+    if is_sharded(accelerator) and (args.score == "wanda" or args.accumulate_on == "disk"):
+        raise ValueError("Under FSDP2 there is no score=wanda and no accumulate_on=disk: use DDP or one process.")
     tokenizer = load_tokenizer(args.model_name_or_path, pad_token=data.pad_token)
-    model = load_model(args.model_name_or_path).to(PartialState().device)
+    model = load_model(args.model_name_or_path)
     forget, retain = split_owners(data, load_parts(data).owners)
 
     # The whole forget set once, and as many retained records, drawn without replacement.
     drawn = np.random.default_rng(args.seed).permutation(len(retain))[: len(forget)]
     collate, size = CompletionCollator(tokenizer), args.batch_size
+    share = slice(accelerator.process_index, None, accelerator.num_processes)
     batches = []
     for side in (forget, retain.select(sorted(drawn.tolist()))):
-        records = encode_dataset(chat_form(data, side, tokenizer), tokenizer, max_length=context_length(model))
+        records = encode_dataset(chat_form(data, side, tokenizer), tokenizer, max_length=context_length(model))[share]
         batches.append([collate(records[start : start + size]) for start in range(0, len(records), size)])
 
     check_floating_point(chosen_parameters(model, args.include, args.exclude))
 
     # Everything that can be wrong was looked at before anything is written
-    run = open_run(args.output_dir, config_of(data, args), {"model": args.model_name_or_path, "dataset": data.dataset})
+    inputs = {"model": args.model_name_or_path, "dataset": data.dataset}
+    with accelerator.main_process_first():
+        run = open_run(args.output_dir, config_of(data, args), inputs)
     if run.done:
-        print(f"{run.folder} is done: delete it to run again.")
+        accelerator.print(f"{run.folder} is done: delete it to run again.")
         return
+    placed = place_frozen(model, accelerator)  # it is not trained here
     scores = score_weights(
-        model,
+        placed,
         cast(Score, args.score),
         *batches,
         gamma="auto" if args.gamma == "auto" else float(args.gamma),
@@ -111,12 +124,16 @@ def main() -> None:
         accumulate_on=cast(AccumulateOn, args.accumulate_on),
         folder=run.folder,
     )
-    for mask in weight_masks(model, scores, args.density, cast(Scope, args.scope)):
+    for mask in weight_masks(placed, scores, args.density, cast(Scope, args.scope)):  # by all processes together
+        if not accelerator.is_main_process:
+            continue
         name = "mask" if len(args.density) == 1 else f"mask-{mask.density}"
         path = run.folder / f"{name}.safetensors"
         mask.save(path)
         show(mask, path)
-    run.mark_done()
+    if accelerator.is_main_process:
+        run.mark_done()
+    accelerator.end_training()
 
 
 def show(mask: WeightMask, path: Path) -> None:
@@ -129,7 +146,8 @@ def show(mask: WeightMask, path: Path) -> None:
 
 
 if __name__ == "__main__":
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    main_process = os.environ.get("RANK", "0") == "0"
+    logging.basicConfig(level=logging.INFO if main_process else logging.WARNING, format="%(message)s")
     try:
         main()
     except ValueError as error:

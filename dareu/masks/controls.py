@@ -9,10 +9,12 @@ from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
+from torch import distributed as dist
 
 from dareu.masks.gradients import AccumulateOn, Batch, check_floating_point, evaluation_mode, mean_gradients
 from dareu.masks.patterns import chosen_parameters
 from dareu.masks.scores import WeightScores, wagle_scores
+from dareu.sharding import mesh_of, several_processes
 
 Score = Literal["wagle", "random", "magnitude", "wanda", "snip", "gradient_product", "gradient"]
 SCORES: tuple[str, ...] = get_args(Score)
@@ -54,6 +56,7 @@ def score_weights(
     Scores carry their signs; selection ranks absolute values. Random and magnitude take no memory: the numbers are
     drawn when they are read, and the weights are read where they stand (so score before training). SNIP is by Lee et
     al. (arXiv 1810.02340), Wanda by Sun et al. (arXiv 2306.11695): see `wanda_scores` for the weights it leaves open.
+    Several processes score together as `wagle_scores` says, but for Wanda, which takes whole weights.
 
     Args:
         model: The model, as `wagle_scores` takes it.
@@ -144,10 +147,12 @@ def wanda_scores(
         Parameter name to float32 scores in (0, 1] of the parameter's shape, on the parameter's device.
 
     Raises:
-        ValueError: If there is no batch, or an input or a weight is not finite.
+        ValueError: If there is no batch, an input or a weight is not finite, or the weights are sharded.
     """
     from transformers.pytorch_utils import Conv1D
 
+    if mesh_of(parameters) is not None:
+        raise ValueError("Wanda compares whole rows of whole weights; score them before the model is sharded.")
     names = {id(parameter): name for name, parameter in parameters.items()}
     squares: dict[str, Tensor] = {}
     transposed: set[str] = set()
@@ -175,6 +180,8 @@ def wanda_scores(
     finally:
         for hook in hooks:
             hook.remove()
+    if several_processes():
+        records, squares = _of_all_processes(records, squares)
     if not records:
         raise ValueError("There is no forget batch to score the weights with; give at least one forget record.")
 
@@ -182,10 +189,21 @@ def wanda_scores(
     for name, parameter in parameters.items():
         weight = parameter.detach().T if name in transposed else parameter.detach()
         rows = weight.reshape(-1, weight.shape[-1] if weight.dim() else 1)
-        norms = squares[name].sqrt().float() if name in squares else None
+        norms = squares[name].sqrt().float().to(rows.device) if name in squares else None
         ranks = _row_ranks(rows, norms, name).view(weight.shape)
         scores[name] = ranks.T.contiguous() if name in transposed else ranks
     return scores
+
+
+def _of_all_processes(records: int, squares: Mapping[str, Tensor]) -> tuple[int, dict[str, Tensor]]:
+    """The sums over all processes, each of which may have seen other layers, on the CPU."""
+    everyone: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(everyone, (records, {name: values.cpu() for name, values in squares.items()}))
+    total: dict[str, Tensor] = {}
+    for _, part in everyone:
+        for name, values in part.items():
+            total[name] = total.get(name, 0) + values
+    return sum(count for count, _ in everyone), total
 
 
 def _row_ranks(rows: Tensor, norms: Tensor | None, name: str) -> Tensor:

@@ -11,7 +11,11 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.device_mesh import DeviceMesh
 from torch.nn import functional as F
+
+from dareu.selected_entries import local_part
+from dareu.sharding import first_not_finite, mesh_of, several_processes, sum_over_processes, summed
 
 Batch = Mapping[str, Tensor]
 AccumulateOn = Literal["memory", "disk"]
@@ -30,6 +34,9 @@ def mean_gradients(
     Each parameter's gradient is added to its float32 sum and dropped as soon as the backward pass has made it, so that
     the gradients never stand in memory together.
 
+    Where torch.distributed connects several processes, all of them must call this, each with a share of the batches,
+    and the means are over the records of all. Of sharded parameters each process sums its own part.
+
     Args:
         model: A causal language model as `wagle_scores` takes it; left as it was.
         parameters: Which of its parameters count, by name.
@@ -40,16 +47,20 @@ def mean_gradients(
             system's temporary folder.
 
     Returns:
-        For each side, parameter name to float32 gradients of the parameter's shape.
+        For each side, parameter name to float32 gradients of the parameter's shape, sharded as the parameter is.
 
     Raises:
-        ValueError: If a side has no batch, a record has no completion token, a parameter is not of floating point,
-            a gradient is not finite, ``accumulate_on`` is unknown, or the disk is too small.
+        ValueError: If a side has no batch, a record has no completion token, a parameter is not of floating point or
+            sharded otherwise than by `fully_shard`'s default, a gradient is not finite, ``accumulate_on`` is unknown
+            or ``"disk"`` for sharded parameters, or the disk is too small.
     """
+    mesh = mesh_of(parameters)
+    if mesh is not None and accumulate_on == "disk":
+        raise ValueError("accumulate_on='disk' is for whole weights; leave the sums of sharded ones in memory.")
     sums = _accumulators(parameters, len(sides), accumulate_on, folder)
     with _scoring(model, parameters):
         for (side, batches), total in zip(sides.items(), sums, strict=True):
-            _accumulate(model, parameters, batches, side, total)
+            _accumulate(model, parameters, batches, side, total, mesh)
     return sums
 
 
@@ -129,37 +140,60 @@ def _accumulate(
     batches: Iterable[Batch],
     side: str,
     sums: Mapping[str, Tensor],
+    mesh: DeviceMesh | None,
 ) -> None:
     """Turn zeros into the mean gradients of one side."""
 
     def add(total: Tensor, parameter: Tensor) -> None:
         assert parameter.grad is not None
-        total.add_(parameter.grad.to(total.device))
+        local_part(total).add_(local_part(parameter.grad).to(total.device))
         parameter.grad = None
 
     hooks = [p.register_post_accumulate_grad_hook(partial(add, sums[name])) for name, p in parameters.items()]
     records = 0
     try:
-        for batch in batches:
+        for batch in batches if mesh is None else _in_step(batches, mesh):
+            if batch is None:
+                _nothing(model).backward()
+                continue
             _sum_of_record_losses(model, batch, side).backward()
             records += len(batch["input_ids"])
     finally:
         for hook in hooks:
             hook.remove()
+    if several_processes():
+        device = next(model.parameters()).device
+        records = int(sum_over_processes(torch.tensor(records), device))
+        if mesh is None:
+            for total in sums.values():
+                sum_over_processes(total, device)
     if not records:
         raise ValueError(f"There is no {side} batch to score the weights with; give at least one {side} record.")
-    for name, total in sums.items():
-        if not all_finite(total):
-            raise ValueError(
-                f"The {side} gradient of parameter {name!r} is not finite; "
-                "check the model's weights, or load it in float32."
-            )
-        total.div_(records)
+    if (name := first_not_finite(sums)) is not None:
+        raise ValueError(
+            f"The {side} gradient of parameter {name!r} is not finite; "
+            "check the model's weights, or load it in float32."
+        )
+    for total in sums.values():
+        # FSDP2 has taken the mean over the processes, of which none must count less for a smaller share.
+        local_part(total).div_(records if mesh is None else records / mesh.size())
 
 
-def all_finite(values: Tensor) -> bool:
-    """Whether there is no NaN and no infinity, without a copy of the values."""
-    return not values.numel() or all(bool(end.isfinite()) for end in values.aminmax())
+def _in_step(batches: Iterable[Batch], mesh: DeviceMesh) -> Iterator[Batch | None]:
+    """A process's batches, and None while others have some left, for sharded weights take all processes at once."""
+    left = iter(batches)
+    while True:
+        batch = next(left, None)
+        if not summed(torch.tensor(int(batch is not None)), mesh):
+            return
+        yield batch
+
+
+def _nothing(model: nn.Module) -> Tensor:
+    """A loss that takes the whole model's forward and backward and has gradient zero."""
+    token = torch.zeros(1, 1, dtype=torch.int64, device=next(model.parameters()).device)
+    logits: Tensor = model(input_ids=token, attention_mask=torch.ones_like(token), use_cache=False).logits
+    return 0 * logits.sum()
 
 
 def _sum_of_record_losses(model: nn.Module, batch: Batch, side: str) -> Tensor:

@@ -5,6 +5,8 @@ from fnmatch import fnmatchcase
 
 from torch import nn
 
+from dareu.sharding import reshard
+
 
 def chosen_parameters(
     model: nn.Module, include: Sequence[str] = (), exclude: Sequence[str] = ()
@@ -22,6 +24,7 @@ def chosen_parameters(
     Raises:
         ValueError: If a pattern fits no name, or nothing is left.
     """
+    reshard(model)
     parameters = dict(model.named_parameters())
     # Every name that may stand for the parameter: its own and those of the modules around it.
     names = {name: [name[:end] for end, c in enumerate(name + ".") if c == "."] for name in parameters}

@@ -8,9 +8,12 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.device_mesh import DeviceMesh
 
-from dareu.masks.gradients import AccumulateOn, Batch, all_finite, mean_gradients
+from dareu.masks.gradients import AccumulateOn, Batch, mean_gradients
 from dareu.masks.patterns import chosen_parameters
+from dareu.selected_entries import local_part
+from dareu.sharding import first_not_finite, gathered, mesh_of
 
 _CHUNK = 1 << 20
 """Entries looked at together where two tensors are multiplied without a copy of either's size."""
@@ -64,6 +67,10 @@ def wagle_scores(
     gradient. Memory beside the model and a backward pass: two float32 copies of the parameters' size, one where
     gamma is infinite, or the same on disk; and the largest single gradient, never all of them.
 
+    Where torch.distributed connects several processes, all of them must call this, each with a share of the batches
+    (a process may have none), and get the same scores. Weights that `fully_shard` has sharded have sharded scores:
+    each process keeps those of its own part.
+
     Args:
         model: A causal language model called with ``input_ids``, ``attention_mask`` and ``use_cache=False``
             (and ``position_ids`` for left-padded batches) that returns an object with ``logits`` (B, T, V).
@@ -86,7 +93,8 @@ def wagle_scores(
     Raises:
         ValueError: If ``gamma`` is out of range, a pattern fits nothing, a side has no batch, a record has no
             completion token, a parameter is not of floating point, a gradient or score is not finite, the disk is
-            too small, or ``"auto"`` finds nothing to balance.
+            too small, ``"auto"`` finds nothing to balance, or weights are sharded otherwise than by `fully_shard`'s
+            default, or with sums on disk.
     """
     if gamma != "auto" and (isinstance(gamma, str) or not gamma >= 0):
         raise ValueError(f"gamma is {gamma!r}; give a number in [0, inf] or 'auto'.")
@@ -100,18 +108,17 @@ def wagle_scores(
 
     for name, parameter in parameters.items():
         # The scores replace the forget gradients, and a retain gradient goes once it was used.
-        score, theta = forget[name], parameter.detach()
+        score, theta = local_part(forget[name]), local_part(parameter.detach())
         if value == math.inf:
             score.mul_(theta.to(score.device))
         elif value == 0:
-            score.mul_(retain.pop(name).neg_())
+            score.mul_(local_part(retain.pop(name)).neg_())
         else:
-            score.mul_(retain.pop(name).mul_(-1 / value).add_(theta.to(score.device)))
-        if not all_finite(score):
-            raise ValueError(
-                f"gamma={value} gives scores beyond float32 in parameter {name!r}; "
-                "use a larger gamma, or 0 for its limit."
-            )
+            score.mul_(local_part(retain.pop(name)).mul_(-1 / value).add_(theta.to(score.device)))
+    if (bad := first_not_finite(forget)) is not None:
+        raise ValueError(
+            f"gamma={value} gives scores beyond float32 in parameter {bad!r}; use a larger gamma, or 0 for its limit."
+        )
     return WeightScores(forget, "wagle", value)
 
 
@@ -119,8 +126,9 @@ def _balancing_gamma(
     parameters: Mapping[str, Tensor], forget: Mapping[str, Tensor], retain: Mapping[str, Tensor]
 ) -> float:
     """The gamma at which both terms of the score have the same norm."""
-    weight = math.hypot(*(_product_norm(theta.detach(), forget[name]) for name, theta in parameters.items()))
-    interference = math.hypot(*(_product_norm(retain[name], forget[name]) for name in parameters))
+    mesh = mesh_of(forget)
+    weight = _norm((_product_norm(theta.detach(), forget[name]) for name, theta in parameters.items()), mesh)
+    interference = _norm((_product_norm(retain[name], forget[name]) for name in parameters), mesh)
     if weight == 0 or interference == 0:
         raise ValueError(
             "gamma='auto' finds nothing to balance, for the forget gradient times the "
@@ -129,6 +137,15 @@ def _balancing_gamma(
     return interference / weight
 
 
+def _norm(parts: Iterable[float], mesh: DeviceMesh | None) -> float:
+    """The norm of what has these norms in its parts, on all processes where it is sharded."""
+    own = math.hypot(*parts)
+    # Not squared where there is no need: numbers near either end of the range would not survive it.
+    return own if mesh is None else math.hypot(*gathered(torch.tensor([own], dtype=torch.float64), mesh).flatten())
+
+
 def _product_norm(a: Tensor, b: Tensor) -> float:
+    """Norm of the product, entry by entry, of this process's parts."""
+    a, b = local_part(a), local_part(b)
     pieces = zip(a.reshape(-1).split(_CHUNK), b.reshape(-1).split(_CHUNK), strict=True)
     return math.hypot(*(float(torch.linalg.vector_norm(x.to(y.device) * y, dtype=torch.float64)) for x, y in pieces))

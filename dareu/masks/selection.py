@@ -7,16 +7,22 @@ from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.device_mesh import DeviceMesh
 
 from dareu.masks.controls import RandomScores
 from dareu.masks.scores import WeightScores
 from dareu.masks.weight_mask import WeightMask, fingerprint
+from dareu.selected_entries import local_part
+from dareu.sharding import first_not_finite, gathered, mesh_of, sharded_like, summed, whole
 
 Scope = Literal["global", "layer", "tensor"]
 SCOPES: tuple[str, ...] = get_args(Scope)
 
 _CHUNK = 1 << 20
 """Entries looked at together; bounds the memory that a selection takes beside the masks."""
+
+_NOT_FINITE = 0x7F80
+"""The first of the bit patterns' upper halves that are infinities and NaN."""
 
 
 def select_top(scores: Mapping[str, Tensor], density: float, scope: Scope = "global") -> dict[str, Tensor]:
@@ -26,6 +32,9 @@ def select_top(scores: Mapping[str, Tensor], density: float, scope: Scope = "glo
     aside (0.07 of 100 are 7). Among equal scores the earlier entry wins: names in the mapping's order, then the
     position in the tensor. The threshold is found by two histogram passes over the float32 bit pattern,
     without sorting or copying the scores, which are read three times, a tensor at a time.
+
+    Of sharded scores, as `wagle_scores` gives them, each process counts its own part, and the counts are summed. Every
+    process must call this then, and gets the whole mask, which is that of whole scores.
 
     Args:
         scores: Parameter name to scores of any shape, ranked in float32.
@@ -38,7 +47,8 @@ def select_top(scores: Mapping[str, Tensor], density: float, scope: Scope = "glo
         Parameter name to a bool tensor of the scores' shape on the CPU, true where selected.
 
     Raises:
-        ValueError: If ``density`` is out of range, ``scope`` is unknown, there are no scores, or a score is not finite.
+        ValueError: If ``density`` is out of range, ``scope`` is unknown, there are no scores, a score is not finite, or
+            scores are sharded otherwise than by rows over all processes.
     """
     if not 0 < density <= 1:
         raise ValueError(f"density is {density}; give the share of weights to train, in (0, 1].")
@@ -59,6 +69,8 @@ def weight_masks(
     model: nn.Module, scores: WeightScores, densities: Sequence[float], scope: Scope = "global"
 ) -> Iterator[WeightMask]:
     """Masks of several densities from one set of scores, one after the other.
+
+    Where the model is sharded every process must ask for them, and gets the same.
 
     Args:
         model: The model that was scored, as it was then.
@@ -110,47 +122,72 @@ def _layer(name: str) -> str:
     return ".".join(parts[: first + 1])
 
 
-def _keys(score: Tensor, name: str) -> Iterator[tuple[int, Tensor]]:
+def _keys(score: Tensor) -> Iterator[tuple[int, Tensor]]:
     """Chunks of a tensor: where each starts, and int32 numbers >= 0 that order as the absolute scores do."""
     flat = score.detach().reshape(-1)
     for start in range(0, len(flat), _CHUNK):
         values = flat[start : start + _CHUNK].to(torch.float32)
-        if not torch.isfinite(values).all():
-            raise ValueError(f"The scores of parameter {name!r} are not all finite; compute them again.")
         # Without its sign bit, a float's bit pattern orders as its absolute value does.
         yield start, values.view(torch.int32) & 0x7FFFFFFF
 
 
 def _largest(scores: Mapping[str, Tensor], names: Sequence[str], density: float) -> dict[str, Tensor]:
     """Select the largest keys of some tensors, the earlier of equal ones first; three passes over them."""
-    high = torch.zeros(1 << 15, dtype=torch.int64)
+    high, meshes = torch.zeros(1 << 15, dtype=torch.int64), []
     for name in names:
-        for _, keys in _keys(scores[name], name):
+        score = scores[name]
+        meshes.append(mesh_of({name: score}))
+        for _, keys in _keys(local_part(score)):
             high += torch.bincount(keys >> 16, minlength=len(high)).cpu()
+    mesh = meshes[0]
+    if any(other != mesh for other in meshes):
+        raise ValueError(
+            "Some scores are sharded and others are whole, or over other processes; give scores of one kind."
+        )
+    high = summed(high, mesh)
+    if high[_NOT_FINITE:].any():
+        bad = first_not_finite({name: scores[name].float() for name in names})
+        raise ValueError(f"The scores of parameter {bad!r} are not all finite; compute them again.")
     total = int(high.sum())
     keep = _count(density, total)
     upper, above = _bucket(high, keep)
 
     low = torch.zeros(1 << 16, dtype=torch.int64)
     for name in names:
-        for _, keys in _keys(scores[name], name):
+        for _, keys in _keys(local_part(scores[name])):
             low += torch.bincount(keys[keys >> 16 == upper] & 0xFFFF, minlength=len(low)).cpu()
-    lower, above_within = _bucket(low, keep - above)
+    lower, above_within = _bucket(summed(low, mesh), keep - above)
 
     threshold = upper << 16 | lower
     ties = keep - above - above_within
+    others = None if mesh is None else _equal_elsewhere(scores, names, threshold, mesh)
     masks = {}
-    for name in names:
+    for place, name in enumerate(names):
         score = scores[name]
-        mask = torch.zeros(score.numel(), dtype=torch.bool)
-        for start, keys in _keys(score, name):
+        local = local_part(score)
+        mask = torch.zeros(local.numel(), dtype=torch.bool)
+        left = ties if others is None else max(0, ties - others[0][place])
+        for start, keys in _keys(local):
             selected = keys > threshold
-            equal = (keys == threshold).nonzero().squeeze(1)[:ties]
+            equal = (keys == threshold).nonzero().squeeze(1)[:left]
             selected[equal] = True
-            ties -= len(equal)
+            left -= len(equal)
             mask[start : start + len(keys)] = selected
-        masks[name] = mask.view(score.shape)
+        ties = left if others is None else max(0, ties - others[1][place])
+        masks[name] = whole(sharded_like(mask.view(local.shape), score))
     return masks
+
+
+def _equal_elsewhere(
+    scores: Mapping[str, Tensor], names: Sequence[str], threshold: int, mesh: DeviceMesh
+) -> tuple[list[int], list[int]]:
+    """How many entries of each tensor have the threshold's key: in the parts before this process's, and in all parts.
+
+    Parts are rows, in the order of the processes.
+    """
+    own = [sum(int((keys == threshold).sum()) for _, keys in _keys(local_part(scores[name]))) for name in names]
+    everyone = gathered(torch.tensor(own, dtype=torch.int64), mesh)
+    return everyone[: mesh.get_local_rank()].sum(0).tolist(), everyone.sum(0).tolist()
 
 
 def _bucket(histogram: Tensor, rank: int) -> tuple[int, int]:

@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from dareu.files import atomic_file
+from dareu.sharding import reshard, whole
 
 _FORMAT = "dareu-weight-mask-1"
 
@@ -24,7 +25,8 @@ def fingerprint(weights: nn.Module | Mapping[str, Tensor]) -> str:
 
     The same weights have the same fingerprint on any device, in any order, training or not. The parameters of
     a model count once each, tied ones under their first name. 16-bit floats count as the float32 numbers that
-    they are, so that a bfloat16 checkpoint may be loaded in either dtype.
+    they are, so that a bfloat16 checkpoint may be loaded in either dtype. Sharded weights are gathered, a tensor at a
+    time: every process must call this then.
 
     Args:
         weights: A model, or parameter name to tensor.
@@ -35,17 +37,20 @@ def fingerprint(weights: nn.Module | Mapping[str, Tensor]) -> str:
     named = named_weights(weights)
     digest = hashlib.blake2b(digest_size=16)
     for name in sorted(named):
-        tensor = named[name].detach()
+        tensor = whole(named[name].detach())
         if tensor.dtype in (torch.bfloat16, torch.float16):
             tensor = tensor.float()
         digest.update(json.dumps([name, str(tensor.dtype), list(tensor.shape)]).encode())
-        digest.update(tensor.cpu().reshape(-1).view(torch.uint8).numpy().data)
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 
 def named_weights(weights: nn.Module | Mapping[str, Tensor]) -> Mapping[str, Tensor]:
     """The parameters of a model by name, tied ones once; a mapping is returned as it is."""
-    return dict(weights.named_parameters()) if isinstance(weights, nn.Module) else weights
+    if not isinstance(weights, nn.Module):
+        return weights
+    reshard(weights)
+    return dict(weights.named_parameters())
 
 
 @dataclass(frozen=True, eq=False)

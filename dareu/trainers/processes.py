@@ -42,18 +42,25 @@ def check_launch(args: TrainingArguments, *, masked: bool) -> None:
     Raises:
         ValueError: FSDP1, FSDP whose other processes have no weights, or a mask under DeepSpeed.
     """
-    fsdp = _fsdp_version(args)
-    if fsdp == 1:
-        raise ValueError("FSDP1 is not supported: launch with fsdp_version: 2, as --accelerate_config fsdp2 does.")
-    if fsdp is not None and _flag("FSDP_CPU_RAM_EFFICIENT_LOADING"):
-        raise ValueError(
-            "fsdp_cpu_ram_efficient_loading leaves every process but one without the weights, which the original "
-            "model is remembered from: set it to false."
-        )
+    if args.fsdp_plugin_args is not None:
+        _check_fsdp(int(args.fsdp_plugin_args["fsdp_version"]))
+    else:
+        _check_fsdp(_launched_fsdp())
     if masked and args.deepspeed_plugin is not None:
         raise ValueError(
             "A weight mask and DeepSpeed exclude each other: use FSDP2, DDP or one process, or drop the mask."
         )
+
+
+def check_scoring_launch() -> None:
+    """Refuses ways of sharding in which weights cannot be scored; call it before weights are looked at.
+
+    Raises:
+        ValueError: DeepSpeed, FSDP1, or FSDP whose other processes have no weights.
+    """
+    if _flag("ACCELERATE_USE_DEEPSPEED"):
+        raise ValueError("Weights are not scored under DeepSpeed: use FSDP2, DDP or one process.")
+    _check_fsdp(_launched_fsdp())
 
 
 def check_started(accelerator: Accelerator) -> None:
@@ -136,9 +143,18 @@ def gathered_weights(trainer: Trainer) -> dict[str, Tensor] | None:
     return weights
 
 
-def _fsdp_version(args: TrainingArguments) -> int | None:
-    if args.fsdp_plugin_args is not None:
-        return int(args.fsdp_plugin_args["fsdp_version"])
+def _check_fsdp(version: int | None) -> None:
+    if version == 1:
+        raise ValueError("FSDP1 is not supported: launch with fsdp_version: 2, as --accelerate_config fsdp2 does.")
+    if version is not None and _flag("FSDP_CPU_RAM_EFFICIENT_LOADING"):
+        raise ValueError(
+            "fsdp_cpu_ram_efficient_loading leaves every process but one without the weights, which each of them reads "
+            "before they are sharded: set it to false."
+        )
+
+
+def _launched_fsdp() -> int | None:
+    """The version of FSDP that the launcher asks for."""
     return int(os.environ.get("FSDP_VERSION", "1")) if _flag("ACCELERATE_USE_FSDP") else None
 
 

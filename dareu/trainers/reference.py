@@ -8,10 +8,10 @@ from contextlib import AbstractContextManager, contextmanager
 import torch
 from peft import PeftModel
 from torch import Tensor, nn
-from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
 
 from dareu.selected_entries import flat_part, local_part, part_like
+from dareu.sharding import reshard
 from dareu.trainers.processes import frozen_copy
 
 #: Gives, as a context, the module that computes π_N. Leave the context before the student's forward begins.
@@ -118,10 +118,8 @@ class _OriginalEntries:
                 weight.index_copy_(0, self.index[name], value.to(weight.device, weight.dtype))
 
     def _reshard(self) -> None:
-        """Lets the model's parameters be the sharded ones, which FSDP2 leaves gathered after some forwards."""
-        for module in self.model.modules():
-            if isinstance(module, FSDPModule):
-                module.reshard()
+        """Lets the model's parameters be the sharded ones, and keeps only their own part's values from then on."""
+        reshard(self.model)
         if isinstance(next(self.model.parameters()), DTensor) and not self._sharded:
             self._sharded = True
             for name in self.index:

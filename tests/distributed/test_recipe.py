@@ -1,7 +1,8 @@
-"""`dareu unlearn` in two processes, launched as a user does: a shipped config of accelerate by its name."""
+"""Recipes in two processes, launched as a user does: a shipped config of accelerate by its name."""
 
 import json
 import os
+import runpy
 import subprocess
 import sys
 from collections.abc import Callable
@@ -9,6 +10,9 @@ from pathlib import Path
 
 import pytest
 from transformers import AutoModelForCausalLM, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from dareu.cli import find_recipes
+from dareu.masks import WeightMask
 
 ROWS = [
     {"prompt": f"Where was {name} born?", "completion": f" {name} was born in {place}.", "owner": name}
@@ -54,3 +58,40 @@ def test_two_processes_write_one_run(
     logged = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     assert [line["step"] for line in logged if "loss" in line] == [1, 2]
     assert AutoModelForCausalLM.from_pretrained(run / "model").config.tie_word_embeddings
+
+
+def test_two_processes_score_as_one_and_write_one_mask(
+    dareu: Callable[..., subprocess.CompletedProcess[str]],
+    tmp_path: Path,
+    tiny_llama: Callable[..., LlamaForCausalLM],
+    tokenizer: PreTrainedTokenizerFast,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    model = tiny_llama()
+    model.save_pretrained(tmp_path / "target")
+    tokenizer.save_pretrained(tmp_path / "target")
+    (tmp_path / "data.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS), encoding="utf-8")
+    words = [
+        *("attribute_weights", "--dataset", tmp_path / "data.jsonl", "--num_forget", 2, "--score", "gradient"),
+        *("--model_name_or_path", tmp_path / "target", "--density", 0.1, "--use_cpu"),
+    ]
+    together, alone = tmp_path / "together", tmp_path / "alone"
+    launch = ["--accelerate_config", "ddp", "--num_processes", 2, "--main_process_port", 0]
+    result = dareu(*words, "--output_dir", together, *launch)
+    assert result.returncode == 0, result.stderr[-4000:]
+    assert result.stdout.count("The mask is in") == 1
+    assert sorted(path.name for path in together.iterdir()) == [
+        "config.yaml",
+        "done",
+        "inputs.json",
+        "mask.safetensors",
+    ]
+    monkeypatch.setattr(sys, "argv", [str(word) for word in [*words, "--output_dir", alone]])
+    runpy.run_path(str(find_recipes()["attribute_weights"]), run_name="__main__")
+    capsys.readouterr()
+    one, two = (WeightMask.load(folder / "mask.safetensors") for folder in (alone, together))
+    two.verify(model)
+    assert one.count == two.count
+    # One of 46,240 may change its place by rounding; half of the records choose thousands of others
+    assert sum(int((one[name] != two[name]).sum()) for name in one) <= 4
