@@ -73,7 +73,7 @@ class MaskedAdamW(torch.optim.Optimizer):
         """Add a group of named parameters; see the class for what is refused."""
         super().add_param_group(param_group)
         try:
-            for name, parameter in _named(self.param_groups[-1]):
+            for name, parameter in self._named(self.param_groups[-1]):
                 if parameter.requires_grad:
                     _mask_of(name, parameter, self._mask)
         except ValueError:
@@ -104,10 +104,16 @@ class MaskedAdamW(torch.optim.Optimizer):
             with torch.enable_grad():
                 loss = closure()
         for group in self.param_groups:
-            for name, parameter in _named(group):
+            for name, parameter in self._named(group):
                 if parameter.grad is not None:
                     self._update(name, parameter, parameter.grad, group)
         return loss
+
+    def _named(self, group: dict[str, Any]) -> Iterable[tuple[str, Tensor]]:
+        """The parameters of a group, by the names under which their masks are."""
+        if "param_names" not in group:
+            raise ValueError("The optimizer looks masks up by name; give it model.named_parameters(), not parameters.")
+        return zip(group["param_names"], group["params"], strict=True)
 
     def _update(self, name: str, parameter: Tensor, grad: Tensor, group: dict[str, Any]) -> None:
         """One AdamW step on the selected entries, piece by piece: gather, update, scatter."""
@@ -171,7 +177,7 @@ class MaskedAdamW(torch.optim.Optimizer):
             ValueError: If a parameter was replaced by one that the mask does not fit.
         """
         for group in self.param_groups:
-            for name, parameter in _named(group):
+            for name, parameter in self._named(group):
                 if parameter.grad is not None:
                     with flat_part(parameter.grad) as gradients:
                         for piece in self._selected(name, parameter):
@@ -198,7 +204,7 @@ class MaskedAdamW(torch.optim.Optimizer):
         """
         state_dict: dict[str, Any] = super().state_dict()
         for saved_group, group in zip(state_dict["param_groups"], self.param_groups, strict=True):
-            for key, (name, parameter) in zip(saved_group["params"], _named(group), strict=True):
+            for key, (name, parameter) in zip(saved_group["params"], self._named(group), strict=True):
                 if isinstance(parameter, DTensor) and (saved := state_dict["state"].get(key)):
                     selected = self._selected(name, parameter)
                     state_dict["state"][key] = {
@@ -220,12 +226,12 @@ class MaskedAdamW(torch.optim.Optimizer):
         """
         loaded: dict[Tensor, dict[str, Tensor]] = {}
         for group, saved_group in zip(self.param_groups, state_dict["param_groups"], strict=False):
-            if saved_group.get("param_names", group["param_names"]) != group["param_names"]:
+            if saved_group.get("param_names", group.get("param_names")) != group.get("param_names"):
                 raise ValueError(
                     "The saved optimizer state is of other parameters, or of the same in another order; "
                     "resume with the model and the groups that it was saved with."
                 )
-            for key, (name, parameter) in zip(saved_group["params"], _named(group), strict=False):
+            for key, (name, parameter) in zip(saved_group["params"], self._named(group), strict=False):
                 if saved := state_dict["state"].get(key):
                     loaded[parameter] = self._loaded(name, parameter, saved)
         # Without the state, which torch would cast to the parameters' dtype.
@@ -251,12 +257,6 @@ class MaskedAdamW(torch.optim.Optimizer):
             else:
                 state[kind] = saved[kind].detach().to(selected.device, dtype, copy=True)
         return state
-
-
-def _named(group: dict[str, Any]) -> Iterable[tuple[str, Tensor]]:
-    if "param_names" not in group:
-        raise ValueError("The optimizer looks masks up by name; give it model.named_parameters(), not parameters.")
-    return zip(group["param_names"], group["params"], strict=True)
 
 
 def _mask_of(name: str, parameter: Tensor, mask: Mapping[str, Tensor]) -> Tensor:

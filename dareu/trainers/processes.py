@@ -40,16 +40,21 @@ def check_launch(args: TrainingArguments, *, masked: bool) -> None:
         masked: Whether training is under a weight mask.
 
     Raises:
-        ValueError: FSDP1, FSDP whose other processes have no weights, or a mask under DeepSpeed.
+        ValueError: FSDP1, FSDP whose other processes have no weights, or a mask under DeepSpeed without ZeRO or with
+            offloading.
     """
     if args.fsdp_plugin_args is not None:
         _check_fsdp(int(args.fsdp_plugin_args["fsdp_version"]))
     else:
         _check_fsdp(_launched_fsdp())
     if masked and args.deepspeed_plugin is not None:
-        raise ValueError(
-            "A weight mask and DeepSpeed exclude each other: use FSDP2, DDP or one process, or drop the mask."
-        )
+        if args.deepspeed_plugin.zero_stage == 0:
+            raise ValueError("A weight mask under DeepSpeed takes ZeRO: set zero_stage to 1, 2 or 3.")
+        if args.deepspeed_plugin.hf_ds_config.is_offload():
+            raise ValueError(
+                "A weight mask and ZeRO's offloading exclude each other: set offload_optimizer_device and "
+                "offload_param_device to none."
+            )
 
 
 def check_scoring_launch() -> None:

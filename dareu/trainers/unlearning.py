@@ -22,6 +22,7 @@ from dareu.trainers.processes import check_launch, check_started, load_whole_wei
 from dareu.trainers.reference import Reference, original_policy
 from dareu.trainers.resuming import Resumable
 from dareu.trainers.retain import RetainBatch, RetainTerm
+from dareu.trainers.zero import ZeroMaskedAdamW
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -122,7 +123,11 @@ class UnlearningMixin(Resumable):
         self.reference = None
         if needs_reference or (retains and args.retain_loss == "kl"):
             self.reference = original_policy(
-                model, mask, fresh_adapter=fresh_adapter, place=lambda frozen: place_frozen(frozen, self.accelerator)
+                model,
+                # DeepSpeed lets nobody write to the weights.
+                mask if args.deepspeed_plugin is None else None,
+                fresh_adapter=fresh_adapter,
+                place=lambda frozen: place_frozen(frozen, self.accelerator),
             )
         if retains:
             if retain_dataset is None:
@@ -184,7 +189,8 @@ class UnlearningMixin(Resumable):
             {"params": [p for p in named if p[0] in decaying], "weight_decay": self.args.weight_decay},
             {"params": [p for p in named if p[0] not in decaying], "weight_decay": 0.0},
         ]
-        self.optimizer = MaskedAdamW(
+        make = MaskedAdamW if self.args.deepspeed_plugin is None else ZeroMaskedAdamW
+        self.optimizer = make(
             [group for group in groups if group["params"]],  # an empty one would have no names
             self.mask,
             lr=self.args.learning_rate,
@@ -200,6 +206,14 @@ class UnlearningMixin(Resumable):
                 mean = self.accelerator.gather(value.detach()).mean().item()
                 self._measured.setdefault(name, []).append(mean)
 
+    def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None) -> Any:
+        """Makes the Trainer's scheduler; DeepSpeed has just taken the optimizer, and no checkpoint was read yet."""
+        zero = getattr(self.optimizer, "optimizer", None)  # in accelerate's wrapper
+        masked = getattr(zero, "optimizer", None)
+        if isinstance(masked, ZeroMaskedAdamW):
+            masked.take_pieces(zero)
+        return super().create_scheduler(num_training_steps, optimizer)
+
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
         """Logs what the Trainer does, with the means of what was measured since the last time."""
         logs.update({name: sum(values) / len(values) for name, values in self._measured.items()})
@@ -209,9 +223,8 @@ class UnlearningMixin(Resumable):
     def training_step(self, model: nn.Module, *args: Any, **kwargs: Any) -> Tensor:
         """A step whose frozen gradients are dropped before the Trainer takes the norm of the rest."""
         loss: Tensor = super().training_step(model, *args, **kwargs)
-        if self.mask is not None and self.accelerator.sync_gradients:
-            optimizer = getattr(self.optimizer, "optimizer", self.optimizer)  # in accelerate's wrapper
-            assert isinstance(optimizer, MaskedAdamW)
+        optimizer = getattr(self.optimizer, "optimizer", self.optimizer)  # in accelerate's wrapper
+        if isinstance(optimizer, MaskedAdamW) and self.accelerator.sync_gradients:
             optimizer.drop_frozen_gradients()
         return loss
 

@@ -1,12 +1,14 @@
 """What is refused before anything starts; tests/distributed holds what works."""
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from accelerate import DistributedType
+from accelerate.utils.deepspeed import HfDeepSpeedConfig
 from transformers import LlamaForCausalLM
 
 import dareu.trainers.processes as processes
@@ -68,12 +70,33 @@ def test_fsdp1_by_the_trainers_own_option_is_refused(unlearn_config: Callable[..
         processes.check_launch(args, masked=False)
 
 
-def test_a_mask_under_deepspeed_is_refused(unlearn_config: Callable[..., UnlearnConfig]) -> None:
+@pytest.mark.parametrize(
+    ("stage", "offload", "message"),
+    [
+        (0, "none", "A weight mask under DeepSpeed takes ZeRO"),
+        (2, "cpu", "A weight mask and ZeRO's offloading exclude each other"),
+        (3, "none", None),
+    ],
+)
+def test_a_mask_takes_zero_without_offloading(
+    unlearn_config: Callable[..., UnlearnConfig], stage: int, offload: str, message: str | None
+) -> None:
     args = unlearn_config()
-    args.deepspeed_plugin = SimpleNamespace(zero_stage=2)
+    config = HfDeepSpeedConfig({"zero_optimization": {"stage": stage, "offload_optimizer": {"device": offload}}})
+    args.deepspeed_plugin = SimpleNamespace(zero_stage=stage, hf_ds_config=config)
     processes.check_launch(args, masked=False)
-    with pytest.raises(ValueError, match="A weight mask and DeepSpeed exclude each other"):
+    with pytest.raises(ValueError, match=message) if message else nullcontext():
         processes.check_launch(args, masked=True)
+
+
+def test_weights_are_not_scored_under_deepspeed_or_fsdp1(monkeypatch: pytest.MonkeyPatch) -> None:
+    processes.check_scoring_launch()
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    with pytest.raises(ValueError, match="FSDP1 is not supported"):
+        processes.check_scoring_launch()
+    monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "true")
+    with pytest.raises(ValueError, match="Weights are not scored under DeepSpeed"):
+        processes.check_scoring_launch()
 
 
 def started(kind: DistributedType, number: int) -> Any:
