@@ -157,10 +157,10 @@ def plan(path: Path) -> tuple[str, Any, MemoryPlan]:
     )
 
 
-def devices(model: Any, alone: MemoryPlan, card: int, *, shards: bool) -> str:
-    """How many cards of a size a config needs: 1, or 2, 4, … under FSDP2 where that can be."""
+def devices(model: Any, alone: MemoryPlan, card: int) -> str:
+    """How many cards of a size a config needs: 1, or 2, 4, … under FSDP2."""
     processes = 1
-    while processes <= (MOST if shards else 1):
+    while processes <= MOST:
         if alone.sharded(processes, model).total <= (1 - FREE) * card * 1e9:
             return str(processes)
         processes *= 2
@@ -177,8 +177,7 @@ def table(paths: list[Path]) -> str:
         how, model, alone = plan(path)
         numbers = [f"{getattr(alone, part) / 1e9:.1f}" for part in parts]
         name = f"{path.parent.name}/{path.stem}"
-        shards = not how.startswith("mask")  # a mask is refused there
-        fits = [devices(model, alone, card, shards=shards) for card in CARDS]
+        fits = [devices(model, alone, card) for card in CARDS]
         lines.append(f"| {' | '.join([name, how, *numbers, *fits])} |")
     return "\n".join(lines)
 

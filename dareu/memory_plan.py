@@ -7,7 +7,7 @@ lose between blocks is not in it: leave a tenth of the card free.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from dareu.models import layer_list
+from dareu.selected_entries import COMPACT_UP_TO
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel
@@ -30,7 +31,7 @@ class MemoryPlan:
         gradients: Of all that requires one, selected by a mask or not; they live during an update only.
         second_gradients: With a retain term, its gradients wait until those of the policy's loss are added to them, so
             that there are two of each, and a third of the largest one while it is added.
-        optimizer: AdamW's moments, or those of `MaskedAdamW` with its indices.
+        optimizer: AdamW's moments, or those of `MaskedAdamW` with its positions or mask.
         reference: What remembers π_N.
         judges: Models beside the policy: the reward's classifier, the model that judges fluency.
         rollouts: The KV cache of the completions that are generated at once.
@@ -93,7 +94,7 @@ def memory_plan(
     retain_rows: int = 0,
     retain_loss: Literal["kl", "nll", "none"] = "kl",
     rollout_rows: int = 0,
-    selected: int | None = None,
+    selected: int | Mapping[str, Tensor] | None = None,
     keeps_reference: bool = True,
     autocast: bool = False,
     judges: Iterable[nn.Module] = (),
@@ -108,7 +109,8 @@ def memory_plan(
         retain_rows: Retained rows of a micro-batch.
         retain_loss: What is computed on them.
         rollout_rows: Completions that are generated at once; 0: the method samples none.
-        selected: Entries that a mask selects; None: all are trained, or an adapter is.
+        selected: The mask, or how many entries it selects, in all tensors the same share; None: all are trained, or
+            an adapter is.
         keeps_reference: Whether π_N is needed.
         autocast: Whether bfloat16 is computed in (the Trainer's `bf16`).
         judges: Models that stay on the device beside the policy, as `empty_model` gives them.
@@ -131,7 +133,10 @@ def memory_plan(
     trained = [parameter.numel() * parameter.itemsize for parameter in model.parameters() if parameter.requires_grad]
     reference = 0
     if keeps_reference and not adapter:
-        reference = parameter_bytes([model]) if selected is None else selected * (8 + _itemsize(model))
+        reference = parameter_bytes([model])
+        if selected is not None:
+            number = selected if isinstance(selected, int) else sum(int(mask.sum()) for mask in selected.values())
+            reference = number * (8 + _itemsize(model))
     return MemoryPlan(
         weights=parameter_bytes([model]),
         gradients=sum(trained),
@@ -151,21 +156,31 @@ def parameter_bytes(models: Iterable[nn.Module], *, trained: bool = False) -> in
     return sum(p.numel() * p.itemsize for m in models for p in m.parameters() if p.requires_grad or not trained)
 
 
-def optimizer_bytes(model: nn.Module, selected: int | None = None) -> int:
+def optimizer_bytes(model: nn.Module, selected: int | Mapping[str, Tensor] | None = None) -> int:
     """Bytes of AdamW's state after its first step.
 
     Two moments in the weights' dtype and a step count a tensor; or, under a mask, of each selected entry two float32
-    moments, a 32-bit index, and a float32 master where the weights are smaller.
+    moments, a 32-bit position, and a float32 master where the weights are smaller. Where a mask selects more than 55 %
+    of a tensor, moments and masters are of all its entries, and the mask of a byte each takes the positions' place.
 
     Args:
         model: Its parameters that require a gradient are trained.
-        selected: Entries that the mask selects, of which every parameter has one at least; None: no mask.
+        selected: The mask; or how many entries it selects, of every tensor the same share; None: no mask.
     """
-    tensors = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    steps = 4 * len(tensors)
+    trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
     if selected is None:
-        return steps + 2 * parameter_bytes([model], trained=True)
-    return steps + selected * (12 if _itemsize(model) >= 4 else 16)
+        return 4 * len(trained) + 2 * parameter_bytes([model], trained=True)
+    size = 8 if _itemsize(model) >= 4 else 12
+    if isinstance(selected, int):
+        total = sum(parameter.numel() for parameter in trained.values())
+        dense = selected > COMPACT_UP_TO * total
+        return 4 * len(trained) + (total * (size + 1) if dense else selected * (size + 4))
+    taken = 0
+    for name, parameter in trained.items():
+        if count := int(selected[name].sum()):
+            dense = count > COMPACT_UP_TO * parameter.numel()
+            taken += 4 + (parameter.numel() * (size + 1) if dense else count * (size + 4))
+    return taken
 
 
 def kv_cache_bytes(config: PreTrainedConfig, rows: int, tokens: int, dtype: torch.dtype) -> int:
