@@ -12,7 +12,6 @@ import json
 import logging
 import os
 import sys
-import tempfile
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,21 +22,14 @@ from rich.console import Console
 from trl import TrlParser
 
 from dareu.data.parts import DataArguments, forget_names, load_parts, split_owners
-from dareu.files import content_hash, write_yaml
-from dareu.methods import METHODS
+from dareu.entries import Entry, check_options, read_entries, told
+from dareu.files import content_hash
 from dareu.metrics import tow
-from dareu.options import as_mapping
 from dareu.plans import OWN, Plan
-from dareu.plugins import resolve
 from dareu.report import comparison_table, draw_tradeoff, summarise, write_csv, write_markdown
 from dareu.report.picture import can_draw
 from dareu.runs import ResultRow, config_of, open_run, read_results, write_results
-from dareu.spunge_options import SpungeArguments
-from dareu.trainers import UnlearnConfig
-from dareu.trainers.forget_tensors import needed_tensors
-from dareu.trainers.unlearning import UnlearningArguments
-from dareu.tuning import best_setting, draw_trials, settings_grid, validation_score
-from dareu.unlearn_options import unlearn_parser
+from dareu.tuning import best_setting, validation_score
 
 logger = logging.getLogger("dareu.benchmark")
 
@@ -47,10 +39,6 @@ CONFIGS = Path(__file__).parent / "configs"
 ROLES = ("base", "target", "retrained", "classifier", "validation_judge", "test_judge")
 
 JUDGES = ("classifier", "validation_judge", "test_judge")
-
-#: What an entry of `methods` says beside options of its method.
-ENTRY_KEYS = ("name", "method", "config", "masks")
-
 
 #: What the table shows by default.
 SHOWN = (
@@ -124,21 +112,10 @@ class BenchmarkArguments:
         for name in ("masks", "given"):
             if not isinstance(getattr(self, name), dict):
                 raise ValueError(f"{name} is {getattr(self, name)!r}: give a mapping in YAML.")
+        if "dense" in self.masks:
+            raise ValueError("masks names 'dense', which is training without a mask: give it another name.")
         if self.tune < 0 or self.jobs < 1:
             raise ValueError(f"tune is {self.tune} and jobs {self.jobs}: give 0 or more trials, and at least one job.")
-
-
-class Entry(NamedTuple):
-    """One method of the comparison."""
-
-    name: str
-    method: str
-    recipe: str
-    """`unlearn`, or `spunge` where a column splits the request."""
-    config: Path
-    masks: list[str]
-    settings: list[dict[str, Any]]
-    """Options over those of the config; several where there is a grid."""
 
 
 class Row(NamedTuple):
@@ -171,7 +148,7 @@ def main() -> None:
         )
     if unknown := [role for role in args.given if role not in ROLES]:
         raise ValueError(f"given names {unknown[0]!r}: the roles are {', '.join(ROLES)}.")
-    entries = read_entries(args, configs)
+    entries = read_entries(args.methods, args.masks, configs, trials=args.tune, seed=args.tune_seed)
     content = [Path(name) for name in (data.dataset, data.test_dataset, *args.given.values()) if name]
     content = [path for path in content if path.exists()]
     plan = Plan(Path(args.stages_dir or Path(args.output_dir) / "stages"), content_hash(content))
@@ -200,29 +177,6 @@ def main() -> None:
         print(f"\n{len(failed)} of {len(plan.stages)} stages failed:\n\n" + "\n\n".join(failed.values()))
         sys.exit(1)
     run.mark_done()
-
-
-def read_entries(args: BenchmarkArguments, configs: Path) -> list[Entry]:
-    """The methods to compare, with what each may not be."""
-    entries: list[Entry] = []
-    for given in args.methods:
-        given = {"method": given} if isinstance(given, str) else given
-        if not isinstance(given, dict) or "method" not in given:
-            raise ValueError(f"An entry of methods is {given!r}: give its method, one of {', '.join(METHODS)}.")
-        method, name = str(given["method"]), str(given.get("name", given["method"]))
-        resolve(method, METHODS)
-        if name in [entry.name for entry in entries] or name in ("target", "retrained"):
-            raise ValueError(f"Two entries are called {name!r}: give each a name of its own.")
-        config = configs / given.get("config", f"{method}.yaml")
-        if not config.is_file():
-            raise ValueError(f"The entry {name!r} has no config {config}: name a file of {configs} as config.")
-        masks = given.get("masks", ["dense"])
-        if unknown := [mask for mask in masks if mask != "dense" and mask not in args.masks]:
-            raise ValueError(f"The entry {name!r} names the mask {unknown[0]!r}: give it under masks, or 'dense'.")
-        grid = settings_grid({key: value for key, value in given.items() if key not in ENTRY_KEYS})
-        settings = draw_trials(name, grid, args.tune, args.tune_seed) if args.tune else grid
-        entries.append(Entry(name, method, "spunge" if "split_column" in given else "unlearn", config, masks, settings))
-    return entries
 
 
 class Ground(NamedTuple):
@@ -348,36 +302,10 @@ def said_of(data: DataArguments) -> dict[str, Any]:
     return {name: value for name, value in config_of(data).items() if value != usual[name]}
 
 
-def told(entry: Entry, settings: dict[str, Any]) -> dict[str, Any]:
-    """The settings that tell one of the grid from another."""
-    return {key: value for key, value in settings.items() if any(other[key] != value for other in entry.settings)}
-
-
 def settings_of(config: Path) -> dict[str, Any]:
     if not config.is_file():
         raise ValueError(f"There is no config {config}: write it, or give the model or judge it would make as given.")
     return dict(yaml.safe_load(config.read_text(encoding="utf-8")))
-
-
-def check_options(entry: Entry, options: dict[str, Any]) -> None:
-    """Refuses what the recipe would refuse of these options."""
-    method, environment = resolve(entry.method, METHODS), dict(os.environ)
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "config.yaml"
-        write_yaml(file, options)
-        try:
-            more = [SpungeArguments] if entry.recipe == "spunge" else []
-            parsed = unlearn_parser(method, *more).parse_args_and_config(["--config", str(file)])
-            training = next(part for part in parsed if isinstance(part, UnlearningArguments))
-            training.check()
-            if isinstance(training, UnlearnConfig):
-                kwargs = as_mapping("loss_kwargs", training.loss_kwargs)
-                needed_tensors(method.loss, kwargs, method.trainer.tensors)
-        except ValueError as error:
-            raise ValueError(f"The entry {entry.name!r}: {error}") from error
-        finally:  # options of training speak to accelerate through the environment
-            os.environ.clear()
-            os.environ.update(environment)
 
 
 def collect(rows: list[Row], *, tuned: bool) -> list[ResultRow]:

@@ -112,11 +112,17 @@ def test_methods_masks_and_seeds_are_compared(
 
     # Another benchmark over the same stages does only what is new
     in_this_process.clear()
-    more = [*settings["methods"], {"method": "graddiff", "name": "other", **BRIEF}]
+    more = [*settings["methods"], {"method": "npo", "name": "split", "split_column": "name", **BRIEF}]
     benchmark(**{**settings, "methods": more, "output_dir": str(tmp_path / "more")})
-    assert sorted(in_this_process) == ["other-dense-seed0", "other-dense-seed1"]
+    assert [name for name in in_this_process if name.endswith("seed0") or name.endswith("seed1")] == [
+        "split-dense-seed0",
+        "split-dense-seed1",
+    ]
     again = read_results(tmp_path / "more" / "results.json")
-    assert [row for row in again if row["method"] != "other"] == rows
+    assert [row for row in again if row["method"] != "split"] == rows
+    split = [(row.get("part"), row.get("stage")) for row in again if row["method"] == "split" and row["seed"] == 0]
+    halves = [(owner, stage) for stage in ("before", "after") for owner in OWNERS[2:]]
+    assert sorted(split, key=str) == sorted([*halves, (None, None)], key=str)
 
 
 @pytest.mark.usefixtures("small_world")
@@ -178,6 +184,8 @@ def test_a_failed_run_is_named_and_the_others_go_on(
         ({"methods": [{"method": "npo", "config": "none.yaml"}]}, "has no config"),
         ({"methods": ["npo"], "tune": 2}, "2 trials, but npo has 1 settings"),
         ({"methods": ["npo"], "given": {"bass": "x"}}, "given names 'bass'"),
+        ({"methods": ["npo"], "masks": {"dense": {}}}, "masks names 'dense'"),
+        ({"methods": [{"method": "npo", "split_column": "group", "merge_density": 2}]}, "merge_density"),
         ({"methods": ["npo"], "configs": "nowhere"}, "configs is 'nowhere'"),
         ({"methods": ["npo"], "seeds": [1, 1]}, "give each once"),
         ({"methods": ["npo"], "vary_world": True, "dataset": "x.jsonl"}, "vary_world belongs to the fictional world"),
