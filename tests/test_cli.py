@@ -17,12 +17,12 @@ import argparse
 import os
 import sys
 
-print("imported", __name__)
+print(f"imported {__name__}\\n", end="")  # one write a line, since processes share the pipe
 parser = argparse.ArgumentParser()
 parser.add_argument("--name")
 parser.add_argument("--status", type=int, default=0)
 arguments = parser.parse_args()
-print("hello", arguments.name, os.environ.get("WORLD_SIZE", "1"))
+print(f"hello {arguments.name} {os.environ.get('WORLD_SIZE', '1')}\\n", end="", flush=True)
 sys.exit(arguments.status)
 '''
 

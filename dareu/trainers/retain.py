@@ -15,6 +15,16 @@ from dareu.trainers.reference import Reference
 RetainLoss = Literal["kl", "nll", "none"]
 
 
+def stream_rows(number: int, batch_size: int, step: int, seed: int) -> list[int]:
+    """The rows of batch number `step` of a stream over `number` rows: pass after pass, each in an order of its own."""
+    stream = range(step * batch_size, (step + 1) * batch_size)
+    orders = {
+        turn: torch.randperm(number, generator=torch.Generator().manual_seed(seed * 100_003 + turn))
+        for turn in {place // number for place in stream}
+    }
+    return [int(orders[place // number][place % number]) for place in stream]
+
+
 class RetainBatch(NamedTuple):
     """A batch of retained records, and π_N's logits on it where the loss is a KL."""
 
@@ -58,14 +68,8 @@ class RetainTerm:
         self.seed = seed
 
     def rows(self, step: int) -> list[int]:
-        """The rows of batch number `step`: a stream of passes, each in an order of its own."""
-        number = len(self.records)
-        stream = range(step * self.batch_size, (step + 1) * self.batch_size)
-        orders = {
-            turn: torch.randperm(number, generator=torch.Generator().manual_seed(self.seed * 100_003 + turn))
-            for turn in {place // number for place in stream}
-        }
-        return [int(orders[place // number][place % number]) for place in stream]
+        """The rows of batch number `step`."""
+        return stream_rows(len(self.records), self.batch_size, step, self.seed)
 
     def prepare(self, step: int, device: torch.device) -> RetainBatch:
         """Collates batch number `step` and lets π_N predict it."""

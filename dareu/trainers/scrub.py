@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from dareu.losses import scrub_retain
 from dareu.trainers.logprobs import CompletionLogits, completion_logits, forward_kl
 from dareu.trainers.own_retain import OwnRetainConfig, needed_rows
+from dareu.trainers.retain import stream_rows
 from dareu.trainers.unlearn_trainer import UnlearnTrainer
 
 if TYPE_CHECKING:
@@ -54,8 +55,8 @@ class ScrubTrainer(UnlearnTrainer):
     The paper has whole epochs of each kind, the max epochs first and the min epochs going on after them; here the first
     update descends, for at π_N the gradient of the divergence is 0, and only the NLL leads away from it. Divergences go
     over the whole vocabulary and are averaged over each answer's tokens, then over records. All micro-steps of an
-    update are of its kind. The forget rows of an update that descends are passed over, as are the retained rows of one
-    that ascends: in every pass over either, other rows.
+    update are of its kind. The updates that ascend take the forget rows as a stream of their own, pass after pass, each in
+    an order of its own, so that all rows come as often and every batch is full.
 
     The arguments are those of `UnlearnTrainer`; the loss may ask for `kl`.
 
@@ -86,20 +87,30 @@ class ScrubTrainer(UnlearnTrainer):
         update = self.state.global_step + 1
         return update % 2 == 0 and update <= self.args.ascent_share * self.state.max_steps
 
+    def _forget_batch(self) -> dict[str, Tensor]:
+        """The forget rows of this micro-step of an update that ascends."""
+        done, accumulated = self.state.global_step, self.args.gradient_accumulation_steps
+        step = done // 2 * accumulated + self.micro_steps - done * accumulated  # the ascents before, and this one's
+        step = step * self.accelerator.num_processes + self.accelerator.process_index
+        rows = stream_rows(len(self._records), self.args.per_device_train_batch_size, step, self.args.seed)
+        batch = self._collator([self._records[row] for row in rows])
+        return {name: tensor.to(self.accelerator.device) for name, tensor in batch.items()}
+
     def compute_loss(self, model: nn.Module, inputs: dict[str, Tensor], *args: Any, **kwargs: Any) -> Tensor:
         """The loss of this update's kind on one micro-batch."""
         assert self.reference is not None
         if self._ascends():
+            batch = self._forget_batch()
             with self.reference() as original, self.accelerator.autocast():
-                teacher = completion_logits(original, inputs)
-            kl, _ = _per_record(teacher, completion_logits(model, inputs))
+                teacher = completion_logits(original, batch)
+            kl, _ = _per_record(teacher, completion_logits(model, batch))
             forget = self.forget_loss(kl, **self.loss_kwargs)
             self._note(model, {"forget_kl": kl.mean()})
             loss: Tensor = self.args.forget_coef * forget
             return loss
-        batch = self._prepare_retain()
-        assert batch is not None and batch.teacher is not None
-        kl, nll = _per_record(batch.teacher, completion_logits(model, batch.inputs))
+        retained = self._prepare_retain()
+        assert retained is not None and retained.teacher is not None
+        kl, nll = _per_record(retained.teacher, completion_logits(model, retained.inputs))
         self._note(model, {"retain_kl": kl.mean(), "retain_nll": nll.mean()})
         return scrub_retain(kl, nll, alpha=self.args.alpha, gamma=self.args.gamma)
 

@@ -14,7 +14,9 @@ from dareu.losses import scrub
 from dareu.masks import WeightMask, count_moved_outside, fingerprint, random_mask
 from dareu.metrics import answer_nll
 from dareu.trainers import ScrubConfig, ScrubTrainer
+from dareu.trainers import scrub as scrub_module
 from dareu.trainers.logprobs import completion_logits, forward_kl
+from dareu.trainers.retain import stream_rows
 
 Build = Callable[..., ScrubTrainer]
 
@@ -91,6 +93,26 @@ def test_each_kind_minimises_its_equation(
     assert kl[0] == pytest.approx(0, abs=1e-6) and kl[1] > 1e-3
     assert second["forget_kl"] == pytest.approx(kl[1], rel=1e-4)
     assert second["loss"] == pytest.approx(-3 * kl[1], rel=1e-4)
+
+
+def test_ascents_see_every_forget_row_as_often(
+    build: Build, tiny_llama: Callable[..., LlamaForCausalLM], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two rows in batches of three: a pass of the loader has one short batch, and ascents are every other update."""
+    seen: list[int] = []
+
+    def note(*arguments: int) -> list[int]:
+        rows = stream_rows(*arguments)
+        seen.extend(rows)
+        return rows
+
+    monkeypatch.setattr(scrub_module, "stream_rows", note)
+    trainer = build(
+        tiny_llama(), per_device_train_batch_size=3, gradient_accumulation_steps=2, max_steps=4, ascent_share=1.0
+    )
+    trainer.train()
+    number = len(trainer._records)
+    assert len(seen) == 12 and {seen.count(row) for row in range(number)} == {12 // number}
 
 
 def test_accumulation_changes_nothing(build: Build, tiny_llama: Callable[..., LlamaForCausalLM]) -> None:
