@@ -55,8 +55,8 @@ class ScrubTrainer(UnlearnTrainer):
     The paper has whole epochs of each kind, the max epochs first and the min epochs going on after them; here the first
     update descends, for at π_N the gradient of the divergence is 0, and only the NLL leads away from it. Divergences go
     over the whole vocabulary and are averaged over each answer's tokens, then over records. All micro-steps of an
-    update are of its kind. The updates that ascend take the forget rows as a stream of their own, pass after pass, each in
-    an order of its own, so that all rows come as often and every batch is full.
+    update are of its kind. Those that ascend take the forget rows as a stream of whole batches, since of a pass that
+    ends in a short one, it might be always theirs.
 
     The arguments are those of `UnlearnTrainer`; the loss may ask for `kl`.
 
@@ -88,10 +88,8 @@ class ScrubTrainer(UnlearnTrainer):
         return update % 2 == 0 and update <= self.args.ascent_share * self.state.max_steps
 
     def _forget_batch(self) -> dict[str, Tensor]:
-        """The forget rows of this micro-step of an update that ascends."""
-        done, accumulated = self.state.global_step, self.args.gradient_accumulation_steps
-        step = done // 2 * accumulated + self.micro_steps - done * accumulated  # the ascents before, and this one's
-        step = step * self.accelerator.num_processes + self.accelerator.process_index
+        """The forget rows of this micro-step; those of updates that descend are passed over."""
+        step = self.micro_steps * self.accelerator.num_processes + self.accelerator.process_index
         rows = stream_rows(len(self._records), self.args.per_device_train_batch_size, step, self.args.seed)
         batch = self._collator([self._records[row] for row in rows])
         return {name: tensor.to(self.accelerator.device) for name, tensor in batch.items()}

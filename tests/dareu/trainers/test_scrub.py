@@ -95,24 +95,22 @@ def test_each_kind_minimises_its_equation(
     assert second["loss"] == pytest.approx(-3 * kl[1], rel=1e-4)
 
 
-def test_ascents_see_every_forget_row_as_often(
+def test_every_ascent_sees_a_whole_batch(
     build: Build, tiny_llama: Callable[..., LlamaForCausalLM], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Two rows in batches of three: a pass of the loader has one short batch, and ascents are every other update."""
-    seen: list[int] = []
+    """Three batches of two in two passes over three rows: with the loader's, every other one would hold one row."""
+    seen: list[list[int]] = []
 
     def note(*arguments: int) -> list[int]:
-        rows = stream_rows(*arguments)
-        seen.extend(rows)
-        return rows
+        seen.append(stream_rows(*arguments))
+        return seen[-1]
 
     monkeypatch.setattr(scrub_module, "stream_rows", note)
-    trainer = build(
-        tiny_llama(), per_device_train_batch_size=3, gradient_accumulation_steps=2, max_steps=4, ascent_share=1.0
-    )
+    trainer = build(tiny_llama(), per_device_train_batch_size=2, max_steps=12, ascent_share=1.0)
+    trainer._records.append(trainer._records[0])
     trainer.train()
-    number = len(trainer._records)
-    assert len(seen) == 12 and {seen.count(row) for row in range(number)} == {12 // number}
+    assert [len(rows) for rows in seen] == [2] * 6
+    assert {row for rows in seen for row in rows} == {0, 1, 2}
 
 
 def test_accumulation_changes_nothing(build: Build, tiny_llama: Callable[..., LlamaForCausalLM]) -> None:
