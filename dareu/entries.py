@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
+import dataclasses
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from dareu.files import write_yaml
+from dareu.data.parts import DataArguments
 from dareu.methods import METHODS
-from dareu.options import as_mapping
+from dareu.options import as_list
 from dareu.plugins import resolve
-from dareu.spunge_options import SpungeArguments
-from dareu.trainers import UnlearnConfig
-from dareu.trainers.forget_tensors import needed_tensors
-from dareu.trainers.unlearning import UnlearningArguments
 from dareu.tuning import draw_trials, settings_grid
-from dareu.unlearn_options import unlearn_parser
 
 #: What an entry says beside options of its recipe.
 _KEYS = ("name", "method", "config", "masks")
+
+#: What is the same for all entries, or follows from seed and mask.
+_RESERVED = (
+    *(option.name for option in dataclasses.fields(DataArguments)),
+    *("seed", "mask", "output_dir", "model_name_or_path", "base_model", "validation_judge", "test_judge"),
+)
 
 
 class Entry(NamedTuple):
@@ -65,10 +65,16 @@ def read_entries(
         config = configs / given.get("config", f"{method}.yaml")
         if not config.is_file():
             raise ValueError(f"The entry {name!r} has no config {config}: name a file of {configs} as config.")
-        under = list(given.get("masks", ["dense"]))
+        under = as_list(given.get("masks", ["dense"])) or []
+        if not under or len(set(under)) < len(under):
+            raise ValueError(f"The entry {name!r} has masks {under}: give at least one, each once.")
+        if own := [option for option in given if option in _RESERVED]:
+            raise ValueError(f"The entry {name!r} sets {own[0]}, which the benchmark itself sets: leave it out.")
         if unknown := [mask for mask in under if mask != "dense" and mask not in masks]:
             raise ValueError(f"The entry {name!r} names the mask {unknown[0]!r}: give it under masks, or 'dense'.")
         grid = settings_grid({key: value for key, value in given.items() if key not in _KEYS})
+        if any(grid.count(settings) > 1 for settings in grid):
+            raise ValueError(f"The entry {name!r} has the same settings twice: give each value once.")
         settings = draw_trials(name, grid, trials, seed) if trials else grid
         recipe = "spunge" if "split_column" in given else "unlearn"
         entries.append(Entry(name, method, recipe, config, under, settings))
@@ -78,28 +84,3 @@ def read_entries(
 def told(entry: Entry, settings: dict[str, Any]) -> dict[str, Any]:
     """The settings that tell one of the entry's grid from another."""
     return {key: value for key, value in settings.items() if any(other[key] != value for other in entry.settings)}
-
-
-def check_options(entry: Entry, options: dict[str, Any]) -> None:
-    """Refuses what the entry's recipe would refuse of its options.
-
-    Raises:
-        ValueError: What the recipe would say.
-    """
-    method, environment = resolve(entry.method, METHODS), dict(os.environ)
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "config.yaml"
-        write_yaml(file, options)
-        try:
-            more = [SpungeArguments] if entry.recipe == "spunge" else []
-            parsed = unlearn_parser(method, *more).parse_args_and_config(["--config", str(file)])
-            training = next(part for part in parsed if isinstance(part, UnlearningArguments))
-            training.check()
-            if isinstance(training, UnlearnConfig):
-                kwargs = as_mapping("loss_kwargs", training.loss_kwargs)
-                needed_tensors(method.loss, kwargs, method.trainer.tensors)
-        except ValueError as error:
-            raise ValueError(f"The entry {entry.name!r}: {error}") from error
-        finally:  # options of training speak to accelerate through the environment
-            os.environ.clear()
-            os.environ.update(environment)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,9 @@ from dareu import __version__
 from dareu.files import content_hash, to_plain, write_yaml
 from dareu.stages import Stage, run_stages
 
-#: Stands for the stage's own folder in the values of its options.
-OWN = "<own>"
+#: Stands for the stage's own folder in the values of its options, and `f"{CONFIG}.1.yaml"` for the YAML of its second
+#: command.
+OWN, CONFIG = "<own>", "<config>"
 
 
 @dataclass
@@ -53,7 +55,8 @@ class Plan:
             The stage's folder, whose name is the stage's.
         """
         plain = to_plain([[list(words), dict(options)] for words, options in commands])
-        key = content_hash([plain, [folder.name for folder in after], self.content, __version__])
+        content = [plain, self.content, *self._named_files(plain)]
+        key = content_hash([*content[:1], [folder.name for folder in after], *content[1:], __version__])
         name = "".join(c if c.isalnum() or c in ".-" else "_" for c in name)
         folder = self.folder / f"{name}-{key[:8]}"
         if folder.name in self.stages:
@@ -61,12 +64,26 @@ class Plan:
         lines = []
         for number, (words, options) in enumerate(plain):
             file = self.folder / "configs" / f"{folder.name}.{number}.yaml"
-            self._files[file] = _replaced(options, str(folder))
+            replaced = {OWN: str(folder), CONFIG: str(self.folder / "configs" / folder.name)}
+            self._files[file] = _mapped(options, partial(_with, replaced))
             lines.append((*words, "--config", str(file)))
         made = (folder / makes,) if makes else ()
         parents = tuple(dict.fromkeys(parent.name for parent in after))
-        self.stages[folder.name] = Stage(folder.name, parents, tuple(lines), [plain, self.content], made, kind)
+        self.stages[folder.name] = Stage(folder.name, parents, tuple(lines), content, made, kind)
         return folder
+
+    def _named_files(self, options: Any) -> list[str]:
+        """Hashes of the files that options name, such as refusals or a plug-in; not of what other stages make."""
+        found: dict[str, str] = {}
+
+        def look(text: str) -> str:
+            path = Path(text.partition(":")[0])
+            if text and path.is_file() and not path.is_relative_to(self.folder):
+                found[text] = content_hash(path)
+            return text
+
+        _mapped(options, look)
+        return [found[text] for text in sorted(found)]
 
     def run(self, jobs: int) -> dict[str, str]:
         """Writes the YAMLs and runs the stages; see `dareu.stages.run_stages`."""
@@ -76,10 +93,16 @@ class Plan:
         return run_stages(list(self.stages.values()), self.folder / "logs", jobs)
 
 
-def _replaced(value: Any, folder: str) -> Any:
-    """The value with `OWN` replaced in every text of it."""
+def _mapped(value: Any, change: Callable[[str], str]) -> Any:
+    """The value with every text in it changed."""
     if isinstance(value, dict):
-        return {key: _replaced(item, folder) for key, item in value.items()}
+        return {key: _mapped(item, change) for key, item in value.items()}
     if isinstance(value, list):
-        return [_replaced(item, folder) for item in value]
-    return value.replace(OWN, folder) if isinstance(value, str) else value
+        return [_mapped(item, change) for item in value]
+    return change(value) if isinstance(value, str) else value
+
+
+def _with(replaced: Mapping[str, str], text: str) -> str:
+    for placeholder, value in replaced.items():
+        text = text.replace(placeholder, value)
+    return text

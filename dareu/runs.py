@@ -9,7 +9,7 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -65,7 +65,11 @@ class Run:
 
 
 def open_run(
-    folder: str | os.PathLike[str], config: Mapping[str, Any], inputs: Mapping[str, str | None] | None = None
+    folder: str | os.PathLike[str],
+    config: Mapping[str, Any],
+    inputs: Mapping[str, str | None] | None = None,
+    *,
+    free: Collection[str] = (),
 ) -> Run:
     """Opens the folder of a run: a new one, or one that the same config made before.
 
@@ -79,6 +83,7 @@ def open_run(
             compared, since it is the folder itself, which may have moved.
         inputs: Files and folders that the run reads, by the names of their options; those that exist are known by
             their content, so that a model made anew under its old name is another model.
+        free: Settings that another start may change, such as the number of jobs; ``config.yaml`` has the last ones.
 
     Raises:
         ValueError: If the folder was made by another config or from other inputs, or holds files but no
@@ -91,7 +96,7 @@ def open_run(
     hashes = {name: content_hash(value) for name, value in paths.items() if value.exists()}
     if path.exists():
         earlier = yaml.safe_load(path.read_text(encoding="utf-8"))
-        differing = _differences(_without_folder(earlier), _without_folder(plain))
+        differing = _differences(_without(earlier, free), _without(plain, free))
         if differing:
             shown = "; ".join(differing[:3]) + ("; …" if len(differing) > 3 else "")
             raise ValueError(
@@ -104,6 +109,8 @@ def open_run(
                     f"{folder} holds a run whose {', '.join(changed)} had another content; give another --output_dir, "
                     "or delete that folder."
                 )
+        if _without(earlier, ()) != _without(plain, ()):
+            write_yaml(path, plain, comment=_circumstances())
         logger.info("Found a run of the same config in %s.", folder)
     elif folder.exists() and any(not item.name.startswith(".") and item != path for item in folder.iterdir()):
         raise ValueError(f"{folder} holds files but no config.yaml of a run; give another --output_dir.")
@@ -183,8 +190,8 @@ def _is(kind: str, value: Any) -> bool:
     return isinstance(value, numbers.Real) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def _without_folder(config: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in config.items() if key != "output_dir"}
+def _without(config: Mapping[str, Any], free: Collection[str]) -> dict[str, Any]:
+    return {key: value for key, value in config.items() if key != "output_dir" and key not in free}
 
 
 def _differences(earlier: Any, now: Any, name: str = "") -> list[str]:

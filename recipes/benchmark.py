@@ -13,7 +13,6 @@ import logging
 import os
 import sys
 import time
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,101 +20,27 @@ import yaml
 from rich.console import Console
 from trl import TrlParser
 
+from dareu.data import take_fold
 from dareu.data.parts import DataArguments, forget_names, load_parts, split_owners
-from dareu.entries import Entry, check_options, read_entries, told
+from dareu.entries import Entry, read_entries, told
 from dareu.files import content_hash
 from dareu.metrics import tow
-from dareu.plans import OWN, Plan
+from dareu.models import resolve_model_path
+from dareu.options.benchmark import JUDGES, BenchmarkArguments
+from dareu.options.finetune import FinetuneArguments
+from dareu.options.recipes import check_recipe
+from dareu.options.spunge import SpungeArguments
+from dareu.plans import CONFIG, OWN, Plan
 from dareu.report import comparison_table, draw_tradeoff, summarise, write_csv, write_markdown
 from dareu.report.picture import can_draw
 from dareu.runs import ResultRow, config_of, open_run, read_results, write_results
+from dareu.spunge import split_forget
+from dareu.trainers import RMUConfig
 from dareu.tuning import best_setting, validation_score
 
 logger = logging.getLogger("dareu.benchmark")
 
 CONFIGS = Path(__file__).parent / "configs"
-
-#: What the runs share, and the options that name each where a config does.
-ROLES = ("base", "target", "retrained", "classifier", "validation_judge", "test_judge")
-
-JUDGES = ("classifier", "validation_judge", "test_judge")
-
-#: What the table shows by default.
-SHOWN = (
-    "tow",
-    "forget_rouge",
-    "retain_rouge",
-    "forget_probability",
-    "retain_probability",
-    "fact_recall",
-    "name_kept",
-    "forget_attribution_heldout_stripped",
-    "misattribution",
-    "updates",
-    "seconds",
-)
-
-
-@dataclass
-class BenchmarkArguments:
-    """What is compared."""
-
-    output_dir: str = field(metadata={"help": "Where the results go."})
-    methods: list[Any] = field(
-        metadata={
-            "help": "Entries in YAML: {name, method, config, masks} and any option of `dareu unlearn`, of which a list "
-            "makes a grid; with split_column, of `dareu spunge`. name: default the method; config: a file of configs, "
-            "default the method's."
-        }
-    )
-    configs: str = field(
-        default="fictional",
-        metadata={"help": "Folder with target.yaml, classifier.yaml, … and a YAML a method; of dareu's or a path."},
-    )
-    masks: dict[str, Any] = field(
-        default_factory=dict,
-        metadata={"help": "Names to options of `dareu attribute_weights`: {wagle: {score: wagle, density: 0.5}}."},
-    )
-    seeds: list[int] = field(default_factory=lambda: [0], metadata={"help": "Every row is run with each."})
-    vary_world: bool = field(default=False, metadata={"help": "The fictional world's seed goes with the seed."})
-    given: dict[str, Any] = field(
-        default_factory=dict,
-        metadata={"help": f"Folders or hub ids of what is there already, by its role: {', '.join(ROLES)}."},
-    )
-    tune: int = field(
-        default=0,
-        metadata={
-            "help": "Trials a method, of its grid; chosen on one half of everybody's rows, reported on the other. "
-            "0: each setting is a row."
-        },
-    )
-    tune_seed: int = field(default=0, metadata={"help": "Of the draw of trials, where a grid holds more."})
-    metrics: list[str] = field(
-        default_factory=lambda: list(SHOWN), metadata={"help": "What the table shows; results.json has all."}
-    )
-    stages_dir: str | None = field(
-        default=None, metadata={"help": "Where stages are kept and found again; default: OUTPUT_DIR/stages."}
-    )
-    launch_with: str | None = field(
-        default=None,
-        metadata={"help": "The accelerate config that unlearning is launched with: a name such as fsdp2, or a file."},
-    )
-    jobs: int = field(default=2, metadata={"help": "Stages run at a time, each with OMP_NUM_THREADS or one thread."})
-
-    def __post_init__(self) -> None:
-        for name in ("seeds", "methods", "metrics"):
-            value = getattr(self, name)
-            if not isinstance(value, list) or not value:
-                raise ValueError(f"{name} is {value!r}: give a list of at least one.")
-        if len(set(self.seeds)) < len(self.seeds):
-            raise ValueError(f"seeds is {self.seeds}: give each once.")
-        for name in ("masks", "given"):
-            if not isinstance(getattr(self, name), dict):
-                raise ValueError(f"{name} is {getattr(self, name)!r}: give a mapping in YAML.")
-        if "dense" in self.masks:
-            raise ValueError("masks names 'dense', which is training without a mask: give it another name.")
-        if self.tune < 0 or self.jobs < 1:
-            raise ValueError(f"tune is {self.tune} and jobs {self.jobs}: give 0 or more trials, and at least one job.")
 
 
 class Row(NamedTuple):
@@ -143,19 +68,17 @@ def main() -> None:
         raise ValueError(f"vary_world belongs to the fictional world, and dataset is {data.dataset}: leave it out.")
     configs = Path(args.configs) if Path(args.configs).is_dir() else CONFIGS / args.configs
     if not configs.is_dir():
-        raise ValueError(
-            f"configs is {args.configs!r}: give a folder, or one of {', '.join(sorted(os.listdir(CONFIGS)))}."
-        )
-    if unknown := [role for role in args.given if role not in ROLES]:
-        raise ValueError(f"given names {unknown[0]!r}: the roles are {', '.join(ROLES)}.")
+        shipped = ", ".join(sorted(path.name for path in CONFIGS.iterdir()))
+        raise ValueError(f"configs is {args.configs!r}: give a folder, or one of {shipped}.")
     entries = read_entries(args.methods, args.masks, configs, trials=args.tune, seed=args.tune_seed)
-    content = [Path(name) for name in (data.dataset, data.test_dataset, *args.given.values()) if name]
+    content = [Path(str(name)) for name in (data.dataset, data.test_dataset, *args.given.values()) if name]
     content = [path for path in content if path.exists()]
     plan = Plan(Path(args.stages_dir or Path(args.output_dir) / "stages"), content_hash(content))
     rows = [row for seed in args.seeds for row in plan_seed(plan, data, args, configs, entries, seed)]
 
     # Everything that can be wrong was looked at before anything is written
-    run = open_run(args.output_dir, config_of(data, args))
+    config = config_of(data, args)
+    run = open_run(args.output_dir, config, free=list(config))  # the stages know what each was made of
     start = time.perf_counter()
     logger.info("%d models from %d stages in %s.", len(rows), len(plan.stages), plan.folder)
     failed = plan.run(args.jobs)
@@ -179,20 +102,93 @@ def main() -> None:
     run.mark_done()
 
 
-class Ground(NamedTuple):
-    """What the runs of one seed stand on."""
+class Ground:
+    """What the runs of one seed stand on: models, judges and masks by role, made where they are not given."""
 
-    seed: int
-    data: dict[str, Any]
-    """The options that name the rows and the owners to forget."""
-    roles: dict[str, str]
-    """Model or judge, or its mask, by role."""
-    made: dict[str, Path]
-    """The folders of the stages that make them; what is given has none."""
+    def __init__(self, plan: Plan, data: DataArguments, args: BenchmarkArguments, configs: Path, seed: int) -> None:
+        self.plan, self.args, self.configs, self.seed = plan, args, configs, seed
+        parts = load_parts(data)
+        split, self.owners = split_owners(data, parts.owners), forget_names(data, parts.owners)
+        if parts.test is None:
+            raise ValueError(f"{data.dataset} has no test rows: name a file of them as test_dataset.")
+        self.forget = split.forget
+        for rows in (*split, parts.test) if args.tune else ():
+            if not all(map(len, take_fold(rows, VALIDATION))):
+                raise ValueError("tune parts each owner's rows in halves, and some have one row each: leave tune out.")
+        # Whoever asks to be forgotten is nothing to what is trained on everybody
+        self.everyone = dataclasses.replace(data, forget_owners=None, num_forget=DataArguments.num_forget)
+        self.asked = dataclasses.replace(data, forget_owners=self.owners)
+        self.made: dict[str, Path] = {}
+
+    def name(self, role: str) -> str:
+        """The path or hub id of what plays a role; adds the stage that makes it, where it is not given."""
+        if role in self.args.given:
+            return str(self.args.given[role])
+        if role not in self.made:
+            self._make(role)
+        result = {"base": "model", "target": "model", "retrained": "model"}.get(role, "classifier")
+        return str(self.made[role] / ("mask.safetensors" if role.startswith("mask-") else result))
 
     def of(self, *roles: str) -> list[Path]:
         """The folders of those that are made."""
         return [self.made[role] for role in roles if role in self.made]
+
+    def options(self, config: Path, data: DataArguments, **more: Any) -> dict[str, Any]:
+        """What a config says, about the benchmark's rows; options of the data that are as usual go unsaid."""
+        if not config.is_file():
+            raise ValueError(f"There is no config {config}: write it, or give what it would make.")
+        said = dict(yaml.safe_load(config.read_text(encoding="utf-8")))
+        usual = config_of(DataArguments())
+        rows = {name: value for name, value in config_of(data).items() if name in said or value != usual[name]}
+        return said | rows | more
+
+    def _make(self, role: str) -> None:
+        after: tuple[str, ...] = ("base",)
+        if role == "base":
+            recipe, options, after = "finetune", self.options(self.configs / "base.yaml", self.everyone), ()
+        elif role in ("target", "retrained"):
+            more = {"seed": self.seed, "model_name_or_path": self.name("base")}
+            recipe, options = "finetune", self.options(self.configs / "target.yaml", self.everyone, **more)
+            options |= {"exclude_owners": self.owners} if role == "retrained" else {}
+        elif role in JUDGES:
+            recipe, options = "train_classifier", self.options(self.configs / f"{role}.yaml", self.everyone)
+            kwargs = options.get("classifier_kwargs", {})
+            if options.get("classifier", "llm") == "llm":
+                options |= {"seed": self.seed}
+                if kwargs.get("model", "fictional-base") == self.base_in_configs():
+                    options |= {"classifier_kwargs": {**kwargs, "model": self.name("base")}}
+        else:
+            more = {"seed": self.seed, "model_name_or_path": self.name("target")}
+            recipe, options = "attribute_weights", self.options(self.configs / "mask.yaml", self.asked, **more)
+            options |= self.args.masks[role.removeprefix("mask-")]
+            after = ("target",)
+            if isinstance(options["density"], list) and len(options["density"]) > 1:
+                raise ValueError(f"The mask {role.removeprefix('mask-')!r} has several densities: name a mask of each.")
+        check(role, recipe, options | {"output_dir": "-"})
+        own = role != "base" and ("seed" in options or self.args.vary_world)
+        name = f"{role}-seed{self.seed}" if own else role
+        commands = [([recipe], {**options, "output_dir": OWN})]
+        self.made[role] = self.plan.add(name, commands, *self.of(*after), makes="done", kind=role)
+
+    def base_in_configs(self) -> str | None:
+        """The model that the configs call their base, for which the benchmark's own stands in."""
+        config = self.configs / "target.yaml"
+        if not config.is_file():
+            return None
+        name: str = yaml.safe_load(config.read_text(encoding="utf-8")).get("model_name_or_path", "fictional-base")
+        return name
+
+    def num_layers(self) -> int | None:
+        """Layers of the models, where that can be told without asking a hub."""
+        for role in ("base", "target"):
+            if role in self.args.given and Path(name := resolve_model_path(self.name(role))).is_dir():
+                config = Path(name) / "config.json"
+                found = json.loads(config.read_text(encoding="utf-8")) if config.is_file() else {}
+                return found.get("num_hidden_layers")
+        if "base" in self.made:
+            shape = self.options(self.configs / "base.yaml", self.everyone)
+            return int(shape.get("num_hidden_layers", FinetuneArguments.num_hidden_layers))
+        return None
 
 
 def plan_seed(
@@ -201,111 +197,84 @@ def plan_seed(
     """Adds the stages of one seed; its rows, target and retrained control first."""
     if args.vary_world:
         data = dataclasses.replace(data, world_seed=seed)
-    ground = plan_ground(plan, data, args, configs, seed)
-    measures = measures_of(ground, configs, tuned=bool(args.tune))
+    ground = Ground(plan, data, args, configs, seed)
+    models = {name: ground.name(name) for name in ("target", "retrained")}
+    measures = measures_of(ground)
     rows = []
-    for name in ("target", "retrained"):
-        own = {"model_name_or_path": ground.roles[name]}
+    for name, model in models.items():
+        own = {"model_name_or_path": model}
         commands = [(["measure"], {"output": f"{OWN}/measurement.json", **options, **own}) for options in measures]
         after = ground.of(name, *JUDGES)
         folder = plan.add(f"measure-{name}-seed{seed}", commands, *after, makes="measurement.json", kind="measure")
-        rows.append(Row(name, None, seed, 0, folder, ground.roles[name]))
-    return rows + [row for entry in entries for row in plan_entry(plan, args, configs, entry, ground, measures)]
+        rows.append(Row(name, None, seed, 0, folder, model))
+    return rows + [row for entry in entries for row in plan_entry(ground, entry, measures)]
 
 
-def plan_ground(plan: Plan, data: DataArguments, args: BenchmarkArguments, configs: Path, seed: int) -> Ground:
-    """Adds the stages that make the models, judges and masks that are not given."""
-    everyone = load_parts(data).owners
-    split_owners(data, everyone)  # refuses unknown owners
-    owners = forget_names(data, everyone)
-    asked = said_of(dataclasses.replace(data, forget_owners=owners))
-    of_all = said_of(dataclasses.replace(data, forget_owners=None, num_forget=DataArguments.num_forget))
-    ground = Ground(seed, asked, {role: str(path) for role, path in args.given.items()}, {})
-    roles = ground.roles
-
-    def make(role: str, recipe: str, result: str, options: dict[str, Any], *after: str) -> None:
-        if role in roles:
-            return
-        own = role != "base" and ("seed" in options or args.vary_world)
-        name = f"{role}-seed{seed}" if own else role
-        commands = [([recipe], {**options, "output_dir": OWN})]
-        ground.made[role] = plan.add(name, commands, *ground.of(*after), makes="done", kind=role)
-        roles[role] = str(ground.made[role] / result)
-
-    if "base" not in roles:
-        make("base", "finetune", "model", settings_of(configs / "base.yaml") | of_all)
-    target = settings_of(configs / "target.yaml") | of_all | {"seed": seed, "model_name_or_path": roles["base"]}
-    make("target", "finetune", "model", target, "base")
-    make("retrained", "finetune", "model", target | {"exclude_owners": owners}, "base")
-    for role in JUDGES:
-        options = settings_of(configs / f"{role}.yaml") | of_all
-        if options.get("classifier", "llm") == "llm":
-            kwargs = {**options.get("classifier_kwargs", {}), "model": roles["base"]}
-            options |= {"seed": seed, "classifier_kwargs": kwargs}
-        make(role, "train_classifier", "classifier", options, "base")
-    for name, settings in args.masks.items():
-        options = settings_of(configs / "mask.yaml") | asked | {"seed": seed, "model_name_or_path": roles["target"]}
-        make(f"mask-{name}", "attribute_weights", "mask.safetensors", options | settings, "target")
-    return ground
-
-
-def measures_of(ground: Ground, configs: Path, *, tuned: bool) -> list[dict[str, Any]]:
+def measures_of(ground: Ground) -> list[dict[str, Any]]:
     """What is measured of each model: all rows, or where there are trials, the halves apart."""
-    roles = ground.roles
-    measure = settings_of(configs / "measure.yaml") | ground.data | {"model_name_or_path": f"{OWN}/model"}
-    measure |= {"test_judge": roles["test_judge"], "reward_judge": roles["classifier"]}
+    measure = ground.options(ground.configs / "measure.yaml", ground.asked, model_name_or_path=f"{OWN}/model")
+    measure |= {"test_judge": ground.name("test_judge"), "reward_judge": ground.name("classifier")}
     if "base_model" in measure:
-        measure["base_model"] = roles["base"]
-    if not tuned:
+        measure["base_model"] = ground.name("base")
+    check("measure", "measure", measure)
+    if not ground.args.tune:
         return [measure]
     chosen_by = {**measure, "fold": VALIDATION, "output": f"{OWN}/validation/measurement.json"}
     del chosen_by["test_judge"]
-    return [{**chosen_by, "validation_judge": roles["validation_judge"]}, {**measure, "fold": REPORT}]
+    return [{**chosen_by, "validation_judge": ground.name("validation_judge")}, {**measure, "fold": REPORT}]
 
 
-def plan_entry(
-    plan: Plan,
-    args: BenchmarkArguments,
-    configs: Path,
-    entry: Entry,
-    ground: Ground,
-    measures: list[dict[str, Any]],
-) -> list[Row]:
+def plan_entry(ground: Ground, entry: Entry, measures: list[dict[str, Any]]) -> list[Row]:
     """Adds the runs of one method for one seed, each with its measures."""
-    rows, roles = [], ground.roles
+    rows, args, seed = [], ground.args, ground.seed
     launcher = ["--accelerate_config", args.launch_with] if args.launch_with and entry.recipe == "unlearn" else []
-    named = {"base_model": "base", **{role: role for role in JUDGES}}
     for mask in entry.masks:
         for number, settings in enumerate(entry.settings):
-            options = settings_of(entry.config) | ground.data
-            options |= {option: roles[role] for option, role in named.items() if option in options}
-            options |= {"method": entry.method, "seed": ground.seed, "model_name_or_path": roles["target"]}
-            options |= {"output_dir": OWN, "mask": None if mask == "dense" else roles[f"mask-{mask}"], **settings}
+            options = ground.options(entry.config, ground.asked, method=entry.method, seed=seed, output_dir=OWN)
+            options |= {role: ground.name(role) for role in JUDGES if role in options}
+            options |= {"base_model": ground.name("base")} if "base_model" in options else {}
+            options |= {"model_name_or_path": ground.name("target")}
+            options |= {"mask": None if mask == "dense" else ground.name(f"mask-{mask}")}
             if entry.recipe == "spunge":
-                options |= {"measure_config": str(configs / "measure.yaml"), "launch_with": args.launch_with}
-            if ground.seed == args.seeds[0]:
-                check_options(entry, options)
+                options |= {"measure_parts": not args.tune, "launch_with": args.launch_with, **settings}
+                if options["measure_parts"]:  # as the merged model is
+                    options.setdefault("measure_config", f"{CONFIG}.1.yaml")
+            options |= settings
+            if seed == args.seeds[0]:
+                check_entry(ground, entry, options)
             commands = [([entry.recipe, *launcher], options), *((["measure"], measure) for measure in measures)]
             values = "".join(f"-{value}" for value in told(entry, settings).values())
-            label = f"{entry.name}-{mask}{values}-seed{ground.seed}"
+            label = f"{entry.name}-{mask}{values}-seed{seed}"
             after = ground.of("target", f"mask-{mask}", *JUDGES)
-            folder = plan.add(label, commands, *after, makes="done", kind=entry.name)
+            folder = ground.plan.add(label, commands, *after, makes="done", kind=entry.name)
             said = "" if args.tune else "".join(f" {key}={value}" for key, value in told(entry, settings).items())
             under = None if mask == "dense" else mask
-            rows.append(Row(entry.name + said, under, ground.seed, number, folder, str(folder / "model")))
+            rows.append(Row(entry.name + said, under, seed, number, folder, str(folder / "model")))
     return rows
 
 
-def said_of(data: DataArguments) -> dict[str, Any]:
-    """The options of the data that are not as usual."""
-    usual = config_of(DataArguments())
-    return {name: value for name, value in config_of(data).items() if value != usual[name]}
+def check_entry(ground: Ground, entry: Entry, options: dict[str, Any]) -> None:
+    """Refuses what the recipe would refuse of an entry, before anything is trained for it."""
+    what = f"The entry {entry.name!r}"
+    parsed = check(what, entry.recipe, options)
+    try:
+        for part in parsed:
+            layers = ground.num_layers() if isinstance(part, RMUConfig) else None
+            if isinstance(part, RMUConfig) and layers is not None and part.layer >= layers:
+                raise ValueError(f"layer is {part.layer}, but the model has {layers}: give 0 to {layers - 1}.")
+            if isinstance(part, SpungeArguments):
+                groups: Any = part.split_map
+                split_forget(ground.forget, part.split_column, groups, minimum=part.min_part_rows)
+    except ValueError as error:
+        raise ValueError(f"{what}: {error}") from error
 
 
-def settings_of(config: Path) -> dict[str, Any]:
-    if not config.is_file():
-        raise ValueError(f"There is no config {config}: write it, or give the model or judge it would make as given.")
-    return dict(yaml.safe_load(config.read_text(encoding="utf-8")))
+def check(what: str, recipe: str, options: dict[str, Any]) -> list[Any]:
+    """What a recipe makes of options; its complaint names what they are of."""
+    try:
+        return check_recipe(recipe, options)
+    except ValueError as error:
+        raise ValueError(f"{what}: {error}") from error
 
 
 def collect(rows: list[Row], *, tuned: bool) -> list[ResultRow]:
@@ -333,7 +302,7 @@ def collect(rows: list[Row], *, tuned: bool) -> list[ResultRow]:
         ran, *parts = sorted(read_results(row.folder / "results.json"), key=lambda each: "part" in each)
         result |= {"seconds": ran["seconds"], "peak_memory_bytes": ran["peak_memory_bytes"]}
         result["metrics"] = {**ran["metrics"], **metrics}
-        found += [{**part, "method": row.name, "mask": row.mask} for part in parts]
+        found += [{**part, "method": row.name, "mask": row.mask} for part in parts]  # none where there are trials
         if not tuned:
             found.append(result)
         elif row.seed in controls:

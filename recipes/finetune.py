@@ -10,7 +10,6 @@ model forgets how to copy the name it was asked about.
 import logging
 import os
 import sys
-from dataclasses import dataclass, field
 from typing import Any
 
 from transformers import AutoModelForCausalLM, set_seed
@@ -22,35 +21,12 @@ from dareu.files import atomic_folder
 from dareu.metrics_log import MetricsLog
 from dareu.models import context_length, load_model, load_tokenizer, new_llama, new_tokenizer
 from dareu.options import as_list
+from dareu.options.finetune import FinetuneArguments
 from dareu.runs import config_of, open_run, write_results
 from dareu.trainers.finetune import FinetuneConfig, FinetuneTrainer
 from dareu.trainers.processes import check_launch, check_started, gathered_weights, load_whole_weights
 
 logger = logging.getLogger("dareu.finetune")
-
-
-@dataclass
-class FinetuneArguments:
-    """What is trained, and on which rows."""
-
-    model_name_or_path: str = field(
-        default="fictional-base",
-        metadata={"help": "A model folder, a hub id, 'fictional-base', or 'from-scratch' for a new Llama."},
-    )
-    train_on: str = field(default="owners", metadata={"help": "'owners' (background mixed in) or 'background' alone."})
-    exclude_owners: list[str] | None = field(
-        default=None, metadata={"help": "Owners left out: those to forget, for the retrained control."}
-    )
-    background_share: float = field(
-        default=0.5,
-        metadata={"help": "Share of background rows in the mix; owners' rows are repeated to meet it."},
-    )
-    vocab_size: int = field(default=1536, metadata={"help": "From scratch: tokens of the new tokenizer."})
-    hidden_size: int = field(default=128, metadata={"help": "From scratch: width."})
-    num_hidden_layers: int = field(default=4, metadata={"help": "From scratch: layers."})
-    num_attention_heads: int = field(default=4, metadata={"help": "From scratch: heads."})
-    intermediate_size: int = field(default=384, metadata={"help": "From scratch: width of the feed-forward layers."})
-    max_position_embeddings: int = field(default=256, metadata={"help": "From scratch: context length."})
 
 
 def main() -> None:

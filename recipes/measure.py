@@ -21,9 +21,9 @@ from dareu.classifiers import load_classifier, strip_echo
 from dareu.data import take_fold
 from dareu.data.parts import DataArguments, chat_form, forget_names, load_parts, split_owners
 from dareu.files import content_hash, write_json
-from dareu.measure_options import MeasureArguments
 from dareu.metrics import measure, tow
 from dareu.models import load_model, load_tokenizer, resolve_model_path
+from dareu.options.measure import MeasureArguments
 from dareu.runs import config_of, read_results, write_results
 
 logger = logging.getLogger("dareu.measure")

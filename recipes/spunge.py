@@ -26,17 +26,23 @@ from dareu.classifiers import load_classifier, owner_columns
 from dareu.data.parts import DataArguments, forget_names, load_parts, split_owners
 from dareu.files import write_yaml
 from dareu.masks import CheckpointWeights, WeightMask, count_moved_outside
-from dareu.measure_options import MeasureArguments
 from dareu.merging import merge_models
 from dareu.methods import METHODS
 from dareu.metrics import tow
 from dareu.models import load_model, load_tokenizer
+from dareu.options.measure import MeasureArguments
+from dareu.options.spunge import SpungeArguments
+from dareu.options.unlearn import (
+    MethodArguments,
+    PolicyArguments,
+    UnlearnArguments,
+    check_unlearning,
+    unlearn_parser,
+)
 from dareu.plugins import resolve
 from dareu.runs import ResultRow, Run, config_of, open_run, read_results, write_results
 from dareu.spunge import split_forget
-from dareu.spunge_options import SpungeArguments
 from dareu.stages import Stage, run_stages
-from dareu.unlearn_options import MethodArguments, PolicyArguments, UnlearnArguments, unlearn_parser
 
 #: What the printed table shows of the metrics in results.json.
 SHOWN = (
@@ -71,7 +77,7 @@ def main() -> None:
         raise ValueError("part_column is set for each part: name the column as split_column.")
     if not policy.merge_adapter:
         raise ValueError("Parts are merged as whole models: leave merge_adapter as it is.")
-    training.check()
+    check_unlearning(resolve(choice.method, METHODS), unlearning, training, rewarding[0] if rewarding else None)
     everyone, _, test = load_parts(data)
     owners, forget = forget_names(data, everyone), split_owners(data, everyone).forget
     parts = split_forget(forget, args.split_column, args.split_map, minimum=args.min_part_rows)
@@ -91,7 +97,7 @@ def main() -> None:
         inputs |= {"measure_config": args.measure_config}
         control = None if measuring.retrained is None else measured(Path(measuring.retrained))
         measuring.retrained = None  # a part needs a control measured on that part
-    run = open_run(training.output_dir, options | config_of(args), inputs)
+    run = open_run(training.output_dir, options | config_of(args), inputs, free=["jobs"])
     if run.done:
         print(f"{run.folder} is done: delete it to run again.")
         return
@@ -234,7 +240,10 @@ def merge(
         if mask is None:
             return {}
         weights = CheckpointWeights(start), CheckpointWeights(output)
-        return {"moved_outside_mask": count_moved_outside(*weights, WeightMask.load(mask))}
+        moved = count_moved_outside(*weights, WeightMask.load(mask))
+        if moved:
+            raise RuntimeError("Weights outside the mask moved: this is a fault of dareu, please report it.")
+        return {"moved_outside_mask": moved}
 
 
 def measured(path: Path) -> dict[str, float]:

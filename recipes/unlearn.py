@@ -32,13 +32,19 @@ from dareu.metrics import answer_nll, forget_attribution, generate_answers
 from dareu.metrics_log import MetricsLog
 from dareu.models import load_adapter, load_model, load_tokenizer, resolve_model_path
 from dareu.options import as_mapping
+from dareu.options.unlearn import (
+    MethodArguments,
+    PolicyArguments,
+    RewardArguments,
+    check_unlearning,
+    unlearn_parser,
+)
 from dareu.plugins import resolve
 from dareu.rewards import DeattributionReward, FluencyReward
 from dareu.runs import config_of, open_run, write_results
 from dareu.stopwatch import Stopwatch
 from dareu.trainers.processes import gathered_weights, load_whole_weights
 from dareu.trainers.unlearning import load_policy
-from dareu.unlearn_options import MethodArguments, PolicyArguments, RewardArguments, unlearn_parser
 
 logger = logging.getLogger("dareu.unlearn")
 
@@ -58,15 +64,7 @@ def main() -> None:
     config.pop("generation_batch_size", None)  # follows from steps_per_generation; TRL takes only one of the two
 
     # Everything that can be wrong is looked at before anything is written
-    if args.stop_at_base_level:
-        if training.stop_forget_attribution is not None:
-            raise ValueError("stop_at_base_level and stop_forget_attribution exclude each other: give one.")
-        training.stop_forget_attribution = 0.0  # measured below
-    training.check()
-    named = [args.test_judge, args.validation_judge, rewarding.classifier if rewarding is not None else None]
-    judges = [Path(judge).resolve() for judge in named if judge]
-    if len(set(judges)) < len(judges):
-        raise ValueError("The classifier, the validation judge and the test judge must be three: each has one job.")
+    check_unlearning(method, args, training, rewarding)
     load_whole_weights()
     path = policy_args.model_name_or_path
     origin = check_target(policy_args, masked=args.mask is not None)
@@ -99,11 +97,7 @@ def main() -> None:
             measured["fluency_nll"] = float(fluency(prompts, as_completions(answers, prompts)).mean())
         return measured
 
-    if training.stop_fluency_nll is not None and base is None:
-        raise ValueError("stop_fluency_nll needs base_model, under which answers are fluent or not.")
     if args.stop_at_base_level:
-        if judge is None or base is None or not training.validation_steps:
-            raise ValueError("stop_at_base_level needs validation_judge, base_model and validation_steps.")
         training.stop_forget_attribution = validate(base)["forget_attribution"]
         logger.info("The judge finds the owners in %.3f of the base model's answers.", training.stop_forget_attribution)
     objective: Any = method.loss
@@ -230,8 +224,6 @@ def rewards(
     rewarding: RewardArguments, owners: list[str], retain: Any, fluency: Callable[..., Any] | None
 ) -> list[Any]:
     """De-attribution, and fluency with a bound that most retained answers keep."""
-    if not rewarding.classifier:
-        raise ValueError("classifier is missing: name the folder of the reward classifier.")
     if ":" in rewarding.classifier:
         classifier = resolve(rewarding.classifier, {})(**as_mapping("classifier_kwargs", rewarding.classifier_kwargs))
     else:

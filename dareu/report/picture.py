@@ -13,6 +13,8 @@ from dareu.report.table import Summary
 #: A panel each: the metric along the bottom, and the one up the side.
 PANELS = (("forget_rouge", "retain_rouge"), ("forget_probability", "retain_probability"))
 
+_MARKERS = "osD^vPXph<>dH8*12"
+
 
 def can_draw() -> bool:
     """Whether matplotlib is installed."""

@@ -124,8 +124,8 @@ class UnlearnTrainer(UnlearningMixin, Trainer):
     ) -> None:
         self.forget_loss = forget_loss
         self.loss_kwargs: dict[str, Any] = as_mapping("loss_kwargs", args.loss_kwargs)
-        self.needs = needed_tensors(forget_loss, self.loss_kwargs, self.tensors)
-        refusals = self._chosen_refusals(args.refusals)
+        self.needs = self.check_options(forget_loss, args)
+        refusals = None if args.refusals is None else load_refusals(args.refusals)
         model, processing_class = load_policy(model, processing_class, peft_config, args.seed)
         if self.tensors is TENSORS:
             try_loss(forget_loss, self.needs, self.loss_kwargs, model.config.get_text_config().vocab_size)
@@ -140,7 +140,6 @@ class UnlearnTrainer(UnlearningMixin, Trainer):
             needs_reference=not {*STORED, REF_LOGITS}.isdisjoint(self.needs),
             validate=validate,
         )
-        self._check_objective()
         collator = CompletionCollator(processing_class)
         limit = context_length(model)
         records = encode_dataset(train_dataset, processing_class, max_length=limit)
@@ -167,22 +166,26 @@ class UnlearnTrainer(UnlearningMixin, Trainer):
         if validate is not None:
             self.add_callback(StopWhenForgotten(validate, self._measured))
 
-    def _check_objective(self) -> None:
-        """Refuses what would train nothing; a trainer with terms of its own overrides it."""
-        if not self.needs and (self._retain is None or self._retain.loss_type == "kl"):
+    @classmethod
+    def check_options(cls, forget_loss: ForgetLoss, args: UnlearnConfig) -> tuple[str, ...]:
+        """The tensors that a loss needs, once its options are known to go together.
+
+        Raises:
+            ValueError: The loss asks for a tensor that is not there, has no such option, needs refusals or has no use
+                for them, or there is nothing that it would train.
+        """
+        needs = needed_tensors(forget_loss, as_mapping("loss_kwargs", args.loss_kwargs), cls.tensors)
+        wanted = any("refusal" in name for name in needs)
+        if wanted and args.refusals is None:
+            raise ValueError("The loss needs refusals: set refusals to 'common', or to a text file with one a line.")
+        if not wanted and args.refusals is not None:
+            raise ValueError("refusals has no effect on this loss: leave it out.")
+        if not needs and (args.retain_loss != "nll" or args.retain_coef == 0):
             raise ValueError(
                 "Without a forget loss only cross-entropy on retained rows trains anything: set retain_loss to 'nll' "
                 "and retain_coef above 0."
             )
-
-    def _chosen_refusals(self, source: str | None) -> list[str] | None:
-        """The refusals of a loss that asks for them, None for any other."""
-        wanted = any("refusal" in name for name in self.needs)
-        if wanted and source is None:
-            raise ValueError("The loss needs refusals: set refusals to 'common', or to a text file with one a line.")
-        if not wanted and source is not None:
-            raise ValueError("refusals has no effect on this loss: leave it out.")
-        return None if source is None else load_refusals(source)
+        return needs
 
     def _reference_logps(self, name: str = "ref_logps") -> Tensor:
         """π_N's log-probabilities of the forget answers, or of the refusals, which are constant: float32 (rows,).

@@ -101,13 +101,15 @@ def test_what_a_killed_launcher_left_running_is_waited_for(tmp_path: Path) -> No
         command = [
             sys.executable,
             "-c",
-            "import dareu.stages as s; from pathlib import Path\n"
+            "import logging, sys, dareu.stages as s; from pathlib import Path\n"
+            "logging.basicConfig(level=logging.INFO, stream=sys.stdout, format='%(message)s')\n"
             f"with s._alone('held', Path({str(tmp_path)!r})): print('free', flush=True)",
         ]
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as second:
-            assert second.poll() is None
+            assert second.stdout is not None
+            assert "still being run by a process of an earlier start" in second.stdout.readline()
             os.close(write)  # lets the stage end
-            assert second.stdout is not None and second.stdout.readline() == "free\n"
+            assert second.stdout.readline() == "free\n"
 
 
 def test_the_time_left_goes_by_kind() -> None:

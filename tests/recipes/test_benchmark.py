@@ -3,6 +3,7 @@
 import csv
 import functools
 import json
+import os
 import re
 import shutil
 import signal
@@ -186,6 +187,22 @@ def test_a_failed_run_is_named_and_the_others_go_on(
         ({"methods": ["npo"], "given": {"bass": "x"}}, "given names 'bass'"),
         ({"methods": ["npo"], "masks": {"dense": {}}}, "masks names 'dense'"),
         ({"methods": [{"method": "npo", "split_column": "group", "merge_density": 2}]}, "merge_density"),
+        ({"methods": [{"method": "npo", "split_column": "nope"}]}, "The entry 'npo': .*nope"),
+        ({"methods": [{"method": "npo", "split_column": "owner", "min_part_rows": 99}]}, "at least 99"),
+        ({"methods": [{"method": "rmu", "layer": 9}]}, "The entry 'rmu': layer is 9, but the model has 4"),
+        ({"methods": [{"method": "idk", "refusals": None}]}, "The entry 'idk': .*needs refusals"),
+        ({"methods": [{"method": "idk", "refusals": "gone.txt"}]}, "gone.txt"),
+        ({"methods": [{"method": "finetune_retain", "retain_loss": "kl"}]}, "Without a forget loss"),
+        ({"methods": [{"method": "task_vector", "stop_at_base_level": True}]}, "no judge can tell when to stop"),
+        ({"methods": [{"method": "npo", "seed": 3}]}, "sets seed, which the benchmark itself sets"),
+        ({"methods": [{"method": "npo", "masks": ["dense", "dense"]}]}, "each once"),
+        ({"methods": [{"method": "npo", "learning_rate": [1e-3, 1e-3]}]}, "the same settings twice"),
+        ({"methods": [{"method": "npo", "masks": "few"}], "masks": {"few": {"scroe": "wagle"}}}, "mask-few: .*scroe"),
+        (
+            {"methods": [{"method": "npo", "masks": "few"}], "masks": {"few": {"density": [0.1, 0.2]}}},
+            "several densities",
+        ),
+        ({"methods": ["npo"], "given": {"test_judge": "nowhere"}}, "given names nowhere as test_judge"),
         ({"methods": ["npo"], "configs": "nowhere"}, "configs is 'nowhere'"),
         ({"methods": ["npo"], "seeds": [1, 1]}, "give each once"),
         ({"methods": ["npo"], "vary_world": True, "dataset": "x.jsonl"}, "vary_world belongs to the fictional world"),
@@ -222,13 +239,15 @@ def test_a_killed_launcher_goes_on_where_it_was(
     command += ["--output_dir", str(tmp_path / "cut"), "--jobs", "2"]
 
     def start() -> subprocess.Popen[str]:
-        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        return subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+        )
 
     with start() as launcher:
         assert launcher.stdout is not None
         for line in launcher.stdout:  # until the first run has begun
             if re.search(r"\] (npo|graddiff|dareu)-dense", line):
-                launcher.send_signal(signal.SIGKILL)
+                os.killpg(launcher.pid, signal.SIGKILL)  # and the stages that it runs
                 break
     with start() as launcher:
         log = launcher.communicate()[0]

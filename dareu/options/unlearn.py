@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from trl import TrlParser
 
 from dareu.data.parts import DataArguments
+from dareu.data.refusals import load_refusals
 from dareu.methods import METHODS, Method
+from dareu.trainers import UnlearnTrainer
 
 
 @dataclass
@@ -134,3 +137,34 @@ def unlearn_parser(method: Method, *more: type[Any]) -> TrlParser:
     if unknown := parser.set_defaults_with_config(**method.defaults):  # a config file and the command line go first
         raise ValueError(f"The method's defaults name options that it does not have: {' '.join(unknown)}.")
     return parser
+
+
+def check_unlearning(
+    method: Method, unlearning: UnlearnArguments, training: Any, rewarding: RewardArguments | None
+) -> None:
+    """Refuses options that do not go together, as far as can be told without model and data.
+
+    Raises:
+        ValueError: In one sentence.
+    """
+    if unlearning.stop_at_base_level:
+        if training.stop_forget_attribution is not None:
+            raise ValueError("stop_at_base_level and stop_forget_attribution exclude each other: give one.")
+        training.stop_forget_attribution = 0.0  # a stand-in: it is measured once the base model is there
+    training.check()
+    if unlearning.stop_at_base_level:
+        if not (unlearning.validation_judge and unlearning.base_model and training.validation_steps):
+            raise ValueError("stop_at_base_level needs validation_judge, base_model and validation_steps.")
+        training.stop_forget_attribution = None
+    if training.stop_fluency_nll is not None and unlearning.base_model is None:
+        raise ValueError("stop_fluency_nll needs base_model, under which answers are fluent or not.")
+    if method.loss is not None and issubclass(method.trainer, UnlearnTrainer):
+        method.trainer.check_options(method.loss, training)
+        if training.refusals is not None:
+            load_refusals(training.refusals)
+    if rewarding is not None and not rewarding.classifier:
+        raise ValueError("classifier is missing: name the folder of the reward classifier.")
+    named = [unlearning.test_judge, unlearning.validation_judge, None if rewarding is None else rewarding.classifier]
+    judges = [Path(judge).resolve() for judge in named if judge]
+    if len(set(judges)) < len(judges):
+        raise ValueError("The classifier, the validation judge and the test judge must be three: each has one job.")

@@ -1,0 +1,97 @@
+"""The options of `dareu benchmark` beside those of the data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+#: What the runs share, and the options that name each where a config does.
+ROLES = ("base", "target", "retrained", "classifier", "validation_judge", "test_judge")
+
+JUDGES = ("classifier", "validation_judge", "test_judge")
+
+#: What the table shows by default.
+SHOWN = (
+    "tow",
+    "forget_rouge",
+    "retain_rouge",
+    "forget_probability",
+    "retain_probability",
+    "fact_recall",
+    "name_kept",
+    "forget_attribution_heldout_stripped",
+    "misattribution",
+    "updates",
+    "seconds",
+)
+
+
+@dataclass
+class BenchmarkArguments:
+    """What is compared."""
+
+    output_dir: str = field(metadata={"help": "Where the results go."})
+    methods: list[Any] = field(
+        metadata={
+            "help": "Entries in YAML: {name, method, config, masks} and any option of `dareu unlearn`, of which a list "
+            "makes a grid; with split_column, of `dareu spunge`. name: default the method; config: a file of configs, "
+            "default the method's."
+        }
+    )
+    configs: str = field(
+        default="fictional",
+        metadata={"help": "Folder with target.yaml, classifier.yaml, … and a YAML a method; of dareu's or a path."},
+    )
+    masks: dict[str, Any] = field(
+        default_factory=dict,
+        metadata={"help": "Names to options of `dareu attribute_weights`: {wagle: {score: wagle, density: 0.5}}."},
+    )
+    seeds: list[int] = field(default_factory=lambda: [0], metadata={"help": "Every row is run with each."})
+    vary_world: bool = field(default=False, metadata={"help": "The fictional world's seed goes with the seed."})
+    given: dict[str, Any] = field(
+        default_factory=dict,
+        metadata={"help": f"Folders or hub ids of what is there already, by its role: {', '.join(ROLES)}."},
+    )
+    tune: int = field(
+        default=0,
+        metadata={
+            "help": "Trials a method, of its grid; chosen on one half of everybody's rows, reported on the other. "
+            "0: each setting is a row."
+        },
+    )
+    tune_seed: int = field(default=0, metadata={"help": "Of the draw of trials, where a grid holds more."})
+    metrics: list[str] = field(
+        default_factory=lambda: list(SHOWN), metadata={"help": "What the table shows; results.json has all."}
+    )
+    stages_dir: str | None = field(
+        default=None, metadata={"help": "Where stages are kept and found again; default: OUTPUT_DIR/stages."}
+    )
+    launch_with: str | None = field(
+        default=None,
+        metadata={"help": "The accelerate config that unlearning is launched with: a name such as fsdp2, or a file."},
+    )
+    jobs: int = field(default=2, metadata={"help": "Stages run at a time, each with OMP_NUM_THREADS or one thread."})
+
+    def __post_init__(self) -> None:
+        for name in ("seeds", "methods", "metrics"):
+            value = getattr(self, name)
+            if not isinstance(value, list) or not value:
+                raise ValueError(f"{name} is {value!r}: give a list of at least one.")
+        if len(set(self.seeds)) < len(self.seeds):
+            raise ValueError(f"seeds is {self.seeds}: give each once.")
+        for name in ("masks", "given"):
+            if not isinstance(getattr(self, name), dict):
+                raise ValueError(f"{name} is {getattr(self, name)!r}: give a mapping in YAML.")
+        if "dense" in self.masks:
+            raise ValueError("masks names 'dense', which is training without a mask: give it another name.")
+        for role, path in self.given.items():
+            if role not in ROLES:
+                raise ValueError(f"given names {role!r}: the roles are {', '.join(ROLES)}.")
+            if role in JUDGES and not Path(str(path)).is_dir():
+                raise ValueError(f"given names {path} as {role}, which is no folder: a judge is loaded from one.")
+        judges = [Path(str(self.given[role])).resolve() for role in JUDGES if role in self.given]
+        if len(set(judges)) < len(judges):
+            raise ValueError("The classifier, the validation judge and the test judge must be three: each has one job.")
+        if self.tune < 0 or self.jobs < 1:
+            raise ValueError(f"tune is {self.tune} and jobs {self.jobs}: give 0 or more trials, and at least one job.")

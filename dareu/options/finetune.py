@@ -1,0 +1,29 @@
+"""The options of `dareu finetune` beside those of data and training."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass
+class FinetuneArguments:
+    """What is trained, and on which rows."""
+
+    model_name_or_path: str = field(
+        default="fictional-base",
+        metadata={"help": "A model folder, a hub id, 'fictional-base', or 'from-scratch' for a new Llama."},
+    )
+    train_on: str = field(default="owners", metadata={"help": "'owners' (background mixed in) or 'background' alone."})
+    exclude_owners: list[str] | None = field(
+        default=None, metadata={"help": "Owners left out: those to forget, for the retrained control."}
+    )
+    background_share: float = field(
+        default=0.5,
+        metadata={"help": "Share of background rows in the mix; owners' rows are repeated to meet it."},
+    )
+    vocab_size: int = field(default=1536, metadata={"help": "From scratch: tokens of the new tokenizer."})
+    hidden_size: int = field(default=128, metadata={"help": "From scratch: width."})
+    num_hidden_layers: int = field(default=4, metadata={"help": "From scratch: layers."})
+    num_attention_heads: int = field(default=4, metadata={"help": "From scratch: heads."})
+    intermediate_size: int = field(default=384, metadata={"help": "From scratch: width of the feed-forward layers."})
+    max_position_embeddings: int = field(default=256, metadata={"help": "From scratch: context length."})
