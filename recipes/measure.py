@@ -34,12 +34,13 @@ def main() -> None:
     judges = {"reward": args.reward_judge, "validation": args.validation_judge, "test": args.test_judge}
     judges = {name: judge for name, judge in judges.items() if judge is not None}
     if len({Path(judge).resolve() for judge in judges.values()}) < len(judges):
-        raise ValueError(f"One folder is named as two of the judges {', '.join(judges)}: each has a job of its own.")
+        named = ", ".join(f"{name} judge" for name in judges)
+        raise ValueError(f"One folder is named twice among {named}: each has a job of its own.")
     folder = Path(resolve_model_path(args.model_name_or_path))
     if args.output is None and folder.name != "model":
         raise ValueError(f"{args.model_name_or_path} is no model of a run folder: name a file to write as output.")
     output = Path(args.output) if args.output is not None else folder.parent / "measurement.json"
-    paths = [folder, *(Path(judge) for judge in judges.values())]
+    paths = [*([folder] if folder.exists() else []), *(Path(judge) for judge in judges.values())]
     # What is a name to the data and the base model, and not a file, stands for itself
     base = args.base_model and resolve_model_path(args.base_model)
     named = (data.dataset, data.test_dataset, base, adapter_base(str(folder)))
