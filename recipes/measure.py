@@ -34,8 +34,8 @@ def main() -> None:
     judges = {"reward": args.reward_judge, "validation": args.validation_judge, "test": args.test_judge}
     judges = {name: judge for name, judge in judges.items() if judge is not None}
     if len({Path(judge).resolve() for judge in judges.values()}) < len(judges):
-        named = ", ".join(f"{name} judge" for name in judges)
-        raise ValueError(f"One folder is named twice among {named}: each has a job of its own.")
+        jobs = ", ".join(f"{name} judge" for name in judges)
+        raise ValueError(f"One folder is named twice among {jobs}: each has a job of its own.")
     folder = Path(resolve_model_path(args.model_name_or_path))
     if args.output is None and folder.name != "model":
         raise ValueError(f"{args.model_name_or_path} is no model of a run folder: name a file to write as output.")
