@@ -71,6 +71,8 @@ def main() -> None:
         shipped = ", ".join(sorted(path.name for path in CONFIGS.iterdir()))
         raise ValueError(f"configs is {args.configs!r}: give a folder, or one of {shipped}.")
     entries = read_entries(args.methods, args.masks, configs, trials=args.tune, seed=args.tune_seed)
+    if unused := set(args.masks).difference(*(entry.masks for entry in entries)):
+        raise ValueError(f"No entry has the mask {min(unused)!r} among its masks: name it there, or leave it out.")
     content = [Path(str(name)) for name in (data.dataset, data.test_dataset, *args.given.values()) if name]
     content = [path for path in content if path.exists()]
     plan = Plan(Path(args.stages_dir or Path(args.output_dir) / "stages"), content_hash(content))
@@ -146,6 +148,8 @@ class Ground:
         after: tuple[str, ...] = ("base",)
         if role == "base":
             recipe, options, after = "finetune", self.options(self.configs / "base.yaml", self.everyone), ()
+            if self.everyone.dataset == "fictional":  # a base model has read the background, and none of the owners
+                options["dataset"] = "fictional-background"
         elif role in ("target", "retrained"):
             more = {"seed": self.seed, "model_name_or_path": self.name("base")}
             recipe, options = "finetune", self.options(self.configs / "target.yaml", self.everyone, **more)
@@ -204,7 +208,7 @@ def plan_seed(
     for name, model in models.items():
         own = {"model_name_or_path": model}
         commands = [(["measure"], {"output": f"{OWN}/measurement.json", **options, **own}) for options in measures]
-        after = ground.of(name, *JUDGES)
+        after = ground.of("base", name, *JUDGES)
         folder = plan.add(f"measure-{name}-seed{seed}", commands, *after, makes="measurement.json", kind="measure")
         rows.append(Row(name, None, seed, 0, folder, model))
     return rows + [row for entry in entries for row in plan_entry(ground, entry, measures)]
@@ -245,7 +249,7 @@ def plan_entry(ground: Ground, entry: Entry, measures: list[dict[str, Any]]) -> 
             commands = [([entry.recipe, *launcher], options), *((["measure"], measure) for measure in measures)]
             values = "".join(f"-{value}" for value in told(entry, settings).values())
             label = f"{entry.name}-{mask}{values}-seed{seed}"
-            after = ground.of("target", f"mask-{mask}", *JUDGES)
+            after = ground.of("base", "target", f"mask-{mask}", *JUDGES)
             folder = ground.plan.add(label, commands, *after, makes="done", kind=entry.name)
             said = "" if args.tune else "".join(f" {key}={value}" for key, value in told(entry, settings).items())
             under = None if mask == "dense" else mask
@@ -302,8 +306,8 @@ def collect(rows: list[Row], *, tuned: bool) -> list[ResultRow]:
         ran, *parts = sorted(read_results(row.folder / "results.json"), key=lambda each: "part" in each)
         result |= {"seconds": ran["seconds"], "peak_memory_bytes": ran["peak_memory_bytes"]}
         result["metrics"] = {**ran["metrics"], **metrics}
-        found += [{**part, "method": row.name, "mask": row.mask} for part in parts]  # none where there are trials
         if not tuned:
+            found += [{**part, "method": row.name, "mask": row.mask} for part in parts]
             found.append(result)
         elif row.seed in controls:
             before = measured(row.folder / "validation" / "measurement.json")

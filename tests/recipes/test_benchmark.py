@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import yaml
 
-from dareu import stages
+from dareu import plans, stages
 from dareu.cli import find_recipes
 from dareu.data import parts
 from dareu.data.fictional import fictional_world
@@ -185,6 +185,7 @@ def test_a_failed_run_is_named_and_the_others_go_on(
         ({"methods": [{"method": "npo", "config": "none.yaml"}]}, "has no config"),
         ({"methods": ["npo"], "tune": 2}, "2 trials, but npo has 1 settings"),
         ({"methods": ["npo"], "given": {"bass": "x"}}, "given names 'bass'"),
+        ({"methods": ["npo"], "masks": {"few": {"density": 0.1}}}, "No entry has the mask 'few'"),
         ({"methods": ["npo"], "masks": {"dense": {}}}, "masks names 'dense'"),
         ({"methods": [{"method": "npo", "split_column": "group", "merge_density": 2}]}, "merge_density"),
         ({"methods": [{"method": "npo", "split_column": "nope"}]}, "The entry 'npo': .*nope"),
@@ -262,3 +263,20 @@ def test_a_killed_launcher_goes_on_where_it_was(
 
     assert results("cut") == results("out")
     assert [row["method"] for row in results("cut")] == ["target", "retrained", "npo", "graddiff", "dareu"]
+
+
+@pytest.mark.usefixtures("small_world")
+def test_what_reads_the_base_waits_for_it(
+    benchmark: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With target and control given, nothing else would make the measures wait for a base model that is made."""
+    planned: list[Stage] = []
+    monkeypatch.setattr(plans, "run_stages", lambda stages, folder, jobs: planned.extend(stages) or {"all": "stopped"})
+    given = dict.fromkeys(("target", "retrained"), "fictional-base")
+    with pytest.raises(FileNotFoundError):  # nothing was run, so that there is nothing to compare
+        benchmark(methods=[{"method": "npo", **BRIEF}], given=given)
+    after = {stage.name.partition("-")[0]: stage.after for stage in planned}
+    for name in ("measure", "npo"):
+        assert any(other.startswith("base-") for other in after[name]), name
+    (config,) = (tmp_path / "out" / "stages" / "configs").glob("base-*.yaml")
+    assert yaml.safe_load(config.read_text(encoding="utf-8"))["dataset"] == "fictional-background"
