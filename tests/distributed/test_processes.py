@@ -1,10 +1,7 @@
 """Two processes compute what one does: fixed completions, one launch over gloo for all of it."""
 
 import json
-import os
 import runpy
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,21 +19,13 @@ def folder(
     tmp_path_factory: pytest.TempPathFactory,
     tiny_llama: Callable[..., LlamaForCausalLM],
     tokenizer: PreTrainedTokenizerFast,
+    two_processes: Callable[..., None],
 ) -> Path:
     """The folder of the cases, after two processes have gone through them."""
     folder = tmp_path_factory.mktemp("distributed")
     tiny_llama().save_pretrained(folder / "model")
     tokenizer.save_pretrained(folder / "model")
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    result = subprocess.run(
-        [*command, str(SCRIPT), str(folder)],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=600,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-    )
-    assert result.returncode == 0, result.stderr[-4000:]
+    two_processes(SCRIPT, folder)
     return folder
 
 

@@ -1,9 +1,6 @@
 """Two processes write one whole checkpoint together, and go on from it with the same bits."""
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,20 +10,14 @@ SCRIPT = Path(__file__).with_name("resumed.py")
 
 
 def test_two_processes_go_on_from_their_checkpoint(
-    tmp_path: Path, tiny_llama: Callable[..., LlamaForCausalLM], tokenizer: PreTrainedTokenizerFast
+    tmp_path: Path,
+    tiny_llama: Callable[..., LlamaForCausalLM],
+    tokenizer: PreTrainedTokenizerFast,
+    two_processes: Callable[..., None],
 ) -> None:
     tiny_llama().save_pretrained(tmp_path / "model")
     tokenizer.save_pretrained(tmp_path / "model")
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    result = subprocess.run(
-        [*command, str(SCRIPT), str(tmp_path)],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=600,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-    )
-    assert result.returncode == 0, result.stderr[-4000:]
+    two_processes(SCRIPT, tmp_path)
     said = json.loads((tmp_path / "said.json").read_text(encoding="utf-8"))
     steps = {"dareu": [10, 12, 3, 5, 8], "npo": [10, 12, 2, 4, 6, 8]}
     for case, found in said.items():

@@ -2,10 +2,7 @@
 
 import json
 import math
-import os
 import runpy
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -32,6 +29,7 @@ def folder(
     tmp_path_factory: pytest.TempPathFactory,
     tiny_llama: Callable[..., LlamaForCausalLM],
     tokenizer: PreTrainedTokenizerFast,
+    two_processes: Callable[..., None],
 ) -> Path:
     """The folder of the cases, after two processes have gone through them."""
     folder = tmp_path_factory.mktemp("scored")
@@ -48,16 +46,7 @@ def folder(
         "num_key_value_heads": 1,
     }
     tiny_llama(seed=1, vocab_size=401, tie_word_embeddings=True, **odd).save_pretrained(folder / "odd")
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    result = subprocess.run(
-        [*command, str(SCRIPT), str(folder)],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=600,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-    )
-    assert result.returncode == 0, result.stderr[-4000:]
+    two_processes(SCRIPT, folder)
     return folder
 
 

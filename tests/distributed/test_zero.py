@@ -1,10 +1,7 @@
 """Masked training of two processes under DeepSpeed's ZeRO is that of one process without it."""
 
 import json
-import os
 import runpy
-import subprocess
-import sys
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
@@ -25,21 +22,13 @@ def folder(
     tmp_path_factory: pytest.TempPathFactory,
     tiny_llama: Callable[..., LlamaForCausalLM],
     tokenizer: PreTrainedTokenizerFast,
+    two_processes: Callable[..., None],
 ) -> Path:
     """The folder of the cases, after two processes have gone through them."""
     folder = tmp_path_factory.mktemp("zero")
     tiny_llama().save_pretrained(folder / "model")
     tokenizer.save_pretrained(folder / "model")
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    result = subprocess.run(
-        [*command, str(HERE / "zero.py"), str(folder)],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=900,  # DeepSpeed compiles a part of itself the first time
-        env=os.environ | {"OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu"},
-    )
-    assert result.returncode == 0, result.stderr[-4000:]
+    two_processes(HERE / "zero.py", folder, timeout=900, DS_ACCELERATOR="cpu")  # it compiles a part the first time
     return folder
 
 
