@@ -6,6 +6,7 @@ FOLDER holds a model and its tokenizer. The main process writes what came out be
 """
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -93,3 +94,6 @@ def main(folder: Path) -> None:
 
 if __name__ == "__main__":
     main(Path(sys.argv[1]))
+    # All is written and the group is gone. A thread of a native library now and then aborts the interpreter's own exit.
+    sys.stdout.flush()
+    os._exit(0)
