@@ -6,9 +6,6 @@ The mask is saved as OUTPUT_DIR/mask.safetensors; those of several densities as 
 Several processes (--accelerate_config ddp or fsdp2) share the records, and the main one writes.
 """
 
-import logging
-import os
-import sys
 from pathlib import Path
 from typing import cast
 
@@ -24,6 +21,7 @@ from dareu.masks import Scope, Score, WeightMask, chosen_parameters, score_weigh
 from dareu.masks.gradients import AccumulateOn, check_floating_point
 from dareu.models import context_length, load_model, load_tokenizer
 from dareu.options.mask import MaskArguments
+from dareu.program import run_program
 from dareu.runs import config_of, open_run
 from dareu.trainers.processes import check_scoring_launch, check_started, is_sharded, place_frozen
 
@@ -78,7 +76,6 @@ def main() -> None:
         show(mask, path)
     if accelerator.is_main_process:
         run.mark_done()
-    accelerator.end_training()
 
 
 def show(mask: WeightMask, path: Path) -> None:
@@ -91,9 +88,4 @@ def show(mask: WeightMask, path: Path) -> None:
 
 
 if __name__ == "__main__":
-    main_process = os.environ.get("RANK", "0") == "0"
-    logging.basicConfig(level=logging.INFO if main_process else logging.WARNING, format="%(message)s")
-    try:
-        main()
-    except ValueError as error:
-        sys.exit(f"attribute_weights: {error}")
+    run_program(main, "attribute_weights")

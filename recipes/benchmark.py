@@ -31,6 +31,7 @@ from dareu.options.finetune import FinetuneArguments
 from dareu.options.recipes import check_recipe
 from dareu.options.spunge import SpungeArguments
 from dareu.plans import CONFIG, OWN, Plan
+from dareu.program import run_program
 from dareu.report import comparison_table, draw_tradeoff, summarise, write_csv, write_markdown
 from dareu.report.picture import can_draw
 from dareu.runs import ResultRow, config_of, open_run, read_results, write_results
@@ -330,8 +331,4 @@ def measured(path: Path) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    try:
-        main()
-    except ValueError as error:
-        sys.exit(f"benchmark: {error}")
+    run_program(main, "benchmark")

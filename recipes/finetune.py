@@ -8,7 +8,6 @@ model forgets how to copy the name it was asked about.
 """
 
 import logging
-import os
 import sys
 from typing import Any
 
@@ -22,6 +21,7 @@ from dareu.metrics_log import MetricsLog
 from dareu.models import context_length, load_model, load_tokenizer, new_llama, new_tokenizer
 from dareu.options import as_list
 from dareu.options.finetune import FinetuneArguments
+from dareu.program import run_program
 from dareu.runs import config_of, open_run, write_results
 from dareu.trainers.finetune import FinetuneConfig, FinetuneTrainer
 from dareu.trainers.processes import check_launch, check_started, gathered_weights, load_whole_weights
@@ -130,9 +130,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main_process = os.environ.get("RANK", "0") == "0"
-    logging.basicConfig(level=logging.INFO if main_process else logging.WARNING, format="%(message)s")
-    try:
-        main()
-    except ValueError as error:
-        sys.exit(f"finetune: {error}")
+    run_program(main, "finetune")

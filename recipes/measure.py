@@ -7,7 +7,6 @@ Metrics and answers go to measurement.json beside the model; a results.json ther
 """
 
 import logging
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,7 @@ from dareu.files import content_hash, write_json
 from dareu.metrics import measure, tow
 from dareu.models import load_model, load_tokenizer, resolve_model_path
 from dareu.options.measure import MeasureArguments
+from dareu.program import run_program
 from dareu.runs import config_of, read_results, write_results
 
 logger = logging.getLogger("dareu.measure")
@@ -114,8 +114,4 @@ def thin(rows: Any, number: int | None) -> Any:
 
 
 if __name__ == "__main__":
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    try:
-        main()
-    except ValueError as error:
-        sys.exit(f"measure: {error}")
+    run_program(main, "measure")

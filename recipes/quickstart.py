@@ -6,7 +6,6 @@ Every stage is one of the other recipes, run in a process of its own; the comman
 alone. Results go to OUTPUT_DIR/results.json. Started again, it goes on where it was.
 """
 
-import logging
 import sys
 import time
 from collections.abc import Sequence
@@ -20,6 +19,7 @@ from trl import TrlParser
 
 from dareu.data.parts import DataArguments, forget_names, load_parts, split_owners
 from dareu.metrics import add_tow
+from dareu.program import run_program
 from dareu.runs import ResultRow, config_of, open_run, read_results, write_results
 from dareu.stages import Stage, run_stages
 
@@ -174,8 +174,4 @@ def print_samples(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    try:
-        main()
-    except ValueError as error:
-        sys.exit(f"quickstart: {error}")
+    run_program(main, "quickstart")

@@ -9,7 +9,6 @@ Started again, it goes on where it was. `dareu spunge --method npo --help` lists
 """
 
 import json
-import logging
 import os
 import shutil
 import sys
@@ -40,6 +39,7 @@ from dareu.options.unlearn import (
     unlearn_parser,
 )
 from dareu.plugins import resolve
+from dareu.program import run_program
 from dareu.runs import ResultRow, Run, config_of, open_run, read_results, write_results
 from dareu.spunge import split_forget
 from dareu.stages import Stage, run_stages
@@ -265,8 +265,4 @@ def show(rows: list[ResultRow], merged: ResultRow) -> None:
 
 
 if __name__ == "__main__":
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    try:
-        main()
-    except ValueError as error:
-        sys.exit(f"spunge: {error}")
+    run_program(main, "spunge")

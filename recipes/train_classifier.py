@@ -9,7 +9,6 @@ and trained on different texts: choose them by --classifier and --text_columns o
 
 import logging
 import os
-import sys
 from typing import Any
 
 from rich.console import Console
@@ -32,6 +31,7 @@ from dareu.models import resolve_model_path
 from dareu.options import as_mapping
 from dareu.options.classifier import ClassifierArguments
 from dareu.plugins import resolve
+from dareu.program import run_program
 from dareu.runs import config_of, open_run
 
 logger = logging.getLogger("dareu.train_classifier")
@@ -117,9 +117,5 @@ def texts_of(rows: Any, columns: list[str], hide_echo: bool) -> tuple[list[str],
 
 
 if __name__ == "__main__":
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    try:
-        main()
-    except ValueError as error:
-        sys.exit(f"train_classifier: {error}")
+    run_program(main, "train_classifier")

@@ -9,7 +9,6 @@ The model is saved in OUTPUT_DIR/model. `dareu unlearn --method npo --help` list
 
 import copy
 import logging
-import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -40,6 +39,7 @@ from dareu.options.unlearn import (
     unlearn_parser,
 )
 from dareu.plugins import resolve
+from dareu.program import run_program
 from dareu.rewards import DeattributionReward, FluencyReward
 from dareu.runs import config_of, open_run, write_results
 from dareu.stopwatch import Stopwatch
@@ -285,9 +285,4 @@ def longest_answer(rows: Any, tokenizer: Any) -> int:
 
 
 if __name__ == "__main__":
-    main_process = os.environ.get("RANK", "0") == "0"
-    logging.basicConfig(level=logging.INFO if main_process else logging.WARNING, format="%(message)s")
-    try:
-        main()
-    except ValueError as error:
-        sys.exit(f"unlearn: {error}")
+    run_program(main, "unlearn")

@@ -27,6 +27,7 @@ from dareu.losses import dpo, npo, undial
 from dareu.masks import WeightMask, count_moved_outside, fingerprint, random_mask
 from dareu.methods import METHODS
 from dareu.metrics import generate_answers
+from dareu.program import leave_process_group
 from dareu.trainers import DareUConfig, DareUTrainer, UnlearnConfig, UnlearnTrainer
 from dareu.trainers.logprobs import completion_logits
 from dareu.trainers.processes import gathered_weights
@@ -374,8 +375,8 @@ def main(folder: Path) -> None:
     said["fsdp1"] = message_of(unlearn, folder)
     if PartialState().is_main_process:
         (folder / "said.json").write_text(json.dumps(said), encoding="utf-8")
-    torch.distributed.destroy_process_group()
 
 
 if __name__ == "__main__":
     main(Path(sys.argv[1]))
+    leave_process_group()

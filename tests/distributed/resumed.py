@@ -17,6 +17,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "dareu" / "trainers"))
 import interrupted
 
 from dareu.checkpoints import what_is_wrong
+from dareu.program import leave_process_group
 
 
 def weights(trainer: Any) -> list[torch.Tensor]:
@@ -47,8 +48,8 @@ def main() -> None:
         }
     if PartialState().is_main_process:
         (folder / "said.json").write_text(json.dumps(said))
-    PartialState().destroy_process_group()
 
 
 if __name__ == "__main__":
     main()
+    leave_process_group()

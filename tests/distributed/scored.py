@@ -13,7 +13,6 @@ from typing import Any
 from unittest.mock import patch
 
 import torch
-from accelerate import Accelerator
 from safetensors.torch import save_file
 from torch import Tensor
 from torch import distributed as dist
@@ -24,6 +23,7 @@ from transformers import AutoModelForCausalLM
 
 from dareu.cli import find_recipes
 from dareu.masks import fingerprint, score_weights, select_top, weight_masks
+from dareu.program import leave_process_group
 from dareu.selected_entries import local_part
 from dareu.sharding import whole
 
@@ -155,7 +155,6 @@ def main(folder: Path) -> None:
     said["recipe's wanda"] = on_all(recipe(folder, "--score", "wanda"))
     if rank == 0:
         (folder / "said.json").write_text(json.dumps(said), encoding="utf-8")
-    dist.destroy_process_group()
 
 
 def recipe(folder: Path, *words: str) -> Any:
@@ -166,7 +165,7 @@ def recipe(folder: Path, *words: str) -> Any:
     sys.argv = ["attribute_weights", "--model_name_or_path", str(folder / "even"), "--num_forget", "1", *words]
     sys.argv += ["--dataset", str(folder / "data.jsonl"), "--output_dir", str(folder / "run"), "--seed", "3"]
     # The group is needed afterwards
-    with patch.object(Accelerator, "end_training", lambda self: None):
+    with patch("dareu.program.leave_process_group"):
         try:
             runpy.run_path(str(find_recipes()["attribute_weights"]), run_name="__main__")
         except SystemExit as stopped:
@@ -176,3 +175,4 @@ def recipe(folder: Path, *words: str) -> Any:
 
 if __name__ == "__main__":
     main(Path(sys.argv[1]))
+    leave_process_group()

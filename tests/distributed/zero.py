@@ -6,7 +6,6 @@ FOLDER holds a model and its tokenizer. The main process writes what came out be
 """
 
 import json
-import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from accelerate.utils import gather_object
 from cases import SETTINGS, dareu, trained, unlearn
 from safetensors.torch import save_file
 
+from dareu.program import leave_process_group
 from dareu.trainers.processes import load_whole_weights
 
 
@@ -89,11 +89,8 @@ def main(folder: Path) -> None:
         said[f"resumed_{stage}"] = resumed(folder, stage)
     if PartialState().is_main_process:
         (folder / "said.json").write_text(json.dumps(said), encoding="utf-8")
-    torch.distributed.destroy_process_group()
 
 
 if __name__ == "__main__":
     main(Path(sys.argv[1]))
-    # All is written and the group is gone. A thread of a native library now and then aborts the interpreter's own exit.
-    sys.stdout.flush()
-    os._exit(0)
+    leave_process_group()

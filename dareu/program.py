@@ -1,0 +1,42 @@
+"""A recipe as a program: what it logs, how it stops at bad input, and how its processes part."""
+
+import gc
+import logging
+import os
+import sys
+from collections.abc import Callable
+
+
+def run_program(main: Callable[[], None], name: str) -> None:
+    """Runs a recipe's function as the main program of this process, which may be one of several.
+
+    The first process logs from ``INFO`` on, the others warnings. At the end the process group is taken down.
+
+    Args:
+        main: The recipe; it reads ``sys.argv``.
+        name: The recipe's name, which its error message begins with.
+
+    Raises:
+        SystemExit: ``main`` raised a `ValueError`; its sentence goes to stderr, and the exit status is 1.
+    """
+    main_process = os.environ.get("RANK", "0") == "0"
+    logging.basicConfig(level=logging.INFO if main_process else logging.WARNING, format="%(message)s")
+    try:
+        main()
+    except ValueError as error:
+        sys.exit(f"{name}: {error}")
+    leave_process_group()
+
+
+def leave_process_group() -> None:
+    """Takes down torch's process group, if there is one, while the interpreter still lives.
+
+    A thread of Gloo may still hold tensors of the last collective operation, known to Python. Should it let go of them
+    once the interpreter is on its way out, the process aborts after all its work is done ("terminate called without an
+    active exception", https://github.com/pytorch/pytorch/pull/179291). Without the group the threads are joined.
+    """
+    from torch import distributed
+
+    if distributed.is_available() and distributed.is_initialized():
+        gc.collect()  # a trainer lies in reference cycles, and its DDP module holds the group
+        distributed.destroy_process_group()
