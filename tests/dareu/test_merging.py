@@ -1,6 +1,8 @@
 """Merged model folders: the formula entry by entry, and every other bit the base's."""
 
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -171,3 +173,46 @@ def test_what_is_no_float_must_be_the_bases(tmp_path: Path) -> None:
     refused(
         "has other values in 'steps' than .* I64 is not merged", tmp_path / "base", [tmp_path / "other"], tmp_path / "x"
     )
+
+
+MEASURED = """
+import sys
+from pathlib import Path
+
+import torch
+
+torch.set_num_threads(1)
+from dareu.memory import PeakMemory
+from dareu.merging import merge_models
+
+
+def merge(folder):
+    merge_models(folder / "base", [folder / f"part{k}" for k in range(3)], folder / "merged")
+
+
+merge(Path(sys.argv[1], "small"))  # what torch itself takes at its first use is not the point
+with PeakMemory(interval=0.001) as memory:
+    merge(Path(sys.argv[1], "large"))
+print(memory.bytes)
+"""
+
+
+def save_random(folder: Path, layers: int) -> int:
+    """Writes a base and three parts of layers of half a MiB; the bytes of one of them."""
+    for seed, name in enumerate(("base", "part0", "part1", "part2")):
+        generator = torch.Generator().manual_seed(seed)
+        weights = {f"layers.{i:03}.weight": torch.randn(256, 512, generator=generator) for i in range(layers)}
+        (folder / name).mkdir(parents=True)
+        save_file(weights, folder / name / "model.safetensors")
+    return sum(weight.nbytes for weight in weights.values())
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="memory is read from /proc")
+def test_no_model_is_in_memory(tmp_path: Path) -> None:
+    save_random(tmp_path / "small", 4)
+    size = save_random(tmp_path / "large", 96)
+    command = [sys.executable, "-c", MEASURED, str(tmp_path)]
+    result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+    assert result.returncode == 0, result.stderr
+    # A byte an entry while a vector's mask is chosen, a bit an entry of each part, and the tensors of one name
+    assert size / 4 < int(result.stdout) < 0.75 * size
