@@ -33,7 +33,8 @@ def leave_process_group() -> None:
 
     A thread of Gloo may still hold tensors of the last collective operation, known to Python. Should it let go of them
     once the interpreter is on its way out, the process aborts after all its work is done ("terminate called without an
-    active exception", https://github.com/pytorch/pytorch/pull/179291). Without the group the threads are joined.
+    active exception", https://github.com/pytorch/pytorch/pull/179291). The threads are joined with the group's last
+    holder: call it once trainers are out of scope. A device mesh, as FSDP2's, outlives it and keeps its threads idle.
     """
     from torch import distributed
 
