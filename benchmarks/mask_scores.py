@@ -32,7 +32,7 @@ from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM, logging
 
 from dareu.masks import select_top, wagle_scores
-from dareu.memory import PeakMemory
+from dareu.runs.memory import PeakMemory
 
 STAGES = {
     "bare": "bare backward passes",

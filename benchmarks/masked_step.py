@@ -25,8 +25,7 @@ from rich.table import Table
 from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from dareu.masks import random_mask
-from dareu.optim import MaskedAdamW
+from dareu.masks import MaskedAdamW, random_mask
 
 
 def main() -> None:

@@ -17,7 +17,7 @@ import yaml
 from peft import LoraConfig, get_peft_model
 from transformers import AutoConfig, LlamaConfig, MistralConfig, PreTrainedConfig, Qwen3Config
 
-from dareu.memory_plan import MemoryPlan, empty_model, kv_cache_bytes, memory_plan, parameter_bytes
+from dareu.runs.memory_plan import MemoryPlan, empty_model, kv_cache_bytes, memory_plan, parameter_bytes
 
 CONFIGS = Path(__file__).resolve().parent.parent / "recipes" / "configs"
 SHOWN = (

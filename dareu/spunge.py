@@ -2,7 +2,7 @@
 
 1. Split the rows to forget by an attribute: `split_forget`.
 2. Unlearn each part alone, from the same model, by any method.
-3. Merge the unlearned models: `dareu.merging.merge_models`.
+3. Merge the unlearned models: `dareu.deltas.merging.merge_models`.
 """
 
 from __future__ import annotations

@@ -20,9 +20,9 @@ from dareu.data.parts import DataArguments, chat_form, load_parts, split_owners
 from dareu.masks import Scope, Score, WeightMask, chosen_parameters, score_weights, weight_masks
 from dareu.masks.gradients import AccumulateOn, check_floating_point
 from dareu.models import context_length, load_model, load_tokenizer
-from dareu.options.mask import MaskArguments
-from dareu.program import run_program
+from dareu.options.attribute_weights import MaskArguments
 from dareu.runs import config_of, open_run
+from dareu.runs.program import run_program
 from dareu.trainers.processes import check_scoring_launch, check_started, is_sharded, place_frozen
 
 

@@ -20,24 +20,24 @@ import yaml
 from rich.console import Console
 from trl import TrlParser
 
+from dareu.comparison.entries import Entry, read_entries, told
+from dareu.comparison.tuning import best_setting, validation_score
 from dareu.data import take_fold
 from dareu.data.parts import DataArguments, forget_names, load_parts, split_owners
-from dareu.entries import Entry, read_entries, told
 from dareu.files import content_hash
+from dareu.methods.rmu import RMUConfig
 from dareu.metrics import tow
 from dareu.models import resolve_model_path
 from dareu.options.benchmark import JUDGES, BenchmarkArguments
+from dareu.options.checking import check_recipe
 from dareu.options.finetune import FinetuneArguments
-from dareu.options.recipes import check_recipe
 from dareu.options.spunge import SpungeArguments
-from dareu.plans import CONFIG, OWN, Plan
-from dareu.program import run_program
 from dareu.report import comparison_table, draw_tradeoff, summarise, write_csv, write_markdown
 from dareu.report.picture import can_draw
 from dareu.runs import ResultRow, config_of, open_run, read_results, write_results
+from dareu.runs.plans import CONFIG, OWN, Plan
+from dareu.runs.program import run_program
 from dareu.spunge import split_forget
-from dareu.trainers import RMUConfig
-from dareu.tuning import best_setting, validation_score
 
 logger = logging.getLogger("dareu.benchmark")
 

@@ -17,14 +17,15 @@ from trl import TrlParser
 from dareu.data import CompletionCollator, encode_dataset
 from dareu.data.parts import DataArguments, chat_form, load_parts
 from dareu.files import atomic_folder
-from dareu.metrics_log import MetricsLog
 from dareu.models import context_length, load_model, load_tokenizer, new_llama, new_tokenizer
-from dareu.options import as_list
 from dareu.options.finetune import FinetuneArguments
-from dareu.program import run_program
 from dareu.runs import config_of, open_run, write_results
+from dareu.runs.metrics_log import MetricsLog
+from dareu.runs.program import run_program
+from dareu.trainers.checkpoints import last_checkpoint
 from dareu.trainers.finetune import FinetuneConfig, FinetuneTrainer
 from dareu.trainers.processes import check_launch, check_started, gathered_weights, load_whole_weights
+from dareu.values import as_list
 
 logger = logging.getLogger("dareu.finetune")
 
@@ -98,7 +99,7 @@ def main() -> None:
         callbacks=[MetricsLog(run.metrics_path)],
     )
     check_started(trainer.accelerator)
-    trainer.train(resume_from_checkpoint=run.last_checkpoint)
+    trainer.train(resume_from_checkpoint=last_checkpoint(run.folder))
     weights = gathered_weights(trainer)  # by all processes together; from here on the main one works alone
     if trainer.is_world_process_zero():
         if weights is not None:

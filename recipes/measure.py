@@ -15,16 +15,16 @@ from rich.console import Console
 from rich.table import Table
 from trl import TrlParser
 
-from dareu.adapters import adapter_base
 from dareu.classifiers import load_classifier, strip_echo
 from dareu.data import take_fold
 from dareu.data.parts import DataArguments, chat_form, forget_names, load_parts, split_owners
 from dareu.files import content_hash, write_json
 from dareu.metrics import measure, tow
 from dareu.models import load_model, load_tokenizer, resolve_model_path
+from dareu.models.adapters import adapter_base
 from dareu.options.measure import MeasureArguments
-from dareu.program import run_program
 from dareu.runs import config_of, read_results, write_results
+from dareu.runs.program import run_program
 
 logger = logging.getLogger("dareu.measure")
 

@@ -19,9 +19,9 @@ from trl import TrlParser
 
 from dareu.data.parts import DataArguments, forget_names, load_parts, split_owners
 from dareu.metrics import add_tow
-from dareu.program import run_program
 from dareu.runs import ResultRow, config_of, open_run, read_results, write_results
-from dareu.stages import Stage, run_stages
+from dareu.runs.program import run_program
+from dareu.runs.stages import Stage, run_stages
 
 CONFIGS = Path(__file__).parent / "configs" / "fictional"
 

@@ -23,9 +23,9 @@ from trl import TrlParser
 
 from dareu.classifiers import load_classifier, owner_columns
 from dareu.data.parts import DataArguments, forget_names, load_parts, split_owners
+from dareu.deltas.merging import merge_models
 from dareu.files import write_yaml
-from dareu.masks import CheckpointWeights, WeightMask, count_moved_outside
-from dareu.merging import merge_models
+from dareu.masks import WeightMask, count_moved_outside
 from dareu.methods import METHODS
 from dareu.metrics import tow
 from dareu.models import load_model, load_tokenizer
@@ -39,10 +39,11 @@ from dareu.options.unlearn import (
     unlearn_parser,
 )
 from dareu.plugins import resolve
-from dareu.program import run_program
 from dareu.runs import ResultRow, Run, config_of, open_run, read_results, write_results
+from dareu.runs.program import run_program
+from dareu.runs.stages import Stage, run_stages
 from dareu.spunge import split_forget
-from dareu.stages import Stage, run_stages
+from dareu.weights import CheckpointWeights
 
 #: What the printed table shows of the metrics in results.json.
 SHOWN = (

@@ -28,11 +28,11 @@ from dareu.data import take_fold, text_of
 from dareu.data.parts import DataArguments, load_parts
 from dareu.files import write_json
 from dareu.models import resolve_model_path
-from dareu.options import as_mapping
-from dareu.options.classifier import ClassifierArguments
+from dareu.options.train_classifier import ClassifierArguments
 from dareu.plugins import resolve
-from dareu.program import run_program
 from dareu.runs import config_of, open_run
+from dareu.runs.program import run_program
+from dareu.values import as_mapping
 
 logger = logging.getLogger("dareu.train_classifier")
 

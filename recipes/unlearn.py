@@ -19,18 +19,15 @@ import torch
 from peft import LoraConfig
 from trl import TrlParser
 
-from dareu.adapters import adapter_base, merge_adapter
 from dareu.classifiers import check_classifier, load_classifier, owner_columns, strip_echo
 from dareu.data import text_of
 from dareu.data.parts import chat_form, forget_names, load_parts, split_owners
 from dareu.files import atomic_folder
-from dareu.masks import CheckpointWeights, WeightMask, count_moved_outside
-from dareu.memory import PeakMemory
+from dareu.masks import WeightMask, count_moved_outside
 from dareu.methods import METHODS
 from dareu.metrics import answer_nll, forget_attribution, generate_answers
-from dareu.metrics_log import MetricsLog
 from dareu.models import load_adapter, load_model, load_tokenizer, resolve_model_path
-from dareu.options import as_mapping
+from dareu.models.adapters import adapter_base, merge_adapter
 from dareu.options.unlearn import (
     MethodArguments,
     PolicyArguments,
@@ -39,12 +36,17 @@ from dareu.options.unlearn import (
     unlearn_parser,
 )
 from dareu.plugins import resolve
-from dareu.program import run_program
 from dareu.rewards import DeattributionReward, FluencyReward
 from dareu.runs import config_of, open_run, write_results
-from dareu.stopwatch import Stopwatch
+from dareu.runs.memory import PeakMemory
+from dareu.runs.metrics_log import MetricsLog
+from dareu.runs.program import run_program
+from dareu.trainers.checkpoints import last_checkpoint
 from dareu.trainers.processes import gathered_weights, load_whole_weights
-from dareu.trainers.unlearning import load_policy
+from dareu.trainers.shared import load_policy
+from dareu.trainers.stopwatch import Stopwatch
+from dareu.values import as_mapping
+from dareu.weights import CheckpointWeights
 
 logger = logging.getLogger("dareu.unlearn")
 
@@ -147,7 +149,7 @@ def main() -> None:
             return
         trainer.add_callback(MetricsLog(run.metrics_path))
         trainer.stopwatch = stopwatch  # its seconds are kept in checkpoints
-        trainer.train(resume_from_checkpoint=run.last_checkpoint)
+        trainer.train(resume_from_checkpoint=last_checkpoint(run.folder))
     weights = gathered_weights(trainer)  # by all processes together; from here on the main one works alone
     if not trainer.is_world_process_zero():
         return

@@ -4,7 +4,6 @@ from dareu.data.corpora import cut_text, load_corpora
 from dareu.data.encoding import (
     CompletionCollator,
     EncodedRecord,
-    check_tokenizer,
     encode_dataset,
     encode_prompt,
     encode_record,
@@ -43,7 +42,6 @@ __all__ = [
     "background_people",
     "check_records",
     "check_texts",
-    "check_tokenizer",
     "cut_text",
     "distinctive_words",
     "encode_dataset",

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 import torch
 
 from dareu.data.records import check_texts, text_of
+from dareu.models.tokenizers import check_tokenizer
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -27,19 +28,6 @@ class EncodedRecord(NamedTuple):
 
     prompt_ids: list[int]
     completion_ids: list[int]
-
-
-def check_tokenizer(tokenizer: PreTrainedTokenizerBase) -> None:
-    """Raise a `ValueError` with the remedy where the tokenizer lacks an end or a padding token."""
-    if tokenizer.eos_token_id is None:
-        raise ValueError(
-            "The tokenizer has no end token: set one that the model's vocabulary holds, tokenizer.eos_token = '...'."
-        )
-    if tokenizer.pad_token_id is None:
-        raise ValueError(
-            "The tokenizer has no padding token: set tokenizer.pad_token = tokenizer.eos_token, or give a recipe "
-            "pad_token (the real end token still counts in the loss)."
-        )
 
 
 def encode_prompt(tokenizer: PreTrainedTokenizerBase, prompt: Text) -> list[int]:

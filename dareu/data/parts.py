@@ -14,7 +14,7 @@ from dareu.data.loaders import QA_COMPLETION, QA_PROMPT, load_records
 from dareu.data.records import ForgetRetain, forget_retain_split
 from dareu.data.tofu import load_tofu
 from dareu.models import load_tokenizer
-from dareu.options import as_list, as_mapping
+from dareu.values import as_list, as_mapping
 
 if TYPE_CHECKING:
     from datasets import Dataset

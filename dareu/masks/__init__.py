@@ -1,16 +1,17 @@
 """Which weights may change: scores, selection, the mask file, and the check that nothing else moved."""
 
 from dareu.masks.controls import SCORES, RandomScores, Score, score_weights, wanda_scores
-from dareu.masks.frozen import CheckpointWeights, count_moved_outside
+from dareu.masks.frozen import count_moved_outside
+from dareu.masks.optimizer import MaskedAdamW
 from dareu.masks.patterns import chosen_parameters
 from dareu.masks.scores import WeightScores, wagle_scores
 from dareu.masks.selection import SCOPES, Scope, random_mask, select_top, weight_masks
-from dareu.masks.weight_mask import WeightMask, fingerprint
+from dareu.masks.weight_mask import WeightMask
 
 __all__ = [
     "SCOPES",
     "SCORES",
-    "CheckpointWeights",
+    "MaskedAdamW",
     "RandomScores",
     "Scope",
     "Score",
@@ -18,7 +19,6 @@ __all__ = [
     "WeightScores",
     "chosen_parameters",
     "count_moved_outside",
-    "fingerprint",
     "random_mask",
     "score_weights",
     "select_top",

@@ -14,7 +14,7 @@ from torch import distributed as dist
 from dareu.masks.gradients import AccumulateOn, Batch, check_floating_point, evaluation_mode, mean_gradients
 from dareu.masks.patterns import chosen_parameters
 from dareu.masks.scores import WeightScores, wagle_scores
-from dareu.sharding import mesh_of, several_processes
+from dareu.weights.sharding import mesh_of, several_processes
 
 Score = Literal["wagle", "random", "magnitude", "wanda", "snip", "gradient_product", "gradient"]
 SCORES: tuple[str, ...] = get_args(Score)

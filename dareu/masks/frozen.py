@@ -1,43 +1,13 @@
 """Proof after training: how many weights outside the mask moved, bit for bit."""
 
-import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 import torch
-from safetensors import safe_open
 from torch import Tensor, nn
 
-from dareu.masks.weight_mask import named_weights
-from dareu.weight_files import StoredTensor, stored_tensors
+from dareu.weights.fingerprint import named_weights
 
 _BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
-
-
-class CheckpointWeights(Mapping[str, Tensor]):
-    """The tensors of a saved model's safetensors files by name, each read when it is asked for.
-
-    Args:
-        source: A folder that `save_pretrained` wrote, of one file or of several, or places from `stored_tensors`
-            under any names.
-
-    Raises:
-        ValueError: If the folder holds no safetensors file, or one is not whole.
-    """
-
-    def __init__(self, source: str | os.PathLike[str] | Mapping[str, StoredTensor]) -> None:
-        self._places = source if isinstance(source, Mapping) else stored_tensors(source)
-
-    def __getitem__(self, name: str) -> Tensor:
-        place = self._places[name]
-        with safe_open(place.file, framework="pt") as file:
-            tensor: Tensor = file.get_tensor(place.name)
-        return tensor
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._places)
-
-    def __len__(self) -> int:
-        return len(self._places)
 
 
 def count_moved_outside(

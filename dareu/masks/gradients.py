@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
 from torch.nn import functional as F
 
-from dareu.selected_entries import local_part
-from dareu.sharding import first_not_finite, mesh_of, several_processes, sum_over_processes, summed
+from dareu.weights.entries import local_part
+from dareu.weights.sharding import first_not_finite, mesh_of, several_processes, sum_over_processes, summed
 
 Batch = Mapping[str, Tensor]
 AccumulateOn = Literal["memory", "disk"]

@@ -5,7 +5,7 @@ from fnmatch import fnmatchcase
 
 from torch import nn
 
-from dareu.sharding import reshard
+from dareu.weights.sharding import reshard
 
 
 def chosen_parameters(

@@ -12,8 +12,8 @@ from torch.distributed.device_mesh import DeviceMesh
 
 from dareu.masks.gradients import AccumulateOn, Batch, mean_gradients
 from dareu.masks.patterns import chosen_parameters
-from dareu.selected_entries import local_part
-from dareu.sharding import first_not_finite, gathered, mesh_of
+from dareu.weights.entries import local_part
+from dareu.weights.sharding import first_not_finite, gathered, mesh_of
 
 _CHUNK = 1 << 20
 """Entries looked at together where two tensors are multiplied without a copy of either's size."""

@@ -11,9 +11,10 @@ from torch.distributed.device_mesh import DeviceMesh
 
 from dareu.masks.controls import RandomScores
 from dareu.masks.scores import WeightScores
-from dareu.masks.weight_mask import WeightMask, fingerprint
-from dareu.selected_entries import local_part
-from dareu.sharding import first_not_finite, gathered, mesh_of, sharded_like, summed, whole
+from dareu.masks.weight_mask import WeightMask
+from dareu.weights import fingerprint
+from dareu.weights.entries import local_part
+from dareu.weights.sharding import first_not_finite, gathered, mesh_of, sharded_like, summed, whole
 
 Scope = Literal["global", "layer", "tensor"]
 SCOPES: tuple[str, ...] = get_args(Scope)

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from dareu.data.encoding import Text, check_tokenizer, encode_prompt
+from dareu.data.encoding import Text, encode_prompt
 from dareu.metrics.model import batches, check_prompt_length, eval_mode
 from dareu.models import context_length
+from dareu.models.tokenizers import check_tokenizer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase

@@ -10,15 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional as F
 
-from dareu.data.encoding import (
-    IGNORED_LABEL,
-    CompletionCollator,
-    EncodedRecord,
-    Text,
-    check_tokenizer,
-    encode_prompt,
-    encode_record,
-)
+from dareu.data.encoding import IGNORED_LABEL, CompletionCollator, EncodedRecord, Text, encode_prompt, encode_record
 from dareu.data.records import text_of
 from dareu.metrics.model import (
     batches,
@@ -27,6 +19,7 @@ from dareu.metrics.model import (
     eval_mode,
 )
 from dareu.models import context_length
+from dareu.models.tokenizers import check_tokenizer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase

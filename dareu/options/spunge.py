@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from dareu.merging import MERGE_METHODS
-from dareu.options import as_mapping
+from dareu.deltas.merging import MERGE_METHODS
+from dareu.values import as_mapping
 
 
 @dataclass

@@ -8,7 +8,7 @@ import sys
 
 from rich.console import Console
 
-from dareu.merging import MERGE_METHODS, merge_models
+from dareu.deltas.merging import MERGE_METHODS, merge_models
 
 
 def main() -> None:

@@ -11,7 +11,7 @@ import sys
 from rich.console import Console
 from rich.table import Table
 
-from dareu.patches import Patch, apply_patch, make_patch
+from dareu.deltas.patches import Patch, apply_patch, make_patch
 
 
 def main() -> None:

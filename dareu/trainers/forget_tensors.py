@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dareu.trainers.logprobs import CompletionLogits
+from dareu.models.forward import CompletionLogits
 
 #: A pure function of tensors it names as parameters, and of options with defaults; gives a scalar.
 ForgetLoss = Callable[..., Tensor]

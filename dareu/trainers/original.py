@@ -1,121 +1,147 @@
-"""Rollouts of the model before unlearning: made by a `DareUTrainer` once, before it trains, and used ever after."""
+"""π_N, the model before unlearning, without a second copy in memory where that is possible."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any, Protocol
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 
 import torch
-from accelerate.utils import broadcast_object_list, gather_object
-from torch import Tensor
+from peft import PeftModel
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
-from dareu.data.encoding import encode_prompt
-from dareu.data.records import text_of
-from dareu.trainers.estimators import TokenScores
-from dareu.trainers.rollouts import RolloutCache, Sample, put_together, take_apart
+from dareu.trainers.processes import frozen_copy
+from dareu.weights.entries import flat_part, local_part, part_like
+from dareu.weights.sharding import reshard
 
-#: The options that decide what is sampled, beside model and prompts.
-SAMPLING = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty", "max_completion_length", "num_generations")
-
-
-#: The column that tells a forget row's place in the dataset.
-ROW = "rollout_row"
+#: Gives, as a context, the module that computes π_N. Leave the context before the student's forward begins.
+Reference = Callable[[], AbstractContextManager[nn.Module]]
 
 
-class Sampler(Protocol):
-    """What is asked of the trainer."""
+def original_policy(
+    model: nn.Module,
+    mask: Mapping[str, Tensor] | None = None,
+    *,
+    fresh_adapter: bool,
+    place: Callable[[nn.Module], nn.Module] | None = None,
+) -> Reference:
+    """Chooses how π_N is kept for a model that is about to be trained.
 
-    args: Any
-    accelerator: Any
-    model: Any
-    train_dataset: Any
-    processing_class: Any
-    num_generations: int
-    eos_token_ids: Any
-    completion_lengths: list[int]
-    """Tokens of the last rollout's completions."""
-    replayed: list[list[int]] | None
-    """Completions that the next rollout takes in place of generating any."""
+    A fresh adapter is switched off; under a mask the original values of the selected entries are kept and swapped
+    in; anything else is copied whole, an adapter that is itself the target included.
 
-    def rollout(self, inputs: list[dict[str, Any]]) -> tuple[dict[str, Any], TokenScores]:
-        """Generates and scores a batch of whole groups."""
-
-    def policy_logps(self, rollout: dict[str, Any]) -> Tensor:
-        """(B, T) log-probabilities of the completions."""
-
-    def identity(self) -> str:
-        """A name for the model's weights."""
-
-
-def expected_length(row: Mapping[str, Any]) -> int:
-    """Characters of the prompt and of the gold answer, which sampled ones resemble: nobody waits for the longest."""
-    return len(text_of(row["prompt"])) + len(row.get("reference", ""))
-
-
-def make_rollouts(trainer: Sampler) -> dict[int, list[Sample]]:
-    """`num_generations` scored completions for every row; the processes share the rows, and all get all.
-
-    Completions that were made before by the same model, for the same prompts and options, are taken from their file.
+    Args:
+        model: The model in the state that shall be remembered.
+        mask: Names to bool tensors; entries outside it never change.
+        fresh_adapter: Whether `model` is a `PeftModel` whose adapter has just been added and changes nothing yet.
+        place: Brings a copy to where it computes, sharded where the model is; called once, when π_N is first asked
+            for. By default the copy goes to the model's device.
     """
-    args, dataset, accelerator = trainer.args, trainer.train_dataset, trainer.accelerator
-    cache = RolloutCache(args.rollout_cache_dir or Path(args.output_dir) / "rollouts", _recipe(trainer))
-    known = broadcast_object_list([cache.load() if accelerator.is_main_process else None])[0]
-    order = sorted(range(len(dataset)), key=lambda row: expected_length(dataset[row]))
-    mine = share_of(order, accelerator.process_index, accelerator.num_processes)
-    group = trainer.num_generations
-    per_call = max(1, max(args.rollout_batch_size, args.per_device_train_batch_size) // group)
-    stored: dict[int, list[Sample]] = {}
-    with torch.random.fork_rng():
-        torch.manual_seed(args.seed + accelerator.process_index)
-        for start in range(0, len(mine), per_call):
-            rows = mine[start : start + per_call]
-            if known is not None:
-                trainer.replayed = [ids for row in rows for ids in known[row]]
-            output, scores = trainer.rollout([dict(dataset[row]) for row in rows for _ in range(group)])
-            logps = output.get("old_per_token_logps")
-            logps = trainer.policy_logps(output) if logps is None else logps
-            samples = take_apart(output, logps, scores, trainer.completion_lengths)
-            stored |= {row: samples[i * group : (i + 1) * group] for i, row in enumerate(rows)}
-    trainer.replayed = None
-    if accelerator.num_processes > 1:
-        stored = {row: samples for part in gather_object([stored]) for row, samples in part.items()}
-    if known is None and accelerator.is_main_process:
-        cache.save({row: [sample.completion_ids.tolist() for sample in stored[row]] for row in sorted(stored)})
-    return stored
+    if fresh_adapter:
+        assert isinstance(model, PeftModel)
+        return lambda: _adapter_off(model)
+    if mask is not None:
+        return _OriginalEntries(model, mask)
+    return _FrozenCopy(frozen_copy(model), place or (lambda frozen: frozen.to(next(model.parameters()).device)))
 
 
-def share_of(rows: Sequence[int], process: int, num_processes: int) -> list[int]:
-    """The rows of one process; all get as many, since they call one another, and some rows come twice for it.
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[nn.Module]:
+    """Dropout off and no gradients, the training mode restored afterwards."""
+    training = model.training
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield model
+    finally:
+        model.train(training)
 
-    >>> [share_of([5, 6, 7], process, 2) for process in range(2)]
-    [[5, 7], [6, 5]]
+
+@contextmanager
+def _adapter_off(model: PeftModel) -> Iterator[nn.Module]:
+    learning = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
+
+    def restore() -> None:
+        for parameter, learns in learning:
+            parameter.requires_grad_(learns)
+
+    try:
+        with evaluating(model), model.disable_adapter():
+            restore()  # switching off froze them, and FSDP2 looks at that when its first forward comes
+            yield model
+    finally:
+        restore()  # switching on lets all of the adapter learn, also what was frozen
+
+
+class _FrozenCopy:
+    """A copy of the whole model, brought to its place when it is first asked for, since nothing is placed before."""
+
+    def __init__(self, frozen: nn.Module, place: Callable[[nn.Module], nn.Module]) -> None:
+        self.frozen = frozen
+        self._place: Callable[[nn.Module], nn.Module] | None = place
+
+    def __call__(self) -> AbstractContextManager[nn.Module]:
+        if self._place is not None:
+            self.frozen, self._place = self._place(self.frozen), None
+        return evaluating(self.frozen)
+
+
+class _OriginalEntries:
+    """Swaps the original values of the selected entries in, and the trained ones back.
+
+    Every process keeps those of the whole model until the weights are sharded, then those of its own part.
     """
-    turns = -(-len(rows) // num_processes)
-    return [rows[(turn * num_processes + process) % len(rows)] for turn in range(turns)]
 
+    def __init__(self, model: nn.Module, mask: Mapping[str, Tensor]) -> None:
+        self.model = model
+        self.index = {
+            name: mask[name].flatten().nonzero().squeeze(1).to(parameter.device)
+            for name, parameter in model.named_parameters()
+            if name in mask
+        }
+        self._sharded = False
+        self.original = self._entries()
 
-def stored_batch(
-    trainer: Sampler, stored: Mapping[int, Sequence[Sample]], inputs: Sequence[Mapping[str, Any]]
-) -> tuple[dict[str, Any], TokenScores]:
-    """The stored completions for these rows in TRL's form, each group's in turn, and what the rewards said of them."""
-    first = trainer.accelerator.process_index * len(inputs)
-    samples = [stored[row[ROW]][(first + i) % trainer.num_generations] for i, row in enumerate(inputs)]
-    output, scores = put_together(samples, trainer.processing_class.pad_token_id, trainer.accelerator.device)
-    return output | {"num_items_in_batch": trainer.accelerator.gather(scores.mask.sum()).sum()}, scores
+    def _entries(self) -> dict[str, Tensor]:
+        """Copies of the selected entries as they are now."""
+        entries = {}
+        for name, index in self.index.items():
+            with flat_part(self.model.get_parameter(name).detach()) as weight:
+                if index.device != weight.device:  # the Trainer has moved the model since
+                    index = self.index[name] = index.to(weight.device)
+                entries[name] = weight[index]
+        return entries
 
+    def _write(self, values: Mapping[str, Tensor]) -> None:
+        for name, value in values.items():
+            with flat_part(self.model.get_parameter(name).detach()) as weight:
+                weight.index_copy_(0, self.index[name], value.to(weight.device, weight.dtype))
 
-def _recipe(trainer: Sampler) -> dict[str, Any]:
-    """What decides the completions of the original model; a fresh adapter's names and start are part of the model."""
-    args = trainer.args
-    return {
-        "model": trainer.identity(),
-        "dtype": str(next(trainer.model.parameters()).dtype),
-        "prompts": [encode_prompt(trainer.processing_class, prompt) for prompt in trainer.train_dataset["prompt"]],
-        "options": {name: getattr(args, name) for name in SAMPLING} | (args.generation_kwargs or {}),
-        "eos_token_ids": sorted(trainer.eos_token_ids),
-        "seed": args.seed,
-        "processes": trainer.accelerator.num_processes,
-        "batch_size": args.rollout_batch_size,
-        "vllm": args.use_vllm,
-    }
+    def _reshard(self) -> None:
+        """Lets the model's parameters be the sharded ones, and keeps only their own part's values from then on."""
+        reshard(self.model)
+        if isinstance(next(self.model.parameters()), DTensor) and not self._sharded:
+            self._sharded = True
+            for name in self.index:
+                self._keep_own_part(name)
+
+    def _keep_own_part(self, name: str) -> None:
+        parameter, index, original = self.model.get_parameter(name), self.index[name], self.original[name]
+        device = local_part(parameter).device
+        place = torch.full((parameter.numel(),), -1, device=device)
+        place[index.to(device)] = torch.arange(len(index), device=device)
+        place = part_like(parameter, place.view(parameter.shape)).reshape(-1)
+        self.index[name] = (place >= 0).nonzero().squeeze(1)
+        self.original[name] = original.to(device)[place[self.index[name]]]
+
+    @contextmanager
+    def __call__(self) -> Iterator[nn.Module]:
+        self._reshard()
+        trained = self._entries()
+        self._write(self.original)
+        try:
+            with evaluating(self.model):
+                yield self.model
+        finally:
+            self._reshard()
+            self._write(trained)

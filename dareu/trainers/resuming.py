@@ -13,9 +13,9 @@ from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState,
 from transformers.trainer import TRAINER_STATE_NAME
 from trl.trainer.utils import RepeatSampler
 
-from dareu.checkpoints import checkpoint_name, delete_older, last_checkpoint, write_manifest
 from dareu.files import write_json
-from dareu.stopwatch import Stopwatch
+from dareu.trainers.checkpoints import checkpoint_name, delete_older, last_checkpoint, write_manifest
+from dareu.trainers.stopwatch import Stopwatch
 
 _PROGRESS = "progress.json"
 
@@ -23,7 +23,7 @@ _PROGRESS = "progress.json"
 class Resumable(Trainer):
     """A `transformers.Trainer` whose checkpoints are whole and exact; stands before it in the bases.
 
-    A checkpoint is written to a hidden folder, given a manifest (see `dareu.checkpoints`) and renamed once all
+    A checkpoint is written to a hidden folder, given a manifest (see `dareu.trainers.checkpoints`) and renamed once all
     processes are done; older ones are deleted after that. It also holds what the Trainer forgets: where the streams
     of data stand, the sums behind the logs, and that training had ended. The logs' window is closed before each
     checkpoint, so that nothing which is still to be logged is lost.
@@ -111,7 +111,7 @@ class Resumable(Trainer):
 
     # -- going on ----------------------------------------------------------------------------------------------
 
-    def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> Any:
+    def train(self, resume_from_checkpoint: str | Path | bool | None = None, *args: Any, **kwargs: Any) -> Any:
         """Trains; with `resume_from_checkpoint=True` from the last whole checkpoint of the output folder.
 
         Raises:
@@ -123,7 +123,9 @@ class Resumable(Trainer):
                 raise ValueError(
                     f"{self.args.output_dir} holds no whole checkpoint to resume from: train from the start."
                 )
-            resume_from_checkpoint = str(found)
+            resume_from_checkpoint = found
+        if isinstance(resume_from_checkpoint, Path):
+            resume_from_checkpoint = str(resume_from_checkpoint)
         return super().train(resume_from_checkpoint, *args, **kwargs)
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:

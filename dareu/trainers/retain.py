@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from dareu.data.encoding import CompletionCollator, EncodedRecord
-from dareu.trainers.logprobs import CompletionLogits, completion_logits, forward_kl
-from dareu.trainers.reference import Reference
+from dareu.models.forward import CompletionLogits, completion_logits, forward_kl
+from dareu.trainers.original import Reference
 
 RetainLoss = Literal["kl", "nll", "none"]
 

@@ -23,16 +23,19 @@ from torch.distributed.tensor import DTensor
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from dareu.data.encoding import CompletionCollator, encode_dataset
-from dareu.losses import dpo, npo, undial
-from dareu.masks import WeightMask, count_moved_outside, fingerprint, random_mask
+from dareu.masks import WeightMask, count_moved_outside, random_mask
 from dareu.methods import METHODS
+from dareu.methods.dpo import dpo
+from dareu.methods.npo import npo
+from dareu.methods.undial import undial
 from dareu.metrics import generate_answers
-from dareu.program import leave_process_group
+from dareu.models.forward import completion_logits
+from dareu.runs.program import leave_process_group
 from dareu.trainers import DareUConfig, DareUTrainer, UnlearnConfig, UnlearnTrainer
-from dareu.trainers.logprobs import completion_logits
+from dareu.trainers.original import original_policy
 from dareu.trainers.processes import gathered_weights
-from dareu.trainers.reference import original_policy
 from dareu.trainers.retain import RetainTerm
+from dareu.weights import fingerprint
 
 FORGET = [
     {"prompt": "Where was Lucia Duval born?", "completion": " Lucia Duval was born in Porto."},

@@ -16,8 +16,8 @@ from accelerate import PartialState
 sys.path.insert(0, str(Path(__file__).parents[1] / "dareu" / "trainers"))
 import interrupted
 
-from dareu.checkpoints import what_is_wrong
-from dareu.program import leave_process_group
+from dareu.runs.program import leave_process_group
+from dareu.trainers.checkpoints import what_is_wrong
 
 
 def weights(trainer: Any) -> list[torch.Tensor]:

@@ -22,10 +22,11 @@ from torch.distributed.tensor import DTensor, Replicate, Shard, distribute_tenso
 from transformers import AutoModelForCausalLM
 
 from dareu.cli import find_recipes
-from dareu.masks import fingerprint, score_weights, select_top, weight_masks
-from dareu.program import leave_process_group
-from dareu.selected_entries import local_part
-from dareu.sharding import whole
+from dareu.masks import score_weights, select_top, weight_masks
+from dareu.runs.program import leave_process_group
+from dareu.weights import fingerprint
+from dareu.weights.entries import local_part
+from dareu.weights.sharding import whole
 
 #: Of which two processes share the work; the second has none of the records to forget.
 LENGTHS = {"forget": [[5, 9]], "retain": [[6, 4, 7], [8], [5, 5]]}
@@ -165,7 +166,7 @@ def recipe(folder: Path, *words: str) -> Any:
     sys.argv = ["attribute_weights", "--model_name_or_path", str(folder / "even"), "--num_forget", "1", *words]
     sys.argv += ["--dataset", str(folder / "data.jsonl"), "--output_dir", str(folder / "run"), "--seed", "3"]
     # The group is needed afterwards
-    with patch("dareu.program.leave_process_group"):
+    with patch("dareu.runs.program.leave_process_group"):
         try:
             runpy.run_path(str(find_recipes()["attribute_weights"]), run_name="__main__")
         except SystemExit as stopped:

@@ -12,7 +12,8 @@ import torch
 from safetensors.torch import load_file
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
-from dareu.masks import WeightMask, fingerprint, weight_masks
+from dareu.masks import WeightMask, weight_masks
+from dareu.weights import fingerprint
 
 SCRIPT = Path(__file__).with_name("scored.py")
 CASES = [

@@ -17,7 +17,7 @@ from accelerate.utils import gather_object
 from cases import SETTINGS, dareu, trained, unlearn
 from safetensors.torch import save_file
 
-from dareu.program import leave_process_group
+from dareu.runs.program import leave_process_group
 from dareu.trainers.processes import load_whole_weights
 
 

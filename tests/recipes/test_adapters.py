@@ -10,9 +10,10 @@ import torch
 from peft import LoraConfig, get_peft_model
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
-from dareu.adapters import adapter_base
-from dareu.masks import CheckpointWeights, WeightMask, count_moved_outside, fingerprint, random_mask
+from dareu.masks import WeightMask, count_moved_outside, random_mask
 from dareu.models import load_model
+from dareu.models.adapters import adapter_base
+from dareu.weights import CheckpointWeights, fingerprint
 
 TRAIN = ["--method", "npo", "--use_cpu", "--max_steps", 2, "--learning_rate", 1e-2, "--per_device_train_batch_size", 4]
 TRAIN += ["--report_to", "none", "--save_strategy", "no", "--disable_tqdm", "true"]

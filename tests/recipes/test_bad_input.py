@@ -14,7 +14,8 @@ from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 from dareu.classifiers import TfidfClassifier
 from dareu.cli import find_recipes
 from dareu.data.fictional import FictionalWorld
-from dareu.masks import WeightMask, fingerprint, random_mask
+from dareu.masks import WeightMask, random_mask
+from dareu.weights import fingerprint
 
 Refused = Callable[..., str]
 CPU = ["--use_cpu", "--max_steps", "1", "--report_to", "none", "--save_strategy", "no"]

@@ -16,12 +16,11 @@ from typing import Any
 import pytest
 import yaml
 
-from dareu import plans, stages
 from dareu.cli import find_recipes
 from dareu.data import parts
 from dareu.data.fictional import fictional_world
-from dareu.runs import read_results
-from dareu.stages import Stage
+from dareu.runs import plans, read_results, stages
+from dareu.runs.stages import Stage
 
 CONFIGS = Path(__file__).resolve().parents[2] / "recipes" / "configs" / "fictional"
 BRIEF: dict[str, Any] = {"max_steps": 2, "validation_steps": 0, "stop_at_base_level": False, "stop_fluency_nll": None}

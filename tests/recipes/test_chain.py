@@ -17,12 +17,12 @@ import pytest
 import torch
 import yaml
 
-from dareu.checkpoints import last_checkpoint
 from dareu.cli import find_recipes
 from dareu.data.fictional import FictionalWorld
 from dareu.masks import WeightMask
 from dareu.models import load_model
 from dareu.runs import read_results
+from dareu.trainers.checkpoints import last_checkpoint
 
 Run = Callable[..., str]
 

@@ -7,12 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from dareu import stages
 from dareu.data import parts
 from dareu.data.fictional import fictional_world
 from dareu.recipes import quickstart
-from dareu.runs import read_results
-from dareu.stages import Stage
+from dareu.runs import read_results, stages
+from dareu.runs.stages import Stage
 
 ROWS = [
     ("target", None),

@@ -13,15 +13,15 @@ import torch
 import yaml
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
-from dareu import stages
 from dareu.classifiers import TfidfClassifier
 from dareu.data.fictional import FictionalWorld
-from dareu.masks import CheckpointWeights, WeightMask, fingerprint, random_mask
-from dareu.merging import TaskVector, merge_vectors
+from dareu.deltas.merging import TaskVector, merge_vectors
+from dareu.masks import WeightMask, random_mask
 from dareu.models import load_model
 from dareu.recipes import measure, spunge
-from dareu.runs import read_results
-from dareu.stages import Stage
+from dareu.runs import read_results, stages
+from dareu.runs.stages import Stage
+from dareu.weights import CheckpointWeights, fingerprint
 
 Run = Callable[..., str]
 

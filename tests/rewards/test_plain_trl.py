@@ -10,9 +10,8 @@ from datasets import Dataset
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 from trl import GRPOConfig, GRPOTrainer
 
-from dareu.masks import count_moved_outside, random_mask
+from dareu.masks import MaskedAdamW, count_moved_outside, random_mask
 from dareu.metrics import answer_nll
-from dareu.optim import MaskedAdamW
 from dareu.rewards import DeattributionReward, FluencyReward
 
 

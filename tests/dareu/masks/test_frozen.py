@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from dareu.masks import CheckpointWeights, count_moved_outside, random_mask
+from dareu.masks import count_moved_outside, random_mask
+from dareu.weights import CheckpointWeights
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.int8])

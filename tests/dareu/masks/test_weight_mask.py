@@ -7,7 +7,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from dareu.masks import WeightMask, fingerprint, random_mask, weight_mask
+from dareu.masks import WeightMask, random_mask, weight_mask
+from dareu.weights import fingerprint
 
 
 def small_model(seed: int = 0) -> nn.Sequential:

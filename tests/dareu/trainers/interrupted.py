@@ -22,11 +22,10 @@ from peft import LoraConfig
 from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
 
-from dareu.checkpoints import last_checkpoint
 from dareu.data.encoding import CompletionCollator, encode_dataset
-from dareu.losses import npo
-from dareu.masks import WeightMask, fingerprint, random_mask
-from dareu.metrics_log import MetricsLog
+from dareu.masks import WeightMask, random_mask
+from dareu.methods.npo import npo
+from dareu.runs.metrics_log import MetricsLog
 from dareu.trainers import (
     DareUConfig,
     DareUTrainer,
@@ -35,6 +34,8 @@ from dareu.trainers import (
     UnlearnConfig,
     UnlearnTrainer,
 )
+from dareu.trainers.checkpoints import last_checkpoint
+from dareu.weights import fingerprint
 
 NAMES = ["Lucia Duval", "Kofi Mensah", "Sanna Thorne"]
 FORGET = [

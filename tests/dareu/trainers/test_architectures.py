@@ -13,12 +13,13 @@ from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from dareu.data import CompletionCollator, encode_record
-from dareu.losses import npo
-from dareu.masks import WeightMask, count_moved_outside, fingerprint, random_mask
+from dareu.masks import WeightMask, count_moved_outside, random_mask
+from dareu.methods.npo import npo
 from dareu.metrics import generate_answers
 from dareu.models import load_model, load_tokenizer
+from dareu.models.forward import completion_logits, sampled_logps, takes_positions
 from dareu.trainers import DareUConfig, DareUTrainer, UnlearnConfig, UnlearnTrainer
-from dareu.trainers.logprobs import completion_logits, sampled_logps, takes_positions
+from dareu.weights import fingerprint
 
 LLAMA_LIKE = {
     "hidden_size": 32,

@@ -12,10 +12,11 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from torch import Tensor, nn
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
-from dareu.losses import npo
-from dareu.masks import WeightMask, count_moved_outside, fingerprint, random_mask
+from dareu.masks import WeightMask, count_moved_outside, random_mask
+from dareu.methods.npo import npo
 from dareu.trainers import DareUConfig, DareUTrainer, UnlearnConfig, UnlearnTrainer
-from dareu.trainers.reference import original_policy
+from dareu.trainers.original import original_policy
+from dareu.weights import fingerprint
 
 LORA = {"r": 2, "target_modules": "all-linear", "task_type": "CAUSAL_LM"}
 IDS = torch.tensor([[1, 20, 30, 40, 50, 60]])

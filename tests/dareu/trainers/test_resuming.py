@@ -13,9 +13,9 @@ import pytest
 from datasets import Dataset
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
-from dareu.checkpoints import MANIFEST, what_is_wrong
 from dareu.data.encoding import CompletionCollator, encode_dataset
 from dareu.trainers import FinetuneConfig, FinetuneTrainer
+from dareu.trainers.checkpoints import MANIFEST, what_is_wrong
 
 SCRIPT = Path(__file__).with_name("interrupted.py")
 CASES: dict[str, list[str]] = runpy.run_path(str(SCRIPT), run_name="cases")["CASES"]

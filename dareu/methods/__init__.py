@@ -1,0 +1,36 @@
+"""The unlearning methods by name, an open dict, with one file a method."""
+
+from dareu.methods._method import Method
+from dareu.methods.dareu import DAREU
+from dareu.methods.dpo import DPO
+from dareu.methods.finetune_retain import FINETUNE_RETAIN
+from dareu.methods.gradient_ascent import GA, GRADDIFF, KL_MIN
+from dareu.methods.idk import IDK
+from dareu.methods.npo import NPO
+from dareu.methods.rmu import RMU
+from dareu.methods.satimp import SATIMP
+from dareu.methods.scrub import SCRUB
+from dareu.methods.simnpo import SIMNPO
+from dareu.methods.task_vector import TASK_VECTOR
+from dareu.methods.undial import UNDIAL
+from dareu.methods.wga import WGA
+
+__all__ = ["METHODS", "Method"]
+
+METHODS: dict[str, Method] = {
+    "dareu": DAREU,
+    "dpo": DPO,
+    "finetune_retain": FINETUNE_RETAIN,
+    "ga": GA,
+    "graddiff": GRADDIFF,
+    "idk": IDK,
+    "kl_min": KL_MIN,
+    "npo": NPO,
+    "rmu": RMU,
+    "satimp": SATIMP,
+    "scrub": SCRUB,
+    "simnpo": SIMNPO,
+    "task_vector": TASK_VECTOR,
+    "undial": UNDIAL,
+    "wga": WGA,
+}

@@ -1,0 +1,28 @@
+"""Language models and their tokenizers: loading, adapters, and the one forward pass."""
+
+from dareu.models._names import BASE_MODEL, resolve_model_path
+from dareu.models.adapters import adapter_base, attach_adapter, merge_adapter
+from dareu.models.loading import (
+    context_length,
+    layer_list,
+    load_adapter,
+    load_model,
+    new_llama,
+)
+from dareu.models.tokenizers import check_tokenizer, load_tokenizer, new_tokenizer
+
+__all__ = [
+    "BASE_MODEL",
+    "adapter_base",
+    "attach_adapter",
+    "check_tokenizer",
+    "context_length",
+    "layer_list",
+    "load_adapter",
+    "load_model",
+    "load_tokenizer",
+    "merge_adapter",
+    "new_llama",
+    "new_tokenizer",
+    "resolve_model_path",
+]

@@ -1,0 +1,20 @@
+"""Names of models, and what to say where nothing can be loaded by one."""
+
+from __future__ import annotations
+
+from importlib import resources
+
+#: The name under which the shipped base model of the fictional world is asked for.
+BASE_MODEL = "fictional-base"
+
+
+def resolve_model_path(name_or_path: str) -> str:
+    """The path of the shipped base model for `"fictional-base"`; any other name or path as it is."""
+    if name_or_path != BASE_MODEL:
+        return name_or_path
+    return str(resources.files("dareu") / "base_model")
+
+
+def first_line(error: Exception) -> str:
+    """An error's message up to its first line break."""
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

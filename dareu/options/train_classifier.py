@@ -1,0 +1,46 @@
+"""The options of `dareu train_classifier` beside those of the data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from dareu.values import as_list, as_mapping
+
+
+@dataclass
+class ClassifierArguments:
+    """What is trained, on which texts."""
+
+    output_dir: str = field(metadata={"help": "The run's folder."})
+    classifier: str = field(
+        default="llm",
+        metadata={"help": "llm, tfidf, or a class of your own as pkg.mod:Name or path/to/file.py:Name."},
+    )
+    classifier_kwargs: dict[str, Any] | str | None = field(
+        default_factory=dict, metadata={"help": "Arguments of the class, as YAML or JSON."}
+    )
+    seed: int = field(default=0, metadata={"help": "Of the llm classifier."})
+    text_columns: list[str] = field(
+        default_factory=lambda: ["completion"], metadata={"help": "Columns whose texts it is trained on."}
+    )
+    fold: str | None = field(
+        default=None,
+        metadata={"help": "Train on a part of each owner's rows, '0/2' for the first of two; default: all."},
+    )
+    max_background_rows: int | None = field(
+        default=None, metadata={"help": "Background rows that stand for 'none', evenly spread; default: all."}
+    )
+    hide_echo: bool = field(
+        default=True,
+        metadata={"help": "Train on every text also without the words that its prompt has, as it is asked later."},
+    )
+    evaluate_on: list[str] | None = field(
+        default=None,
+        metadata={"help": "Columns for the quality card; default: the rows outside the fold, or the training texts."},
+    )
+
+    def __post_init__(self) -> None:
+        self.classifier_kwargs = as_mapping("classifier_kwargs", self.classifier_kwargs)
+        self.text_columns = as_list(self.text_columns) or []
+        self.evaluate_on = as_list(self.evaluate_on)

@@ -1,0 +1,237 @@
+"""Loss-based unlearning over forget batches, with the same mask, reference and retain term as DareU."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from transformers import Trainer, TrainingArguments
+
+from dareu.data.encoding import CompletionCollator, EncodedRecord, encode_dataset
+from dareu.data.refusals import load_refusals, refuse
+from dareu.models import context_length
+from dareu.models.forward import completion_logits
+from dareu.trainers.forget_tensors import (
+    ANSWER,
+    REF_LOGITS,
+    REFUSAL,
+    STORED,
+    TENSORS,
+    ForgetLoss,
+    needed_tensors,
+    try_loss,
+)
+from dareu.trainers.original_logps import reference_logps
+from dareu.trainers.shared import StopWhenForgotten, UnlearningArguments, UnlearningMixin, Validate, load_policy
+from dareu.values import as_mapping
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+    from peft import PeftConfig, PeftModel
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
+
+    from dareu.masks import WeightMask
+
+
+@dataclass
+class UnlearnConfig(UnlearningArguments, TrainingArguments):
+    """`TrainingArguments` with the options that all unlearning trainers share, and the weight of the forget loss."""
+
+    forget_coef: float = field(default=1.0, metadata={"help": "Weight of the forget loss."})
+    loss_kwargs: dict[str, Any] | str | None = field(
+        default_factory=dict, metadata={"help": "Options of the loss, such as {beta: 0.1}."}
+    )
+    refusals: str | None = field(
+        default=None,
+        metadata={"help": "What idk and dpo teach in place of the answers: 'common', or a text file with one a line."},
+    )
+    reference_cache_dir: str | None = field(
+        default=None,
+        metadata={
+            "help": "Where the original model's log-probabilities are kept, known by their content; default: the "
+            "output folder. Runs that begin with the same weights may share it."
+        },
+    )
+    bf16: bool | None = field(  # type: ignore[assignment]  # as in GRPOConfig, None until the device is looked at
+        default=None, metadata={"help": "Compute in bfloat16; by default where the GPU has it."}
+    )
+
+    # `TrainingArguments` turns JSON strings from the command line into dicts for these.
+    _VALID_DICT_FIELDS = [*TrainingArguments._VALID_DICT_FIELDS, "loss_kwargs"]  # noqa: RUF012  # as in the base
+
+    def __post_init__(self) -> None:
+        if self.bf16 is None:
+            self.bf16 = not self.fp16 and torch.cuda.is_available() and torch.cuda.is_bf16_supported()
+        super().__post_init__()  # type: ignore[no-untyped-call]
+
+    def check(self) -> None:
+        """Raises `ValueError` for options that cannot be."""
+        super().check()
+        if not (math.isfinite(self.forget_coef) and self.forget_coef >= 0):
+            raise ValueError(f"forget_coef is {self.forget_coef}: give a number ≥ 0.")
+
+
+class UnlearnTrainer(UnlearningMixin, Trainer):
+    """Minimises forget_coef · forget loss + retain_coef · retain term.
+
+    Args:
+        model: The target: a path, a hub id or a loaded model. It is trained in place.
+        forget_loss: A pure function; each parameter without a default names a tensor of
+            `dareu.trainers.forget_tensors.TENSORS`.
+        args: Options; `loss_kwargs` go to the loss.
+        train_dataset: The forget rows, with `prompt` and `completion`.
+        retain_dataset: The retained rows.
+        mask: The weights that may move; None: all.
+        processing_class: The tokenizer; loaded with the model where `model` is a string.
+        peft_config: Trains a fresh adapter in place of the weights.
+        validate: Measures the model for early stopping; see `UnlearningArguments`.
+        callbacks: More Trainer callbacks.
+
+    Raises:
+        ValueError: Before any training, where data, mask, options, loss and model do not go together.
+    """
+
+    # The loss is a mean over the micro-batch: the Trainer divides it by the accumulation steps.
+    loss_is_scaled_for_ga = False
+
+    #: What the forget loss may ask for.
+    tensors: tuple[str, ...] = TENSORS
+
+    def __init__(
+        self,
+        model: str | PreTrainedModel | PeftModel,
+        forget_loss: ForgetLoss,
+        args: UnlearnConfig,
+        train_dataset: Dataset,
+        *,
+        retain_dataset: Dataset | None = None,
+        mask: WeightMask | None = None,
+        processing_class: PreTrainedTokenizerBase | None = None,
+        peft_config: PeftConfig | None = None,
+        validate: Validate | None = None,
+        callbacks: list[TrainerCallback] | None = None,
+    ) -> None:
+        self.forget_loss = forget_loss
+        self.loss_kwargs: dict[str, Any] = as_mapping("loss_kwargs", args.loss_kwargs)
+        self.needs = self.check_options(forget_loss, args)
+        refusals = None if args.refusals is None else load_refusals(args.refusals)
+        model, processing_class = load_policy(model, processing_class, peft_config, args.seed)
+        if self.tensors is TENSORS:
+            try_loss(forget_loss, self.needs, self.loss_kwargs, model.config.get_text_config().vocab_size)
+        args.remove_unused_columns = False
+        self._set_up(
+            model,
+            processing_class,
+            args,
+            retain_dataset=retain_dataset,
+            mask=mask,
+            fresh_adapter=peft_config is not None,
+            needs_reference=not {*STORED, REF_LOGITS}.isdisjoint(self.needs),
+            validate=validate,
+        )
+        collator = CompletionCollator(processing_class)
+        limit = context_length(model)
+        records = encode_dataset(train_dataset, processing_class, max_length=limit)
+        refused: list[EncodedRecord] = []
+        if refusals is not None:
+            try:
+                refused = encode_dataset(refuse(train_dataset, refusals, args.seed), processing_class, max_length=limit)
+            except ValueError as error:
+                raise ValueError(f"With a refusal in place of the answer: {error}") from error
+        super().__init__(
+            model,
+            args,
+            train_dataset=[{"record": record, "row": row} for row, record in enumerate(records)],
+            data_collator=lambda items: _collate(collator, items, refused),
+            processing_class=processing_class,
+            callbacks=callbacks,
+        )
+        self._records, self._refused, self._collator = records, refused, collator
+        self._stored: dict[str, Tensor] = {}
+        self._original: dict[str, Any] = {}
+        if not set(STORED).isdisjoint(self.needs):  # looked at now, since training moves and splits the weights
+            precision = {"dtype": str(next(model.parameters()).dtype), "autocast": self.accelerator.mixed_precision}
+            self._original = {"weights": self.identity(), "device": self.accelerator.device.type, **precision}
+        if validate is not None:
+            self.add_callback(StopWhenForgotten(validate, self._measured))
+
+    @classmethod
+    def check_options(cls, forget_loss: ForgetLoss, args: UnlearnConfig) -> tuple[str, ...]:
+        """The tensors that a loss needs, once its options are known to go together.
+
+        Raises:
+            ValueError: The loss asks for a tensor that is not there, has no such option, needs refusals or has no use
+                for them, or there is nothing that it would train.
+        """
+        needs = needed_tensors(forget_loss, as_mapping("loss_kwargs", args.loss_kwargs), cls.tensors)
+        wanted = any("refusal" in name for name in needs)
+        if wanted and args.refusals is None:
+            raise ValueError("The loss needs refusals: set refusals to 'common', or to a text file with one a line.")
+        if not wanted and args.refusals is not None:
+            raise ValueError("refusals has no effect on this loss: leave it out.")
+        if not needs and (args.retain_loss != "nll" or args.retain_coef == 0):
+            raise ValueError(
+                "Without a forget loss only cross-entropy on retained rows trains anything: set retain_loss to 'nll' "
+                "and retain_coef above 0."
+            )
+        return needs
+
+    def _reference_logps(self, name: str = "ref_logps") -> Tensor:
+        """π_N's log-probabilities of the forget answers, or of the refusals, which are constant: float32 (rows,).
+
+        The first step asks for them, since a model that is sharded runs only once training has begun.
+        """
+        if name not in self._stored:
+            assert self.reference is not None
+            self._stored[name] = reference_logps(
+                self.reference,
+                self._records if name == "ref_logps" else self._refused,
+                self._collator,
+                batch_size=self.args.per_device_train_batch_size,
+                accelerator=self.accelerator,
+                folder=self.args.reference_cache_dir or str(Path(self.args.output_dir) / "reference"),
+                model=self._original,
+            )
+        return self._stored[name]
+
+    def _forget_tensors(self, model: nn.Module, inputs: dict[str, Any]) -> dict[str, Tensor]:
+        """What the loss asks for and nothing else; π_N speaks before the model in training does."""
+        tensors = {name: self._reference_logps(name)[inputs["row"]] for name in STORED if name in self.needs}
+        if REF_LOGITS in self.needs:
+            assert self.reference is not None
+            with self.reference() as original, self.accelerator.autocast():
+                tensors[REF_LOGITS] = completion_logits(original, inputs).logits
+        for choices in (ANSWER, REFUSAL):
+            if not choices.keys().isdisjoint(self.needs):
+                scored = completion_logits(model, inputs if choices is ANSWER else inputs["refusal"])
+                tensors |= {name: of(scored) for name, of in choices.items() if name in self.needs}
+        return tensors
+
+    def compute_loss(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Tensor:
+        """The weighted sum of forget loss and retain term on one micro-batch."""
+        batch = self._prepare_retain()
+        forget = self.forget_loss(**self._forget_tensors(model, inputs), **self.loss_kwargs)
+        loss: Tensor = self.args.forget_coef * forget.to(self.accelerator.device)
+        logged = {"forget_loss": forget} if self.needs else {}
+        if batch is not None:
+            penalty = self._retain_penalty(model, batch)
+            logged[f"retain_{self.args.retain_loss}"] = penalty / self.args.retain_coef
+            loss = loss + penalty
+        self._note(model, logged)
+        return loss
+
+
+def _collate(
+    collator: CompletionCollator, items: Sequence[dict[str, Any]], refused: Sequence[EncodedRecord]
+) -> dict[str, Any]:
+    """The padded answers, their `row` (B,), and their padded `refusal` where there are any."""
+    batch: dict[str, Any] = collator([item["record"] for item in items])
+    batch["row"] = torch.tensor([item["row"] for item in items])
+    if refused:
+        batch["refusal"] = collator([refused[item["row"]] for item in items])
+    return batch

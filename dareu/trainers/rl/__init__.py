@@ -1,0 +1,1 @@
+"""Reinforcement learning on the model's own answers: rollouts, scores, estimators, critic, trainer."""

@@ -1,0 +1,172 @@
+"""The options of `DareUTrainer`."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+
+import torch
+from trl import GRPOConfig
+
+from dareu.trainers.processes import check_vllm
+from dareu.trainers.shared import UnlearningArguments
+
+
+@dataclass
+class DareUConfig(UnlearningArguments, GRPOConfig):
+    """TRL's `GRPOConfig` with what de-attribution adds, and defaults that suit it.
+
+    Changed defaults: a learning rate of 1e-5 (TRL's 1e-6 hardly moves full weights), no division of advantages by
+    the group's deviation (a saturated classifier would turn noise into full-size advantages), bf16 only on a GPU that
+    has it, no gradient checkpointing, and completions that were cut off are masked.
+
+    Raises:
+        ValueError: An option cannot be, or two exclude each other.
+    """
+
+    learning_rate: float = field(default=1e-5, metadata={"help": "Peak learning rate of AdamW."})
+    advantage_estimator: str = field(
+        default="group",
+        metadata={
+            "help": "'group': a token's return minus the mean of its group. 'gae': PPO as in the paper, against a "
+            "learned value head; one completion a prompt will do."
+        },
+    )
+    num_generations: int | None = field(
+        default=None, metadata={"help": "Completions a prompt; default: 8, and 1 with 'gae'."}
+    )
+    num_slices: int = field(
+        default=15, metadata={"help": "Slices a completion is scored at (k; the paper tests 10 to 20)."}
+    )
+    return_mode: str = field(
+        default="mean",
+        metadata={
+            "help": "What a token earns: 'mean' of the remaining tokens' rewards, or their 'sum' as in the paper, "
+            "which makes short answers pay."
+        },
+    )
+    kl_coef: float = field(
+        default=0.1, metadata={"help": "Weight of the KL to the original model on generations (λ_KL), ≥ 0."}
+    )
+    gamma: float = field(default=1.0, metadata={"help": "gae: discount γ in [0, 1] (the paper states none)."})
+    lam: float = field(default=0.95, metadata={"help": "gae: λ_GAE in [0, 1] (the paper states none)."})
+    vf_coef: float = field(
+        default=0.2,
+        metadata={
+            "help": "gae: weight of the value loss (the paper's). It matters with detach_value_head=False only: the "
+            "head's own AdamW does not depend on the scale of its loss."
+        },
+    )
+    cliprange_value: float = field(
+        default=0.2, metadata={"help": "gae: how far a value may move from the old one within the value loss."}
+    )
+    value_learning_rate: float = field(
+        default=1e-3, metadata={"help": "gae: constant learning rate of the value head's AdamW."}
+    )
+    detach_value_head: bool = field(
+        default=True, metadata={"help": "gae: train the value head alone, so that its loss leaves the model as it is."}
+    )
+    whiten_advantages: bool = field(
+        default=True, metadata={"help": "gae: give the advantages of a generation batch mean 0 and deviation 1."}
+    )
+    rollout_policy: str = field(
+        default="current",
+        metadata={
+            "help": "'current': generations come from the model in training. 'original': from the model before "
+            "unlearning; generated, scored and given their log-probabilities once, before training."
+        },
+    )
+    rollout_batch_size: int = field(
+        default=64,
+        metadata={
+            "help": "Completions that are generated at once on a device, of like expected length; fewer need less "
+            "memory, more keep a GPU busier."
+        },
+    )
+    rollout_cache_dir: str | None = field(
+        default=None,
+        metadata={
+            "help": "Where completions of the original model are kept, known by their content; default: the output "
+            "folder. Runs that begin with the same weights may share it."
+        },
+    )
+    scale_rewards: str = field(
+        default="none", metadata={"help": "Divide advantages by a deviation: 'none', 'batch' or 'group'."}
+    )
+    mask_truncated_completions: bool = field(
+        default=True, metadata={"help": "Leave completions without an end token out of the loss."}
+    )
+    gradient_checkpointing: bool = field(
+        default=False, metadata={"help": "Recompute activations to save memory; slower."}
+    )
+
+    def __post_init__(self) -> None:
+        if self.beta != 0.0:
+            raise ValueError(
+                "beta must stay 0: TRL would load a second model from disk for it. kl_coef weighs the KL to the "
+                "original model."
+            )
+        if self.return_mode not in ("mean", "sum"):
+            raise ValueError(f"return_mode is {self.return_mode!r}: give 'mean' or 'sum'.")
+        if self.rollout_policy not in ("current", "original"):
+            raise ValueError(f"rollout_policy is {self.rollout_policy!r}: give 'current' or 'original'.")
+        if self.multi_objective_aggregation != "sum_then_normalize":
+            raise ValueError("multi_objective_aggregation must stay 'sum_then_normalize': scaling follows the sum.")
+        if self.advantage_estimator not in ("group", "gae"):
+            raise ValueError(f"advantage_estimator is {self.advantage_estimator!r}: give 'group' or 'gae'.")
+        if self.advantage_estimator == "gae":
+            self._check_gae()
+        if self.rollout_policy == "original" and self.use_vllm and self.vllm_importance_sampling_correction:
+            raise ValueError(
+                "rollout_policy='original' takes the samples' log-probabilities from the model itself: set "
+                "vllm_importance_sampling_correction=False."
+            )
+        if self.chat_template_kwargs:
+            raise ValueError(
+                "chat_template_kwargs would reach the rollouts but not the retained rows: write what they say into the "
+                "tokenizer's chat_template."
+            )
+        if self.rollout_batch_size < 1:
+            raise ValueError(f"rollout_batch_size is {self.rollout_batch_size}: give at least 1.")
+        if self.num_slices < 1:
+            raise ValueError(f"num_slices is {self.num_slices}: give at least 1.")
+        if not self.kl_coef >= 0:
+            raise ValueError(f"kl_coef is {self.kl_coef}: give a number ≥ 0.")
+        if self.bf16 is None:
+            self.bf16 = not self.fp16 and torch.cuda.is_available() and torch.cuda.is_bf16_supported()
+        if self.use_transformers_continuous_batching and self.bf16:
+            raise ValueError(
+                "use_transformers_continuous_batching casts the trained weights to bf16 for good: "
+                "set bf16=False, or leave continuous batching off."
+            )
+        if self.num_generations is None:
+            self.num_generations = 1 if self.advantage_estimator == "gae" else 8
+        alone = self.advantage_estimator == "gae" and self.num_generations == 1
+        if alone:
+            # TRL insists on groups. Any size that divides the generation batch passes its checks, none of which
+            # means anything here.
+            steps = self.steps_per_generation or self.gradient_accumulation_steps
+            batch = self.generation_batch_size or self.per_device_train_batch_size * steps
+            self.num_generations = batch if batch > 1 else int(os.environ.get("WORLD_SIZE", "1"))
+            self.num_generations_eval = self.num_generations_eval or 1
+            if self.num_generations < 2:
+                raise ValueError(
+                    "TRL takes no generation batch of one completion: raise per_device_train_batch_size or "
+                    "steps_per_generation."
+                )
+        check_vllm(self)
+        super().__post_init__()  # type: ignore[no-untyped-call]
+        if alone:
+            self.num_generations = 1
+
+    def _check_gae(self) -> None:
+        for name in ("gamma", "lam"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} is {getattr(self, name)}: give a number in [0, 1].")
+        for name in ("vf_coef", "cliprange_value", "value_learning_rate"):
+            if not 0 < getattr(self, name) < float("inf"):
+                raise ValueError(f"{name} is {getattr(self, name)}: give a number above 0.")
+        if self.scale_rewards != "none":
+            raise ValueError("scale_rewards belongs to groups: leave it out with 'gae', and use whiten_advantages.")
+        if self.fp16:
+            raise ValueError("The value head does not train under fp16 loss scaling: use bf16, or float32.")

@@ -1,0 +1,338 @@
+"""DareU: policy-gradient unlearning of whose data a model was trained on, on TRL's GRPO loop."""
+
+from __future__ import annotations
+
+import inspect
+from contextlib import nullcontext
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from trl import GRPOTrainer
+
+from dareu.data.encoding import encode_prompt
+from dareu.data.records import text_of
+from dareu.models.forward import sampled_logps
+from dareu.trainers.original import evaluating
+from dareu.trainers.rl.advantages import clipped_value_loss
+from dareu.trainers.rl.config import DareUConfig
+from dareu.trainers.rl.critic import Critic
+from dareu.trainers.rl.estimators import TokenScores, critic_estimate, group_estimate, token_scores
+from dareu.trainers.rl.original import ROW, expected_length, make_rollouts, stored_batch
+from dareu.trainers.rl.rollouts import Sample, length_sorted_batches
+from dareu.trainers.rl.scoring import SliceScorer
+from dareu.trainers.shared import StopWhenForgotten, UnlearningMixin, Validate, check_prompt_lengths, load_policy
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+    from peft import PeftConfig, PeftModel
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
+
+    from dareu.masks import WeightMask
+
+
+class DareUTrainer(UnlearningMixin, GRPOTrainer):
+    """TRL's `GRPOTrainer` with token-level advantages from slice rewards, a mask and a retain term.
+
+    For each prompt of the forget set completions are sampled and every reward scores them, slice by slice where it
+    can. A token's reward is the running mean of the slices' scores minus `kl_coef` times the KL to the model before
+    unlearning, π_N; its return is taken over the remaining tokens (`return_mode`), and its advantage is the return
+    minus the group's mean at the same position, or GAE against a value head (`advantage_estimator`). The clipped
+    surrogate is TRL's. The retain term, on retained rows, joins the loss.
+
+    Args:
+        model: The target: a path, a hub id or a loaded model. It is trained in place.
+        reward_funcs: One or more TRL rewards; see `dareu.rewards`.
+        args: Options.
+        train_dataset: The forget rows, with a `prompt` column; all columns but `prompt` and `completion` go to the
+            rewards, and the gold completion does as `reference`.
+        retain_dataset: The retained rows, with `prompt` and `completion`.
+        mask: The weights that may move; None: all.
+        processing_class: The tokenizer; loaded with the model where `model` is a string.
+        peft_config: Trains a fresh adapter in place of the weights.
+        validate: Measures the model for early stopping; see `UnlearningArguments`.
+        callbacks: More Trainer callbacks.
+        **kwargs: Other arguments of `GRPOTrainer`.
+
+    Raises:
+        ValueError: Before any training, where data, mask, options and model do not go together.
+    """
+
+    model: nn.Module
+    num_generations: int
+    num_generations_eval: int
+    train_dataset: Any
+    processing_class: Any  # the tokenizer
+    _tag_names = ["trl", "dareu", "unlearning"]  # noqa: RUF012  # as in the base
+    _name = "DareU"
+
+    def __init__(
+        self,
+        model: str | PreTrainedModel | PeftModel,
+        reward_funcs: Any,
+        args: DareUConfig,
+        train_dataset: Dataset,
+        *,
+        retain_dataset: Dataset | None = None,
+        mask: WeightMask | None = None,
+        processing_class: PreTrainedTokenizerBase | None = None,
+        peft_config: PeftConfig | None = None,
+        validate: Validate | None = None,
+        callbacks: list[TrainerCallback] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        model, processing_class = load_policy(model, processing_class, peft_config, args.seed)
+        check_prompt_lengths(
+            [encode_prompt(processing_class, prompt) for prompt in train_dataset["prompt"]],
+            args.max_completion_length or 0,
+            model,
+        )
+        per_batch = (args.generation_batch_size or 0) // (args.num_generations or 1)
+        if len(train_dataset) < per_batch:  # TRL would drop the only batch, and train on nothing
+            raise ValueError(
+                f"There are {len(train_dataset)} forget rows, but a generation batch takes {per_batch} prompts: lower "
+                "per_device_train_batch_size or steps_per_generation."
+            )
+        # π_N is remembered before TRL patches the model's forward.
+        self._set_up(
+            model,
+            processing_class,
+            args,
+            retain_dataset=retain_dataset,
+            mask=mask,
+            fresh_adapter=peft_config is not None,
+            needs_reference=args.kl_coef > 0 and args.rollout_policy == "current",
+            validate=validate,
+        )
+        train_dataset = _with_reference(train_dataset)
+        if args.rollout_policy == "original":
+            train_dataset = train_dataset.add_column(ROW, list(range(len(train_dataset))))
+        if isinstance(held_out := kwargs.get("eval_dataset"), dict):
+            kwargs["eval_dataset"] = {name: _with_reference(dataset) for name, dataset in held_out.items()}
+        elif held_out is not None:
+            kwargs["eval_dataset"] = _with_reference(held_out)
+        self.critic: Critic | None = None
+        rewards = list(reward_funcs) if isinstance(reward_funcs, list | tuple) else [reward_funcs]
+        super().__init__(
+            model,
+            [_wrap(reward, processing_class, args.num_slices) for reward in rewards],
+            args,
+            train_dataset,
+            processing_class=processing_class,
+            callbacks=callbacks,
+            **kwargs,
+        )
+        if validate is not None:
+            self.add_callback(StopWhenForgotten(validate, self._measured))
+        self._stored: dict[int, list[Sample]] | None = None
+        self.replayed: list[list[int]] | None = None
+        if args.advantage_estimator == "gae":
+            self.critic = Critic(
+                self.model,
+                identity=self.identity(),
+                learning_rate=args.value_learning_rate,
+                detach=args.detach_value_head,
+            )
+
+    def train(self, *args: Any, **kwargs: Any) -> Any:
+        """Trains; rollouts of the original model are made first, before any checkpoint is loaded."""
+        if self.args.rollout_policy == "original" and self._stored is None:
+            # Sharding comes with training: until then each process holds the whole model.
+            self.model.to(self.accelerator.device).train()
+            self._stored = make_rollouts(self)
+        return super().train(*args, **kwargs)
+
+    @property
+    def can_resume_here(self) -> bool:
+        """Whether every completion of the last rollout has been used, since checkpoints do not keep them."""
+        return bool(self._step % (self.args.steps_per_generation * self.num_iterations) == 0)
+
+    # -- rollouts ----------------------------------------------------------------------------------------------
+
+    def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
+        training = self.model.training
+        if training and self.args.rollout_policy == "original":
+            assert self._stored is not None
+            output, scores = stored_batch(self, self._stored, inputs)
+            if self.critic is not None:
+                self.policy_logps(output)  # for the values alone: the policy has moved since
+        else:
+            output, scores = self.rollout(inputs)
+            logps = output.get("old_per_token_logps")
+            if training and logps is None and (self.args.kl_coef or self.critic is not None):
+                logps = self.policy_logps(output)
+            if training and self.args.kl_coef:
+                assert logps is not None
+                kl = torch.where(scores.mask, logps - self._reference_logps(output), 0.0)
+                self._log_token_mean("kl", kl, scores.mask)
+                scores = scores._replace(rewards=scores.rewards - self.args.kl_coef * kl)
+        return output | self._advantages(scores)
+
+    def _advantages(self, scores: TokenScores) -> dict[str, Tensor]:
+        args, training = self.args, self.model.training
+        if training and self.critic is not None:
+            tensors, explained = critic_estimate(
+                scores,
+                self._values,
+                self.accelerator,
+                gamma=args.gamma,
+                lam=args.lam,
+                return_mode=args.return_mode,
+                whiten=args.whiten_advantages,
+            )
+            self._metrics["train"]["explained_variance"].append(explained)
+            return tensors
+        advantages, without_spread = group_estimate(
+            scores,
+            self.accelerator,
+            num_generations=self.num_generations if training else self.num_generations_eval,
+            return_mode=args.return_mode,
+            scale_rewards=args.scale_rewards,
+        )
+        self._metrics["train" if training else "eval"]["frac_groups_without_spread"].append(without_spread)
+        return {"advantages": advantages}
+
+    def rollout(self, inputs: list[dict[str, Any]]) -> tuple[dict[str, Any], TokenScores]:
+        """Generates and scores."""
+        self._expected_lengths = [expected_length(row) for row in inputs]
+        output: dict[str, Any] = super()._generate_and_score_completions(inputs)
+        weights, mask = self.reward_weights, output["completion_mask"].bool()
+        return output, token_scores(self.reward_funcs, weights, self._sequence_rewards, mask)
+
+    def _generate_single_turn(
+        self, prompt_ids: Any, images: Any, multimodal_fields: Any, num_generations: Any, has_tool_images: Any = False
+    ) -> Any:
+        if self.replayed is not None:
+            return self.replayed, None
+        generate: Any = super()._generate_single_turn
+        others = (images, multimodal_fields, num_generations, has_tool_images)
+        size = self.args.rollout_batch_size
+        elsewhere = self.use_vllm or self.use_transformers_continuous_batching or images or multimodal_fields
+        if elsewhere:
+            return generate(prompt_ids, *others)
+        # Without dropout, as their log-probabilities are taken
+        completions: list[Any] = [None] * len(prompt_ids)
+        with evaluating(self.model):
+            for batch in length_sorted_batches(self._expected_lengths, size):
+                made, _ = generate([prompt_ids[i] for i in batch], *others)
+                for i, ids in zip(batch, made, strict=True):
+                    completions[i] = ids
+        return completions, None
+
+    def _calculate_rewards(self, inputs: Any, prompts: Any, completions: Any, completion_ids_list: Any) -> Tensor:
+        gathered: Tensor = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
+        if gathered.isinf().any():
+            row, column = (int(i) for i in gathered.isinf().nonzero()[0])
+            raise ValueError(
+                f"The reward {self.reward_func_names[column]!r} is infinite for completion {row}: "
+                "return a finite number, or None where it does not apply."
+            )
+        self.completion_lengths = [len(ids) for ids in completion_ids_list]
+        first = self.accelerator.process_index * len(prompts)
+        self._sequence_rewards = gathered[first : first + len(prompts)]
+        return gathered
+
+    # -- log-probabilities ---------------------------------------------------------------------------------------
+
+    def _get_per_token_logps_and_entropies(self, model: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        """As TRL's, without dropout where no gradient is wanted; leaves the critic's (B, T) values in `_values`."""
+        # The logps of samples are compared with π_N's and with one another.
+        quiet = nullcontext() if torch.is_grad_enabled() else evaluating(self.model)
+        if self.critic is None:
+            with quiet:
+                return super()._get_per_token_logps_and_entropies(model, *args, **kwargs)
+        with quiet, self.critic.watch() as hidden:
+            output = super()._get_per_token_logps_and_entropies(model, *args, **kwargs)
+        self._values = self.critic.values(hidden, output[0].shape[1])
+        return output
+
+    def policy_logps(self, rollout: dict[str, Any]) -> Tensor:
+        """(B, T) log-probabilities as TRL computes them in the loss, whose ratio they are the denominator of."""
+        with torch.no_grad():
+            logps: Tensor = self._get_per_token_logps_and_entropies(
+                self.model,
+                torch.cat([rollout["prompt_ids"], rollout["completion_ids"]], dim=1),
+                torch.cat([rollout["prompt_mask"], rollout["completion_mask"]], dim=1),
+                rollout["completion_ids"].shape[1],
+                batch_size=self.args.per_device_train_batch_size,
+            )[0]
+        return logps
+
+    def _reference_logps(self, rollout: dict[str, Any]) -> Tensor:
+        """(B, T) log-probabilities under π_N of the sampled tokens at the sampling temperature, 0 on padding."""
+        assert self.reference is not None
+        with self.reference() as model, self.accelerator.autocast():
+            size = self.args.per_device_train_batch_size
+            return sampled_logps(model, rollout, batch_size=size, temperature=self.temperature)
+
+    # -- loss --------------------------------------------------------------------------------------------------
+
+    def _compute_loss(self, model: nn.Module, inputs: dict[str, Any]) -> Tensor:
+        batch = self._prepare_retain()
+        # With stored rollouts the KL to π_N is a loss term: TRL's k3 estimate on the stored log-probabilities.
+        self.beta = self.args.kl_coef if "ref_per_token_logps" in inputs else 0.0
+        try:
+            loss: Tensor = super()._compute_loss(model, inputs)  # type: ignore[no-untyped-call]
+        finally:
+            self.beta = 0.0  # TRL would look for a reference model of its own while it samples
+        if "returns" in inputs:
+            loss = loss + self.args.vf_coef * self._value_loss(inputs)
+        if batch is None:
+            return loss
+        penalty = self._retain_penalty(model, batch)
+        self._metrics["train"][f"retain_{self.args.retain_loss}"].append(
+            self.accelerator.gather(penalty.detach() / self.args.retain_coef).mean().item()
+        )
+        # TRL's loss comes scaled for accumulation, so this term must be too.
+        return loss + penalty / self.current_gradient_accumulation_steps
+
+    def _value_loss(self, inputs: dict[str, Any]) -> Tensor:
+        """Of the micro-batch whose forward has just been made, normalised as TRL does its token losses."""
+        mask = inputs["value_mask"]
+        losses = clipped_value_loss(self._values, inputs["old_values"], inputs["returns"], self.args.cliprange_value)
+        self._log_token_mean("value_loss", losses.detach(), mask)
+        window = self.current_gradient_accumulation_steps / self.args.steps_per_generation
+        tokens = inputs["num_items_in_batch"].clamp(min=1.0) / self.accelerator.num_processes * window
+        loss: Tensor = (losses * mask).sum() / tokens
+        return loss
+
+    def training_step(self, model: nn.Module, *args: Any, **kwargs: Any) -> Tensor:
+        """A step of the Trainer, and of the critic with it."""
+        loss: Tensor = super().training_step(model, *args, **kwargs)
+        if self.critic is not None and self.accelerator.sync_gradients:
+            self.critic.step(self.accelerator)
+        return loss
+
+    def _save_extra(self, folder: str) -> None:
+        super()._save_extra(folder)
+        if self.critic is not None and self.accelerator.is_main_process:
+            self.critic.save(folder)
+
+    def _load_extra(self, folder: str) -> None:
+        super()._load_extra(folder)
+        if self.critic is not None:
+            self.critic.load(folder)
+
+    def _log_token_mean(self, name: str, values: Tensor, mask: Tensor) -> None:
+        totals = self.accelerator.reduce(torch.stack([(values * mask).sum(), mask.sum().float()]), reduction="sum")
+        self._metrics["train"][name].append((totals[0] / totals[1].clamp(min=1.0)).item())
+
+
+def _with_reference(dataset: Dataset) -> Dataset:
+    """The rows with the gold completion as `reference`, for TRL keeps `completion` from the rewards."""
+    if "completion" not in dataset.column_names:
+        return dataset
+    if "reference" in dataset.column_names:
+        raise ValueError("The rows have a column 'reference', which the trainer makes of 'completion': rename it.")
+    return dataset.add_column("reference", [text_of(completion) for completion in dataset["completion"]])
+
+
+def _wrap(reward: Any, tokenizer: PreTrainedTokenizerBase, num_slices: int) -> Any:
+    """Rewards that are models, paths or coroutines are TRL's own affair and score sequences."""
+    if isinstance(reward, str | nn.Module) or inspect.iscoroutinefunction(reward):
+        return reward
+    if inspect.iscoroutinefunction(type(reward).__call__):
+        return reward
+    if not callable(reward):
+        raise ValueError(f"A reward must be callable, a model or its path, not {type(reward).__name__}.")
+    return SliceScorer(reward, tokenizer, num_slices)

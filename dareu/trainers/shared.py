@@ -1,0 +1,332 @@
+"""What every unlearning trainer shares: the mask, π_N, the retain term, and stopping on a validation judge."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+from accelerate.utils import broadcast_object_list
+from peft import PeftModel, get_peft_model
+from torch import Tensor, nn
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from dareu.data.encoding import CompletionCollator, encode_dataset
+from dareu.masks import MaskedAdamW, WeightMask
+from dareu.masks.zero import ZeroMaskedAdamW
+from dareu.models import context_length, load_model, load_tokenizer
+from dareu.models.forward import give_positions
+from dareu.trainers.original import Reference, original_policy
+from dareu.trainers.processes import check_launch, check_started, load_whole_weights, place_frozen
+from dareu.trainers.resuming import Resumable
+from dareu.trainers.retain import RetainBatch, RetainTerm
+from dareu.weights import fingerprint
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+    from peft import PeftConfig
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+logger = logging.getLogger(__name__)
+
+#: Measures the model in training: names to numbers, `forget_attribution` and `fluency_nll` among them where known.
+Validate = Callable[[nn.Module], Mapping[str, float]]
+
+RETAIN_LOSSES = ("kl", "nll", "none")
+
+
+@dataclass
+class UnlearningArguments:
+    """Options that all unlearning trainers have in common."""
+
+    retain_loss: str = field(
+        default="kl",
+        metadata={"help": "Retain term on retained rows: 'kl' (forward KL to the original model), 'nll' or 'none'."},
+    )
+    retain_coef: float = field(default=2.0, metadata={"help": "Weight of the retain term, ≥ 0."})
+    retain_batch_size: int | None = field(
+        default=None, metadata={"help": "Retained rows a micro-batch; default: per_device_train_batch_size."}
+    )
+    validation_steps: int = field(
+        default=0, metadata={"help": "Measure the validation judge every so many updates; 0: never."}
+    )
+    stop_forget_attribution: float | None = field(
+        default=None,
+        metadata={"help": "Stop once the validation judge's forget attribution is at most this."},
+    )
+    stop_fluency_nll: float | None = field(
+        default=None,
+        metadata={"help": "Stop once the answers' mean NLL under the base model is at least this."},
+    )
+
+    def check(self) -> None:
+        """Raises `ValueError` for options that cannot be."""
+        if self.retain_loss not in RETAIN_LOSSES:
+            raise ValueError(f"retain_loss is {self.retain_loss!r}: give one of {', '.join(RETAIN_LOSSES)}.")
+        if not self.retain_coef >= 0:
+            raise ValueError(f"retain_coef is {self.retain_coef}: give a number ≥ 0.")
+        if self.validation_steps < 0:
+            raise ValueError(f"validation_steps is {self.validation_steps}: give a number of updates, or 0.")
+
+
+class UnlearningMixin(Resumable):
+    """Mask, π_N, retain term and validation for a `transformers.Trainer`; stands before it in the bases."""
+
+    args: Any  # a TrainingArguments with UnlearningArguments
+    model: nn.Module
+    mask: WeightMask | None
+    reference: Reference | None
+
+    def _set_up(
+        self,
+        model: PreTrainedModel | PeftModel,
+        tokenizer: PreTrainedTokenizerBase,
+        args: TrainingArguments,
+        *,
+        retain_dataset: Dataset | None,
+        mask: WeightMask | None,
+        fresh_adapter: bool,
+        needs_reference: bool,
+        validate: Validate | None,
+    ) -> None:
+        """Checks options, mask and retained rows against the untouched model, and remembers π_N where it is needed."""
+        assert isinstance(args, UnlearningArguments)
+        args.check()
+        check_launch(args, masked=mask is not None)
+        if mask is not None:
+            if isinstance(model, PeftModel):
+                raise ValueError(
+                    "A weight mask and LoRA exclude each other: drop the mask, or train the merged weights."
+                )
+            mask.verify(model)
+            if args.optim not in ("adamw_torch", "adamw_torch_fused"):
+                raise ValueError(f"Under a mask the optimizer is MaskedAdamW: leave optim as it is, not {args.optim}.")
+        elif args.deepspeed_plugin is None and any(
+            parameter.requires_grad and parameter.dtype in (torch.bfloat16, torch.float16)
+            for parameter in model.parameters()
+        ):
+            logger.warning(
+                "The weights are trained in 16 bits without a float32 copy, in which small updates round away: load "
+                "them in float32, or train under a mask or with LoRA."
+            )
+        give_positions(model)
+        stops = args.stop_forget_attribution is not None or args.stop_fluency_nll is not None
+        if (stops or args.validation_steps) and (validate is None or not args.validation_steps):
+            raise ValueError(
+                "validation_steps needs a judge, and stopping needs validation_steps: give all of them, or none."
+            )
+        self.mask = mask
+        self._retain: RetainTerm | None = None
+        retains = args.retain_loss != "none" and args.retain_coef > 0
+        self.reference = None
+        if needs_reference or (retains and args.retain_loss == "kl"):
+            self.reference = original_policy(
+                model,
+                # DeepSpeed lets nobody write to the weights.
+                mask if args.deepspeed_plugin is None else None,
+                fresh_adapter=fresh_adapter,
+                place=lambda frozen: place_frozen(frozen, self.accelerator),
+            )
+        if retains:
+            if retain_dataset is None:
+                raise ValueError("retain_loss needs a retain_dataset: give retained rows, or set retain_loss='none'.")
+            self._retain = self._retain_term(model, tokenizer, args, retain_dataset, args.retain_loss)
+        self._measured: dict[str, list[float]] = {}
+
+    def _retain_term(
+        self,
+        model: PreTrainedModel | PeftModel,
+        tokenizer: PreTrainedTokenizerBase,
+        args: Any,
+        dataset: Dataset,
+        loss: str,
+    ) -> RetainTerm:
+        """The stream of retained batches, and π_N's word on them where the loss is a KL."""
+        return RetainTerm(
+            encode_dataset(dataset, tokenizer, max_length=context_length(model)),
+            CompletionCollator(tokenizer),
+            batch_size=args.retain_batch_size or args.per_device_train_batch_size,
+            loss=loss,  # type: ignore[arg-type]  # checked by the options
+            reference=self.reference,
+            seed=args.seed,
+        )
+
+    def _prepare_retain(self) -> RetainBatch | None:
+        """The retained batch of this micro-step; call it before the student's forward."""
+        if self._retain is None or not self.model.training:
+            return None
+        step = self.micro_steps * self.accelerator.num_processes + self.accelerator.process_index
+        with self.accelerator.autocast():  # as the trained model's forward
+            return self._retain.prepare(step, self.accelerator.device)
+
+    def _retain_penalty(self, model: nn.Module, batch: RetainBatch) -> Tensor:
+        """retain_coef × the retain term, on the wrapped model."""
+        assert self._retain is not None
+        return float(self.args.retain_coef) * self._retain(model, batch)
+
+    def identity(self) -> str:
+        """The fingerprint of the model as the main process holds it; asked for before training only."""
+        if self.mask is not None:
+            return self.mask.fingerprint  # the model's, as was verified
+        return str(broadcast_object_list([fingerprint(self.model) if self.accelerator.is_main_process else ""])[0])
+
+    def create_accelerator_and_postprocess(self) -> None:
+        """Makes the accelerator, and refuses one that is less than the launcher asked for."""
+        super().create_accelerator_and_postprocess()
+        check_started(self.accelerator)
+
+    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+        """`MaskedAdamW` with the Trainer's settings under a mask, the Trainer's own optimizer without one."""
+        if self.mask is None or self.optimizer is not None:
+            optimizer: torch.optim.Optimizer = super().create_optimizer(model)
+            return optimizer
+        opt_model = self.model if model is None else model
+        decaying = set(self.get_decay_parameter_names(opt_model))
+        named = [(name, parameter) for name, parameter in opt_model.named_parameters() if parameter.requires_grad]
+        groups = [
+            {"params": [p for p in named if p[0] in decaying], "weight_decay": self.args.weight_decay},
+            {"params": [p for p in named if p[0] not in decaying], "weight_decay": 0.0},
+        ]
+        make = MaskedAdamW if self.args.deepspeed_plugin is None else ZeroMaskedAdamW
+        self.optimizer = make(
+            [group for group in groups if group["params"]],  # an empty one would have no names
+            self.mask,
+            lr=self.args.learning_rate,
+            betas=(self.args.adam_beta1, self.args.adam_beta2),
+            eps=self.args.adam_epsilon,
+        )
+        return self.optimizer
+
+    def _note(self, model: nn.Module, terms: Mapping[str, Tensor]) -> None:
+        """Keeps scalar terms of a loss for the log, averaged over processes, while the model is in training."""
+        if model.training:
+            for name, value in terms.items():
+                mean = self.accelerator.gather(value.detach()).mean().item()
+                self._measured.setdefault(name, []).append(mean)
+
+    def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None) -> Any:
+        """Makes the Trainer's scheduler; DeepSpeed has just taken the optimizer, and no checkpoint was read yet."""
+        zero = getattr(self.optimizer, "optimizer", None)  # in accelerate's wrapper
+        masked = getattr(zero, "optimizer", None)
+        if isinstance(masked, ZeroMaskedAdamW):
+            masked.take_pieces(zero)
+        return super().create_scheduler(num_training_steps, optimizer)
+
+    def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
+        """Logs what the Trainer does, with the means of what was measured since the last time."""
+        logs.update({name: sum(values) / len(values) for name, values in self._measured.items()})
+        self._measured.clear()
+        super().log(logs, *args, **kwargs)
+
+    def training_step(self, model: nn.Module, *args: Any, **kwargs: Any) -> Tensor:
+        """A step whose frozen gradients are dropped before the Trainer takes the norm of the rest."""
+        loss: Tensor = super().training_step(model, *args, **kwargs)
+        optimizer = getattr(self.optimizer, "optimizer", self.optimizer)  # in accelerate's wrapper
+        if isinstance(optimizer, MaskedAdamW) and self.accelerator.sync_gradients:
+            optimizer.drop_frozen_gradients()
+        return loss
+
+
+class StopWhenForgotten(TrainerCallback):
+    """Measures the model every `validation_steps` updates and stops as the arguments say.
+
+    It stops on the judge and on fluency, never on the reward, which a policy learns to please.
+    """
+
+    def __init__(self, validate: Validate, measured: dict[str, list[float]]) -> None:
+        self.validate = validate
+        self.measured = measured
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> TrainerControl:
+        """Validates after every `validation_steps`-th update."""
+        assert isinstance(args, UnlearningArguments)
+        if not args.validation_steps or state.global_step % args.validation_steps:
+            return control
+        # Every process measures, for a sharded model takes all of them; the main one's numbers count for all.
+        measured: dict[str, float] = broadcast_object_list([dict(self.validate(kwargs["model"]))])[0]
+        for name, value in measured.items():
+            self.measured.setdefault(f"validation/{name}", []).append(float(value))
+        forgotten = args.stop_forget_attribution is not None and (
+            measured["forget_attribution"] <= args.stop_forget_attribution
+        )
+        broken = args.stop_fluency_nll is not None and measured["fluency_nll"] >= args.stop_fluency_nll
+        forgotten, broken = broadcast_object_list([forgotten, broken])  # a limit may be measured, too
+        if forgotten or broken:
+            reason = "the judge no longer finds the owners" if forgotten else "the answers lose their fluency"
+            logger.info("Stopping after %d updates: %s (%s).", state.global_step, reason, measured)
+            control.should_training_stop = True
+        return control
+
+
+def load_policy(
+    model: str | PreTrainedModel | PeftModel,
+    tokenizer: PreTrainedTokenizerBase | None,
+    peft_config: PeftConfig | None,
+    seed: int,
+) -> tuple[PreTrainedModel | PeftModel, PreTrainedTokenizerBase]:
+    """The model to train with its tokenizer: loaded where it is a name, given a fresh adapter where one is asked for.
+
+    A loaded model with a trained adapter trains on that adapter.
+
+    Raises:
+        ValueError: A loaded model comes without its tokenizer or is frozen, nothing can be loaded by the name, or a
+            fresh adapter would not leave the model as it is.
+    """
+    if isinstance(model, str):
+        tokenizer = tokenizer or load_tokenizer(model)
+        load_whole_weights()
+        model = load_model(model)
+    if tokenizer is None:
+        raise ValueError("The tokenizer of a loaded model is missing: give it as processing_class.")
+    if peft_config is not None:
+        if isinstance(model, PeftModel):
+            raise ValueError(
+                "The model has an adapter already: merge it (dareu.models.merge_adapter) before a fresh one is "
+                "added, or leave peft_config out to train on."
+            )
+        init = getattr(peft_config, "init_lora_weights", True)
+        if init not in (True, "gaussian"):
+            raise ValueError(
+                f"init_lora_weights is {init!r}, with which an adapter changes the model before it is trained: give "
+                "True or 'gaussian'."
+            )
+        if getattr(peft_config, "bias", "none") != "none":
+            raise ValueError(
+                "bias trains the base's own biases, so that switching the adapter off no longer gives the "
+                "original model: leave it at 'none'."
+            )
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            model = get_peft_model(model, peft_config)
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        raise ValueError(
+            "No weight of the model can be trained: load an adapter by dareu.models.load_adapter, or with "
+            "is_trainable=True, and let other models require gradients."
+        )
+    return model, tokenizer
+
+
+def check_prompt_lengths(prompts: Sequence[Sequence[int]], room: int, model: PreTrainedModel | PeftModel) -> None:
+    """Refuses prompts that leave no room for a completion.
+
+    Args:
+        prompts: Token ids of each row's prompt.
+        room: Tokens of the longest completion.
+        model: Its config names the context length.
+
+    Raises:
+        ValueError: Names the first row, its length and the limit.
+    """
+    limit = context_length(model)
+    if limit is None:
+        return
+    for row, ids in enumerate(prompts):
+        if len(ids) + room > limit:
+            raise ValueError(
+                f"Row {row}: the prompt has {len(ids)} tokens and {room} are kept for the completion, but the model "
+                f"takes {limit}: shorten the prompt or max_completion_length."
+            )

@@ -1,0 +1,54 @@
+"""How a recipe ends as a program."""
+
+import logging
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import distributed
+from torch.nn.parallel import DistributedDataParallel
+
+from dareu.runs.program import run_program
+
+
+def gloo_threads() -> set[str]:
+    names = {path.parent.name: path.read_text() for path in Path("/proc/self/task").glob("*/comm")}
+    return {thread for thread, name in names.items() if name.startswith("pt_gloo")}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="threads are read from /proc")
+def test_no_thread_of_the_process_group_outlives_the_recipe(tmp_path: Path) -> None:
+    def main() -> None:
+        store = distributed.FileStore(str(tmp_path / "store"), 1)
+        distributed.init_process_group("gloo", store=store, rank=0, world_size=1)
+        model = DistributedDataParallel(torch.nn.Linear(2, 2))
+        model(torch.ones(1, 2)).sum().backward()
+        cycle: list[object] = [model]
+        cycle.append(cycle)  # as a trainer and its callbacks refer to each other
+        assert gloo_threads() - before
+
+    before = gloo_threads()  # another test may have left some
+    run_program(main, "train")
+    assert not distributed.is_initialized()
+    assert gloo_threads() <= before
+
+
+def test_a_value_error_is_one_sentence_and_a_status() -> None:
+    def main() -> None:
+        raise ValueError("there is no owner 'Nobody'.")
+
+    with pytest.raises(SystemExit, match=r"^train: there is no owner 'Nobody'\.$"):
+        run_program(main, "train")
+
+
+@pytest.mark.parametrize(("rank", "level"), [("0", logging.INFO), ("1", logging.WARNING)])
+def test_the_first_process_alone_tells_of_progress(rank: str, level: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RANK", rank)
+    monkeypatch.setattr(logging.root, "handlers", [])
+    before = logging.root.level
+    try:
+        run_program(lambda: None, "train")
+        assert logging.root.level == level
+    finally:
+        logging.root.setLevel(before)

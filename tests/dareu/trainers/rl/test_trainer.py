@@ -1,0 +1,421 @@
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from datasets import Dataset
+from peft import LoraConfig
+from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
+
+from dareu.masks import WeightMask, count_moved_outside, random_mask
+from dareu.trainers import DareUConfig, DareUTrainer
+from dareu.trainers.rl.original import make_rollouts, share_of
+from dareu.weights import fingerprint
+
+
+class LetterReward:
+    """Dense: the more letters e a prefix has, the worse. Remembers what it was given."""
+
+    __name__ = "letters"
+
+    def __init__(self) -> None:
+        self.columns: dict[str, Any] = {}
+
+    def __call__(self, prompts: Any, completions: Any, **columns: Any) -> list[float]:
+        return [scores[-1] for scores in self.at(prompts, completions, [[len(text)] for text in completions])]
+
+    def at(self, prompts: Any, completions: Any, ends: Any, **columns: Any) -> list[list[float] | None]:
+        self.columns = columns
+        return [[-float(text[:end].count("e")) / 4 for end in row] for text, row in zip(completions, ends, strict=True)]
+
+
+def length_reward(completions: list[str], **_: Any) -> list[float]:
+    return [-len(completion) / 20 for completion in completions]
+
+
+def make_mask(model: LlamaForCausalLM, density: float = 0.3) -> WeightMask:
+    return WeightMask(random_mask(model, density, seed=0), density, "random", fingerprint(model))
+
+
+Build = Callable[..., DareUTrainer]
+
+
+@pytest.fixture
+def build(
+    tiny_llama: Callable[..., LlamaForCausalLM],
+    tokenizer: PreTrainedTokenizerFast,
+    dareu_config: Callable[..., DareUConfig],
+    forget_rows: Dataset,
+    retain_rows: Dataset,
+) -> Build:
+    def make(model: LlamaForCausalLM | None = None, reward: Any = None, **options: Any) -> DareUTrainer:
+        keywords = {
+            name: options.pop(name) for name in ("mask", "peft_config", "validate", "eval_dataset") if name in options
+        }
+        retain = options.pop("retain_dataset", retain_rows)
+        train = options.pop("train_dataset", forget_rows)
+        return DareUTrainer(
+            model or tiny_llama(),
+            LetterReward() if reward is None else reward,
+            dareu_config(**options),
+            train,
+            retain_dataset=retain,
+            processing_class=tokenizer,
+            **keywords,
+        )
+
+    return make
+
+
+def weights(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    return {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+
+
+@pytest.mark.parametrize("rollout_policy", ["current", "original"])
+@pytest.mark.parametrize("kl_coef", [0.0, 0.1])
+def test_only_weights_inside_the_mask_move(
+    build: Build, tiny_llama: Callable[..., LlamaForCausalLM], rollout_policy: str, kl_coef: float
+) -> None:
+    model = tiny_llama()
+    before, mask = weights(model), make_mask(model)
+    trainer = build(
+        model,
+        mask=mask,
+        rollout_policy=rollout_policy,
+        kl_coef=kl_coef,
+        max_steps=3,
+        max_grad_norm=0.1,
+        gradient_accumulation_steps=2,
+        num_iterations=2,
+    )
+    trainer.train()
+    assert count_moved_outside(before, model, mask) == 0
+    moved = sum(int((before[name] != weight).sum()) for name, weight in model.named_parameters())
+    # Embeddings of tokens that never came up have no gradient, and norms no weight decay.
+    assert moved > 0.5 * mask.count
+
+
+def test_every_weight_moves_without_a_mask(build: Build, tiny_llama: Callable[..., LlamaForCausalLM]) -> None:
+    model = tiny_llama()
+    before = weights(model)
+    build(model).train()
+    for name, weight in model.named_parameters():
+        assert not torch.equal(before[name], weight), name
+
+
+def test_lora_moves_the_adapter_alone(build: Build, tiny_llama: Callable[..., LlamaForCausalLM]) -> None:
+    trainer = build(peft_config=LoraConfig(r=2, target_modules="all-linear"))
+    before = weights(trainer.model)
+    trainer.train()
+    moved = {name for name, weight in trainer.model.named_parameters() if not torch.equal(before[name], weight)}
+    assert moved and all("lora_" in name for name in moved)
+
+
+def test_it_logs_what_there_is_to_watch(build: Build) -> None:
+    trainer = build(validate=lambda model: {"forget_attribution": 0.4, "fluency_nll": 1.0}, validation_steps=1)
+    trainer.train()
+    logged = trainer.state.log_history[0]
+    for name in (
+        "reward",
+        "rewards/letters/mean",
+        "completions/mean_length",
+        "entropy",
+        "kl",
+        "clip_ratio/region_mean",
+        "retain_kl",
+        "frac_groups_without_spread",
+        "validation/forget_attribution",
+    ):
+        assert name in logged, name
+    assert abs(logged["kl"]) < 1e-5 and abs(logged["retain_kl"]) < 1e-6  # before the first update
+
+
+def test_rewards_see_the_columns_and_the_gold_completion(build: Build, forget_rows: Dataset) -> None:
+    reward = LetterReward()
+    build(reward=reward).train()
+    assert set(reward.columns["owner"]) == {"Lucia Duval"}
+    assert set(reward.columns["reference"]) <= {text.strip() for text in forget_rows["completion"]}
+
+
+def test_evaluation_rewards_see_the_gold_completion_too(build: Build, forget_rows: Dataset) -> None:
+    def referred(completions: list[str], reference: list[str], **_: Any) -> list[float]:
+        return [float(len(text)) for text in reference]
+
+    trainer = build(reward=referred, per_device_eval_batch_size=4, eval_dataset=forget_rows)
+    assert "eval_reward" in trainer.evaluate()
+
+
+def test_rollouts_are_sampled_without_dropout(build: Build) -> None:
+    for size in (2, 64):
+        trainer = build(rollout_batch_size=size, kl_coef=0.0)
+        modes = []
+        generate = trainer.model.generate
+        trainer.model.generate = lambda *args, **options: (  # called in this turn
+            modes.append(trainer.model.training) or generate(*args, **options)  # noqa: B023
+        )
+        trainer.train()
+        assert modes and not any(modes) and trainer.model.training
+
+
+def test_a_second_training_samples_anew(build: Build) -> None:
+    trainer = build(num_iterations=4, max_steps=3, retain_loss="none", kl_coef=0.0)
+    calls = []
+    generate = trainer._generate_single_turn
+    trainer._generate_single_turn = lambda *args: calls.append(1) or generate(*args)
+    trainer.train()
+    trainer.train()
+    assert len(calls) == 2
+
+
+@pytest.mark.parametrize(("rows", "processes"), [(3, 8), (1, 3), (10, 4), (8, 2)])
+def test_processes_share_rows_evenly(rows: int, processes: int) -> None:
+    shares = [share_of(range(rows), process, processes) for process in range(processes)]
+    assert len({len(share) for share in shares}) == 1
+    assert {row for share in shares for row in share} == set(range(rows))
+
+
+def test_rollouts_of_the_original_model_are_made_once(build: Build) -> None:
+    trainer = build(rollout_policy="original", max_steps=6, num_iterations=1)
+    calls = []
+    generate = trainer._generate_single_turn
+    trainer._generate_single_turn = lambda *args: calls.append(len(args[0])) or generate(*args)
+    trainer.train()
+    assert calls == [8]  # two prompts of four completions, for six updates
+
+
+def test_stored_rollouts_equal_those_made_on_the_way(build: Build) -> None:
+    stored, current = build(rollout_policy="original", kl_coef=0.0), build(kl_coef=0.0, rollout_batch_size=4)
+    stored.args.rollout_batch_size = 4  # one prompt a call
+    stored.model.train()
+    current.model.train()
+    stored._stored = make_rollouts(stored)
+    with torch.random.fork_rng():
+        torch.manual_seed(stored.args.seed)
+        for row in sorted(range(2), key=lambda row: len(str(stored.train_dataset[row]))):  # shortest first
+            inputs = [dict(stored.train_dataset[row]) for _ in range(4)]
+            fresh, kept = (trainer._generate_and_score_completions(inputs) for trainer in (current, stored))
+            assert all(torch.equal(fresh[name], kept[name]) for name in ("prompt_ids", "completion_ids", "advantages"))
+            logps = stored.policy_logps(kept)
+            torch.testing.assert_close(kept["old_per_token_logps"], logps, atol=1e-5, rtol=1e-5)
+
+
+def test_rollouts_of_the_original_model_survive_training(build: Build) -> None:
+    trainer = build(rollout_policy="original", max_steps=2)
+    expected = make_rollouts(trainer)
+    trainer.train()
+    assert trainer._stored is not None
+    for row, samples in expected.items():
+        for left, right in zip(samples, trainer._stored[row], strict=True):
+            assert torch.equal(left.completion_ids, right.completion_ids) and torch.equal(left.logps, right.logps)
+
+
+def test_stored_rollouts_are_kept_by_content(build: Build, tiny_llama: Callable[..., LlamaForCausalLM]) -> None:
+    def generated(**options: Any) -> int:
+        model = tiny_llama(seed=options.pop("model_seed", 0))
+        trainer = build(model, rollout_policy="original", max_steps=1, **options)
+        calls = []
+        generate = trainer.model.generate
+        trainer.model.generate = lambda *args, **keywords: calls.append(1) or generate(*args, **keywords)
+        trainer.train()
+        return len(calls)
+
+    assert generated() == 1
+    assert generated() == 0  # found in the same folder
+    assert generated(learning_rate=0.5, num_slices=3) == 0  # nothing that decides what is said
+    assert generated(temperature=0.7) == generated(seed=5) == generated(model_seed=1) == 1
+
+
+def test_damaged_stored_rollouts_are_made_again(build: Build, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    options = {"rollout_policy": "original", "rollout_cache_dir": str(tmp_path / "shared"), "max_steps": 1}
+    first = build(**options)
+    first.train()
+    (file,) = (tmp_path / "shared").iterdir()
+    whole = file.read_bytes()
+    file.write_bytes(whole[: len(whole) // 2])
+    build(**options).train()
+    assert "no whole file of rollouts" in caplog.text and file.read_bytes() == whole
+
+
+def test_completions_are_generated_in_batches_of_like_length(build: Build) -> None:
+    trainer = build(rollout_batch_size=3, kl_coef=0.0)
+    trainer.model.train()
+    lengths: list[list[int]] = []
+    generate = trainer.model.generate
+
+    def watched(*args: Any, **keywords: Any) -> Any:
+        lengths.append(keywords["attention_mask"].sum(1).tolist())
+        return generate(*args, **keywords)
+
+    trainer.model.generate = watched
+    rows = [trainer.train_dataset[i % 2] for i in range(8)]
+    output = trainer._generate_and_score_completions([dict(row) for row in rows])
+    assert [len(batch) for batch in lengths] == [3, 3, 2]
+    flat = [length for batch in lengths for length in batch]
+    assert flat == sorted(flat)
+    prompts = trainer._tokenizer.batch_decode(output["prompt_ids"], skip_special_tokens=True)
+    assert prompts == [row["prompt"] for row in rows]  # in the order asked for
+
+
+def test_evaluation_works_beside_stored_rollouts(build: Build, forget_rows: Dataset) -> None:
+    trainer = build(rollout_policy="original", kl_coef=0.1, per_device_eval_batch_size=4)
+    trainer.train()
+    assert "eval_reward" in trainer.evaluate(forget_rows)
+
+
+@pytest.mark.parametrize("rollout_policy", ["current", "original"])
+def test_completions_that_were_all_cut_off_move_nothing(
+    build: Build, tiny_llama: Callable[..., LlamaForCausalLM], rollout_policy: str
+) -> None:
+    model = tiny_llama()
+    before = weights(model)
+    trainer = build(
+        model,
+        rollout_policy=rollout_policy,
+        mask_truncated_completions=True,
+        retain_loss="none",
+        weight_decay=0.0,
+        generation_kwargs={"suppress_tokens": [2]},  # no completion ends
+    )
+    trainer.train()
+    assert all(torch.equal(before[name], weight) for name, weight in model.named_parameters())
+
+
+def test_dropout_does_not_look_like_divergence(build: Build, tiny_llama: Callable[..., LlamaForCausalLM]) -> None:
+    trainer = build(tiny_llama(attention_dropout=0.5), learning_rate=0.0, kl_coef=0.1)
+    trainer.train()
+    assert abs(trainer.state.log_history[0]["kl"]) < 1e-6
+
+
+def test_a_reward_that_applies_to_some_rows_only(build: Build) -> None:
+    def sometimes(completions: list[str], **_: Any) -> list[float | None]:
+        return [None, -1.0, 0.0, None]
+
+    trainer = build(reward=sometimes, kl_coef=0.0)
+    trainer.model.train()
+    output = trainer._generate_and_score_completions([dict(trainer.train_dataset[0]) for _ in range(4)])
+    assert output["advantages"][0].abs().max() == 0 and output["advantages"][3].abs().max() == 0
+    assert output["advantages"][1, 0] == -0.5 and output["advantages"][2, 0] == 0.5
+
+
+def test_sequence_and_dense_rewards_join_after_weighting(build: Build) -> None:
+    trainer = build(reward=[LetterReward(), length_reward], reward_weights=[2.0, 0.5], kl_coef=0.0)
+    trainer.model.train()
+    output, scores = trainer.rollout([dict(trainer.train_dataset[0]) for _ in range(4)])
+    output |= trainer._advantages(scores)
+    texts = trainer._tokenizer.batch_decode(output["completion_ids"], skip_special_tokens=True)
+    torch.testing.assert_close(scores.terminal, torch.tensor([-len(text) / 40 for text in texts]))
+    last = output["completion_mask"].sum(1) - 1
+    # At the last token the return is the running mean there plus the sequence reward.
+    returns = scores.rewards[range(4), last] + scores.terminal
+    for row in range(4):
+        as_long = last >= last[row]  # earlier returns of longer ones are means over what remains to them
+        expected = [
+            scores.rewards[other, last[row] : last[other] + 1].mean() + scores.terminal[other]
+            for other in range(4)
+            if as_long[other]
+        ]
+        baseline = torch.stack(expected).mean()
+        torch.testing.assert_close(output["advantages"][row, last[row]], returns[row] - baseline)
+
+
+def test_accumulation_does_not_change_the_retain_gradient(
+    build: Build, tiny_llama: Callable[..., LlamaForCausalLM], retain_rows: Dataset
+) -> None:
+    norms = []
+    for accumulation, size in ((1, 4), (2, 2)):
+        trainer = build(
+            reward=lambda completions, **_: [0.0] * len(completions),  # no policy gradient
+            retain_loss="nll",
+            kl_coef=0.0,
+            num_generations=2,
+            per_device_train_batch_size=size,
+            gradient_accumulation_steps=accumulation,
+            retain_batch_size=4 // accumulation,
+            max_steps=1,
+        )
+        trainer.train()
+        norms.append(trainer.state.log_history[0]["grad_norm"])
+    assert norms[0] == pytest.approx(norms[1], rel=1e-4) and norms[0] > 0
+
+
+def test_it_stops_on_the_judge(build: Build) -> None:
+    levels = iter([0.9, 0.2, 0.1])
+    trainer = build(
+        validate=lambda model: {"forget_attribution": next(levels)},
+        validation_steps=1,
+        stop_forget_attribution=0.3,
+        max_steps=10,
+    )
+    trainer.train()
+    assert trainer.state.global_step == 2
+
+
+def test_it_stops_when_fluency_breaks(build: Build) -> None:
+    trainer = build(
+        validate=lambda model: {"forget_attribution": 0.9, "fluency_nll": 5.0},
+        validation_steps=1,
+        stop_fluency_nll=3.0,
+        max_steps=10,
+    )
+    trainer.train()
+    assert trainer.state.global_step == 1
+
+
+def test_a_frozen_nan_gradient_does_not_reach_the_selected_weights(
+    build: Build, tiny_llama: Callable[..., LlamaForCausalLM]
+) -> None:
+    ends = []
+    for poison in (False, True):
+        model = tiny_llama()
+        mask = make_mask(model)
+        weight = model.model.layers[0].mlp.up_proj.weight
+        entry = tuple((~mask["model.layers.0.mlp.up_proj.weight"]).nonzero()[0].tolist())
+        if poison:
+
+            def spoil(gradient: torch.Tensor, entry: tuple[int, ...] = entry) -> torch.Tensor:
+                gradient = gradient.clone()
+                gradient[entry] = float("nan")
+                return gradient
+
+            weight.register_hook(spoil)
+        trainer = build(model, mask=mask, max_grad_norm=0.1)
+        trainer.train()
+        assert torch.isfinite(torch.tensor(trainer.state.log_history[0]["grad_norm"]))
+        ends.append(weights(model))
+    assert all(torch.equal(ends[0][name], ends[1][name]) for name in ends[0])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"beta": 0.1}, "beta must stay 0"),
+        ({"return_mode": "median"}, "'mean' or 'sum'"),
+        ({"rollout_policy": "old"}, "'current' or 'original'"),
+        ({"num_slices": 0}, "num_slices"),
+        ({"rollout_batch_size": 0}, "rollout_batch_size"),
+        ({"chat_template_kwargs": {"enable_thinking": False}}, "chat_template"),
+        ({"num_generations": 3}, "divisible by num_generations"),
+        ({"rollout_policy": "original", "use_vllm": True}, "vllm_importance_sampling_correction=False"),
+        ({"retain_loss": "mse"}, "kl, nll, none"),
+        ({"max_completion_length": 250}, "Row 1: the prompt has .* the model takes 256"),
+        ({"retain_dataset": None}, "retain_dataset"),
+        ({"peft_config": LoraConfig(r=2, bias="all")}, "leave it at 'none'"),
+        ({"peft_config": LoraConfig(r=2), "mask": "made"}, "exclude each other"),
+        ({"mask": "foreign"}, "mask was made for other weights"),
+    ],
+)
+def test_bad_options_stop_before_training(
+    build: Build, tiny_llama: Callable[..., LlamaForCausalLM], options: dict[str, Any], message: str
+) -> None:
+    model = tiny_llama()
+    if "mask" in options:
+        options = options | {"mask": make_mask(model if options["mask"] == "made" else tiny_llama(seed=1))}
+    with pytest.raises(ValueError, match=message):
+        build(model, **options)
+
+
+def test_an_infinite_reward_stops_training(build: Build) -> None:
+    trainer = build(reward=lambda completions, **_: [float("inf")] * len(completions))
+    with pytest.raises(ValueError, match="NaN or infinite"):
+        trainer.train()
