@@ -1,9 +1,12 @@
-"""Option values that YAML gives as lists and mappings, and the command line as text."""
+"""Option values: what YAML gives as lists and mappings and the command line as text, and which of them are read."""
 
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Any, Final
+
+#: Marks an option whose value names what a run reads, `Annotated[str, READ]`; see `dareu.runs.inputs_of`.
+READ: Final = "what a run reads"
 
 
 def as_mapping(name: str, value: dict[str, Any] | str | None) -> dict[str, Any]:

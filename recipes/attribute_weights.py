@@ -21,7 +21,7 @@ from dareu.masks import Scope, Score, WeightMask, chosen_parameters, score_weigh
 from dareu.masks.gradients import AccumulateOn, check_floating_point
 from dareu.models import context_length, load_model, load_tokenizer
 from dareu.options.attribute_weights import MaskArguments
-from dareu.runs import config_of, open_run
+from dareu.runs import config_of, inputs_of, open_run
 from dareu.runs.program import run_program
 from dareu.trainers.processes import check_scoring_launch, check_started, is_sharded, place_frozen
 
@@ -49,9 +49,8 @@ def main() -> None:
     check_floating_point(chosen_parameters(model, args.include, args.exclude))
 
     # Everything that can be wrong was looked at before anything is written
-    inputs = {"model": args.model_name_or_path, "dataset": data.dataset}
     with accelerator.main_process_first():
-        run = open_run(args.output_dir, config_of(data, args), inputs)
+        run = open_run(args.output_dir, config_of(data, args), inputs_of(data, args))
     if run.done:
         accelerator.print(f"{run.folder} is done: delete it to run again.")
         return

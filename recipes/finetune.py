@@ -19,7 +19,7 @@ from dareu.data.parts import DataArguments, chat_form, load_parts
 from dareu.files import atomic_folder
 from dareu.models import context_length, load_model, load_tokenizer, new_llama, new_tokenizer
 from dareu.options.finetune import FinetuneArguments
-from dareu.runs import config_of, open_run, write_results
+from dareu.runs import config_of, inputs_of, open_run, write_results
 from dareu.runs.metrics_log import MetricsLog
 from dareu.runs.program import run_program
 from dareu.trainers.checkpoints import last_checkpoint
@@ -82,7 +82,7 @@ def main() -> None:
         records = records * max(1, round(wanted / len(records))) + background
     # Everything that can be wrong was looked at before anything is written
     with training.main_process_first(local=False, desc="opening the run"):
-        run = open_run(training.output_dir, config, {"model": args.model_name_or_path, "dataset": data.dataset})
+        run = open_run(training.output_dir, config, inputs_of(data, args))
     if run.done:
         if training.process_index == 0:
             print(f"{run.folder} is done: delete it to run again.")

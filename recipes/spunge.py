@@ -39,7 +39,7 @@ from dareu.options.unlearn import (
     unlearn_parser,
 )
 from dareu.plugins import resolve
-from dareu.runs import ResultRow, Run, config_of, open_run, read_results, write_results
+from dareu.runs import ResultRow, Run, config_of, inputs_of, open_run, read_results, write_results
 from dareu.runs.program import run_program
 from dareu.runs.stages import Stage, run_stages
 from dareu.spunge import split_forget
@@ -71,7 +71,6 @@ def main() -> None:
         parser.parse_args(["--help"])
     choice, data, unlearning, policy, training, *rewarding, args = parser.parse_args_and_config()
     options = config_of(choice, data, unlearning, policy, training, *rewarding)
-    options.pop("generation_batch_size", None)  # follows from steps_per_generation; TRL takes only one of the two
 
     # Everything that can be wrong is looked at before anything is written
     if data.part_column is not None:
@@ -83,9 +82,7 @@ def main() -> None:
     owners, forget = forget_names(data, everyone), split_owners(data, everyone).forget
     parts = split_forget(forget, args.split_column, args.split_map, minimum=args.min_part_rows)
     classifier = rewarding[0].classifier if rewarding else None
-    inputs = {"model": policy.model_name_or_path, "dataset": data.dataset, "classifier": classifier}
-    inputs |= {name: getattr(unlearning, name) for name in ("mask", "base_model", "validation_judge")}
-    inputs |= {"refusals": getattr(training, "refusals", None)}
+    inputs = inputs_of(choice, data, unlearning, policy, training, *rewarding, args)
     measuring, control = None, None
     if args.measure_parts:
         if test is None:
@@ -94,8 +91,7 @@ def main() -> None:
                 "--measure_parts false."
             )
         measuring = measure_options(args, policy.model_name_or_path, unlearning, classifier, owners)
-        inputs |= {name: getattr(measuring, name) for name in ("reward_judge", "test_judge", "retrained")}
-        inputs |= {"measure_config": args.measure_config}
+        inputs |= inputs_of(measuring)
         control = None if measuring.retrained is None else measured(Path(measuring.retrained))
         measuring.retrained = None  # a part needs a control measured on that part
     run = open_run(training.output_dir, options | config_of(args), inputs, free=["jobs"])

@@ -30,7 +30,7 @@ from dareu.files import write_json
 from dareu.models import resolve_model_path
 from dareu.options.train_classifier import ClassifierArguments
 from dareu.plugins import resolve
-from dareu.runs import config_of, open_run
+from dareu.runs import config_of, inputs_of, open_run
 from dareu.runs.program import run_program
 from dareu.values import as_mapping
 
@@ -76,7 +76,7 @@ def main() -> None:
         raise ValueError(f"classifier_kwargs do not fit {args.classifier}: {error}.") from error
 
     # Everything that can be wrong was looked at before anything is written
-    run = open_run(args.output_dir, config_of(data, args), {"model": kwargs.get("model"), "dataset": data.dataset})
+    run = open_run(args.output_dir, config_of(data, args), inputs_of(data, args))
     if run.done:
         print(f"{run.folder} is done: delete it to run again.")
         return

@@ -37,7 +37,7 @@ from dareu.options.unlearn import (
 )
 from dareu.plugins import resolve
 from dareu.rewards import DeattributionReward, FluencyReward
-from dareu.runs import config_of, open_run, write_results
+from dareu.runs import config_of, inputs_of, open_run, write_results
 from dareu.runs.memory import PeakMemory
 from dareu.runs.metrics_log import MetricsLog
 from dareu.runs.program import run_program
@@ -63,7 +63,6 @@ def main() -> None:
     choice, data, args, policy_args, training, *rest = parser.parse_args_and_config()
     rewarding: RewardArguments | None = rest[0] if rest else None
     config = config_of(choice, data, args, policy_args, training, *rest)
-    config.pop("generation_batch_size", None)  # follows from steps_per_generation; TRL takes only one of the two
 
     # Everything that can be wrong is looked at before anything is written
     check_unlearning(method, args, training, rewarding)
@@ -137,10 +136,7 @@ def main() -> None:
             validate=validate if judge is not None else None,
             callbacks=[],
         )
-        inputs = {"model": path, "dataset": data.dataset, "mask": args.mask, "base_model": args.base_model}
-        inputs |= {"validation_judge": args.validation_judge, "adapter_base": origin}
-        inputs |= {"classifier": rewarding.classifier if rewarding is not None else None}
-        inputs |= {"refusals": getattr(training, "refusals", None)}
+        inputs = inputs_of(choice, data, args, policy_args, training, *rest)
         with training.main_process_first(local=False, desc="opening the run"):
             run = open_run(training.output_dir, config, inputs)
         if run.done:

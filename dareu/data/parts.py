@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 from dareu.data.attributes import rows_with
 from dareu.data.corpora import load_corpora
@@ -14,7 +14,7 @@ from dareu.data.loaders import QA_COMPLETION, QA_PROMPT, load_records
 from dareu.data.records import ForgetRetain, forget_retain_split
 from dareu.data.tofu import load_tofu
 from dareu.models import load_tokenizer
-from dareu.values import as_list, as_mapping
+from dareu.values import READ, as_list, as_mapping
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -40,7 +40,7 @@ class DataParts(NamedTuple):
 class DataArguments:
     """Which data a recipe works on, and who asks to be forgotten."""
 
-    dataset: str = field(
+    dataset: Annotated[str, READ] = field(
         default="fictional",
         metadata={
             "help": "'fictional' (a generated world), 'fictional-background' (what its base model reads), a folder "
@@ -69,14 +69,14 @@ class DataArguments:
         },
     )
     completion_tokens: int = field(default=128, metadata={"help": "… and at most so many of completion."})
-    text_tokenizer: str | None = field(
+    text_tokenizer: Annotated[str | None, READ] = field(
         default=None, metadata={"help": "The model folder or hub id whose tokens are counted in plain texts."}
     )
     pad_token: str | None = field(
         default=None,
         metadata={"help": "The token that pads, for a tokenizer that names none; its end token will do."},
     )
-    test_dataset: str | None = field(
+    test_dataset: Annotated[str | None, READ] = field(
         default=None, metadata={"help": "A file of rows that no model was trained on, read like the dataset."}
     )
     num_background_owners: int = field(

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from typing import Annotated
 
 from dareu.masks import SCOPES, SCORES
+from dareu.values import READ
 
 
 @dataclass
 class MaskArguments:
     """Which mask is made, of which model."""
 
-    model_name_or_path: str = field(metadata={"help": "The target model."})
+    model_name_or_path: Annotated[str, READ] = field(metadata={"help": "The target model."})
     output_dir: str = field(metadata={"help": "The run's folder."})
     score: str = field(default="wagle", metadata={"help": f"What ranks the weights: {', '.join(SCORES)}."})
     density: list[float] = field(

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Annotated
+
+from dareu.values import READ
 
 
 @dataclass
 class FinetuneArguments:
     """What is trained, and on which rows."""
 
-    model_name_or_path: str = field(
+    model_name_or_path: Annotated[str, READ] = field(
         default="fictional-base",
         metadata={"help": "A model folder, a hub id, 'fictional-base', or 'from-scratch' for a new Llama."},
     )

@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Annotated
+
+from dareu.values import READ
 
 
 @dataclass
 class MeasureArguments:
     """Which model is measured, and who judges."""
 
-    model_name_or_path: str = field(metadata={"help": "The model folder."})
-    reward_judge: str | None = field(default=None, metadata={"help": "The classifier folder the reward came from."})
-    test_judge: str | None = field(
+    model_name_or_path: Annotated[str, READ] = field(metadata={"help": "The model folder."})
+    reward_judge: Annotated[str | None, READ] = field(
+        default=None, metadata={"help": "The classifier folder the reward came from."}
+    )
+    test_judge: Annotated[str | None, READ] = field(
         default=None, metadata={"help": "A classifier folder of another family, used for nothing else."}
     )
-    validation_judge: str | None = field(
+    validation_judge: Annotated[str | None, READ] = field(
         default=None, metadata={"help": "The classifier folder that decided when to stop; for choosing settings."}
     )
-    base_model: str | None = field(default=None, metadata={"help": "The checkpoint before fine-tuning: fluency."})
-    retrained: str | None = field(
+    base_model: Annotated[str | None, READ] = field(
+        default=None, metadata={"help": "The checkpoint before fine-tuning: fluency."}
+    )
+    retrained: Annotated[str | None, READ] = field(
         default=None, metadata={"help": "measurement.json of the retrained control; gives ToW."}
     )
     max_rows: int | None = field(

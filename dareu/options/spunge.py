@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any
 
 from dareu.deltas.merging import MERGE_METHODS
-from dareu.values import as_mapping
+from dareu.values import READ, as_mapping
 
 
 @dataclass
@@ -28,7 +28,7 @@ class SpungeArguments:
     merge_weight: float = field(default=1.0, metadata={"help": "Factor λ of the merged change."})
     merge_seed: int = field(default=0, metadata={"help": "Of what dare_ties keeps."})
     measure_parts: bool = field(default=True, metadata={"help": "Measure each part before and after the merge."})
-    measure_config: str | None = field(
+    measure_config: Annotated[str | None, READ] = field(
         default=None,
         metadata={
             "help": "A YAML of `measure`, whose data and model options do not count; judges and base_model that it "

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any
 
-from dareu.values import as_list, as_mapping
+from dareu.values import READ, as_list, as_mapping
 
 
 @dataclass
@@ -13,11 +13,11 @@ class ClassifierArguments:
     """What is trained, on which texts."""
 
     output_dir: str = field(metadata={"help": "The run's folder."})
-    classifier: str = field(
+    classifier: Annotated[str, READ] = field(
         default="llm",
         metadata={"help": "llm, tfidf, or a class of your own as pkg.mod:Name or path/to/file.py:Name."},
     )
-    classifier_kwargs: dict[str, Any] | str | None = field(
+    classifier_kwargs: Annotated[dict[str, Any] | str | None, READ] = field(
         default_factory=dict, metadata={"help": "Arguments of the class, as YAML or JSON."}
     )
     seed: int = field(default=0, metadata={"help": "Of the llm classifier."})

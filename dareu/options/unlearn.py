@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from trl import TrlParser
 
@@ -12,13 +12,14 @@ from dareu.data.parts import DataArguments
 from dareu.data.refusals import load_refusals
 from dareu.methods import METHODS, Method
 from dareu.trainers import UnlearnTrainer
+from dareu.values import READ
 
 
 @dataclass
 class MethodArguments:
     """The method, which decides what other options there are."""
 
-    method: str = field(
+    method: Annotated[str, READ] = field(
         default="dareu",
         metadata={"help": f"{', '.join(METHODS)}, or a Method of your own as pkg.mod:Name or path/to/file.py:Name."},
     )
@@ -28,7 +29,9 @@ class MethodArguments:
 class PolicyArguments:
     """The model that is trained, and whether through LoRA; the names are those of TRL's `ModelConfig`."""
 
-    model_name_or_path: str = field(metadata={"help": "The target: a model or adapter folder, or a hub id."})
+    model_name_or_path: Annotated[str, READ] = field(
+        metadata={"help": "The target: a model or adapter folder, or a hub id."}
+    )
     dtype: str = field(
         default="float32",
         metadata={
@@ -70,11 +73,13 @@ class PolicyArguments:
 class UnlearnArguments:
     """What restrains and judges the unlearning."""
 
-    mask: str | None = field(default=None, metadata={"help": "A mask.safetensors made for this model; default: dense."})
-    validation_judge: str | None = field(
+    mask: Annotated[str | None, READ] = field(
+        default=None, metadata={"help": "A mask.safetensors made for this model; default: dense."}
+    )
+    validation_judge: Annotated[str | None, READ] = field(
         default=None, metadata={"help": "A classifier folder; with validation_steps it decides when to stop."}
     )
-    base_model: str | None = field(
+    base_model: Annotated[str | None, READ] = field(
         default=None,
         metadata={"help": "The checkpoint the target was fine-tuned from, which judges fluency; loaded in dtype."},
     )
@@ -92,11 +97,11 @@ class UnlearnArguments:
 class RewardArguments:
     """The rewards of DareU."""
 
-    classifier: str = field(
+    classifier: Annotated[str, READ] = field(
         default="",
         metadata={"help": "A classifier folder, or a plug-in as pkg.mod:Name or path/to/file.py:Name."},
     )
-    classifier_kwargs: dict[str, Any] | str | None = field(
+    classifier_kwargs: Annotated[dict[str, Any] | str | None, READ] = field(
         default_factory=dict, metadata={"help": "Arguments of a plug-in classifier, as YAML or JSON."}
     )
     slice_transform: str = field(default="log", metadata={"help": "Attribution to score: 'log' (χ) or 'linear'."})

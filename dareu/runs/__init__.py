@@ -1,6 +1,19 @@
 """Run folders and what stands in them, stages of longer work, and what a run takes in time and memory."""
 
 from dareu.runs.folder import Run, config_of, open_run
+from dareu.runs.inputs import inputs_of
+from dareu.runs.measurements import Measured, read_measurement, write_measurement
 from dareu.runs.results import ResultRow, read_results, write_results
 
-__all__ = ["ResultRow", "Run", "config_of", "open_run", "read_results", "write_results"]
+__all__ = [
+    "Measured",
+    "ResultRow",
+    "Run",
+    "config_of",
+    "inputs_of",
+    "open_run",
+    "read_measurement",
+    "read_results",
+    "write_measurement",
+    "write_results",
+]

@@ -6,7 +6,7 @@ import logging
 import os
 import shutil
 import subprocess
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -57,7 +57,7 @@ class Run:
 def open_run(
     folder: str | os.PathLike[str],
     config: Mapping[str, Any],
-    inputs: Mapping[str, str | None] | None = None,
+    inputs: Mapping[str, Sequence[Path]] | None = None,
     *,
     free: Collection[str] = (),
 ) -> Run:
@@ -71,8 +71,8 @@ def open_run(
         folder: The run's folder; a missing or an empty one is new.
         config: The resolved settings, of the types that ``to_plain`` takes. The entry ``output_dir`` is not
             compared, since it is the folder itself, which may have moved.
-        inputs: Files and folders that the run reads, by the names of their options; those that exist are known by
-            their content, so that a model made anew under its old name is another model.
+        inputs: Files and folders that the run reads, as `inputs_of` finds them; they are known by their content, so
+            that a model made anew under its old name is another model, and an edited plug-in another plug-in.
         free: Settings that another start may change, such as the number of jobs; ``config.yaml`` has the last ones.
 
     Raises:
@@ -80,10 +80,9 @@ def open_run(
             ``config.yaml``.
     """
     folder = Path(folder)
-    path = folder / "config.yaml"
+    path, inputs_file = folder / "config.yaml", folder / "inputs.json"
     plain = to_plain(config)
-    paths = {name: Path(value) for name, value in (inputs or {}).items() if value is not None}
-    hashes = {name: content_hash(value) for name, value in paths.items() if value.exists()}
+    hashes = {name: content_hash(paths) for name, paths in (inputs or {}).items()}
     if path.exists():
         earlier = yaml.safe_load(path.read_text(encoding="utf-8"))
         differing = _differences(_without(earlier, free), _without(plain, free))
@@ -92,13 +91,12 @@ def open_run(
             raise ValueError(
                 f"{folder} holds a run with another config ({shown}); give another --output_dir, or delete that folder."
             )
-        if (folder / "inputs.json").exists():
-            known = json.loads((folder / "inputs.json").read_text(encoding="utf-8"))
-            if changed := [name for name in known if known[name] != hashes.get(name)]:
-                raise ValueError(
-                    f"{folder} holds a run whose {', '.join(changed)} had another content; give another --output_dir, "
-                    "or delete that folder."
-                )
+        known = json.loads(inputs_file.read_text(encoding="utf-8")) if inputs_file.exists() else {}
+        if changed := [name for name in {**known, **hashes} if known.get(name) != hashes.get(name)]:
+            raise ValueError(
+                f"{folder} holds a run whose {', '.join(changed)} had another content; give another --output_dir, "
+                "or delete that folder."
+            )
         if _without(earlier, ()) != _without(plain, ()):
             write_yaml(path, plain, comment=_circumstances())
         logger.info("Found a run of the same config in %s.", folder)
@@ -106,7 +104,7 @@ def open_run(
         raise ValueError(f"{folder} holds files but no config.yaml of a run; give another --output_dir.")
     else:
         if hashes:
-            write_json(folder / "inputs.json", hashes)
+            write_json(inputs_file, hashes)
         write_yaml(path, plain, comment=_circumstances())
     return Run(folder)
 
@@ -142,7 +140,12 @@ def _circumstances() -> str:
 def config_of(*arguments: Any) -> dict[str, Any]:
     """The resolved settings of a recipe's argument dataclasses, as `open_run` takes them.
 
-    Fields that only the dataclass itself fills in are left out, so that the config can be given back to the
-    recipe.
+    Fields that only the dataclass itself fills in, and those that it lists as `derived` from others, are left out, so
+    that the config can be given back to the recipe.
     """
-    return {item.name: getattr(part, item.name) for part in arguments for item in dataclasses.fields(part) if item.init}
+    return {
+        item.name: getattr(part, item.name)
+        for part in arguments
+        for item in dataclasses.fields(part)
+        if item.init and item.name not in getattr(part, "derived", ())
+    }

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from operator import attrgetter
 from typing import Any
 
@@ -41,24 +40,6 @@ REF_LOGITS = "ref_logits"
 
 #: All that a loss may ask for.
 TENSORS = (*ANSWER, *REFUSAL, *STORED, REF_LOGITS)
-
-
-def needed_tensors(loss: ForgetLoss, options: Mapping[str, Any], tensors: Sequence[str] = TENSORS) -> tuple[str, ...]:
-    """The tensors a loss names as parameters without a default, of those that there are.
-
-    Raises:
-        ValueError: The loss asks for a tensor that is not there, or an option is none of its parameters.
-    """
-    parameters = inspect.signature(loss).parameters
-    needs = tuple(name for name, parameter in parameters.items() if parameter.default is inspect.Parameter.empty)
-    unknown = [name for name in needs if name not in tensors]
-    if unknown:
-        raise ValueError(f"The loss asks for {', '.join(unknown)}: there are {', '.join(tensors)}.")
-    foreign = [name for name in options if name not in parameters or name in needs]
-    if foreign:
-        choices = ", ".join(name for name in parameters if name not in needs) or "none"
-        raise ValueError(f"The loss has no option {', '.join(foreign)}: its options are {choices}.")
-    return needs
 
 
 def try_loss(loss: ForgetLoss, needs: tuple[str, ...], options: Mapping[str, Any], vocab_size: int) -> None:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,7 @@ from dareu.data.encoding import CompletionCollator, EncodedRecord, encode_datase
 from dareu.data.refusals import load_refusals, refuse
 from dareu.models import context_length
 from dareu.models.forward import completion_logits
+from dareu.plugins import needed_parameters
 from dareu.trainers.forget_tensors import (
     ANSWER,
     REF_LOGITS,
@@ -23,12 +24,11 @@ from dareu.trainers.forget_tensors import (
     STORED,
     TENSORS,
     ForgetLoss,
-    needed_tensors,
     try_loss,
 )
 from dareu.trainers.original_logps import reference_logps
 from dareu.trainers.shared import StopWhenForgotten, UnlearningArguments, UnlearningMixin, Validate, load_policy
-from dareu.values import as_mapping
+from dareu.values import READ, as_mapping
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -43,10 +43,10 @@ class UnlearnConfig(UnlearningArguments, TrainingArguments):
     """`TrainingArguments` with the options that all unlearning trainers share, and the weight of the forget loss."""
 
     forget_coef: float = field(default=1.0, metadata={"help": "Weight of the forget loss."})
-    loss_kwargs: dict[str, Any] | str | None = field(
+    loss_kwargs: Annotated[dict[str, Any] | str | None, READ] = field(
         default_factory=dict, metadata={"help": "Options of the loss, such as {beta: 0.1}."}
     )
-    refusals: str | None = field(
+    refusals: Annotated[str | None, READ] = field(
         default=None,
         metadata={"help": "What idk and dpo teach in place of the answers: 'common', or a text file with one a line."},
     )
@@ -168,7 +168,7 @@ class UnlearnTrainer(UnlearningMixin, Trainer):
             ValueError: The loss asks for a tensor that is not there, has no such option, needs refusals or has no use
                 for them, or there is nothing that it would train.
         """
-        needs = needed_tensors(forget_loss, as_mapping("loss_kwargs", args.loss_kwargs), cls.tensors)
+        needs = needed_parameters(forget_loss, cls.tensors, as_mapping("loss_kwargs", args.loss_kwargs), "The loss")
         wanted = any("refusal" in name for name in needs)
         if wanted and args.refusals is None:
             raise ValueError("The loss needs refusals: set refusals to 'common', or to a text file with one a line.")

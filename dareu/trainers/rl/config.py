@@ -24,6 +24,9 @@ class DareUConfig(UnlearningArguments, GRPOConfig):
         ValueError: An option cannot be, or two exclude each other.
     """
 
+    #: Follows from steps_per_generation, and TRL takes only one of the two.
+    derived = ("generation_batch_size",)
+
     learning_rate: float = field(default=1e-5, metadata={"help": "Peak learning rate of AdamW."})
     advantage_estimator: str = field(
         default="group",

@@ -12,8 +12,9 @@ from dareu.methods.finetune_retain import finetune_retain
 from dareu.methods.gradient_ascent import gradient_ascent
 from dareu.methods.npo import npo
 from dareu.metrics import answer_nll
+from dareu.plugins import needed_parameters
 from dareu.trainers import UnlearnConfig, UnlearnTrainer
-from dareu.trainers.forget_tensors import TENSORS, needed_tensors
+from dareu.trainers.forget_tensors import TENSORS
 from dareu.weights import fingerprint
 
 Build = Callable[..., UnlearnTrainer]
@@ -117,11 +118,11 @@ def mean_nll(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, rows: 
 def test_a_loss_names_the_tensors_it_needs() -> None:
     def loss(lengths: Any, ref_logps: Any, *, beta: float = 1.0) -> Any: ...
 
-    assert needed_tensors(loss, {"beta": 2.0}) == ("lengths", "ref_logps")
+    assert needed_parameters(loss, TENSORS, {"beta": 2.0}, "The loss") == ("lengths", "ref_logps")
     with pytest.raises(ValueError, match="no option gamma: its options are beta"):
-        needed_tensors(loss, {"gamma": 1})
+        needed_parameters(loss, TENSORS, {"gamma": 1}, "The loss")
     with pytest.raises(ValueError, match=rf"asks for hidden: there are {', '.join(TENSORS)}\."):
-        needed_tensors(lambda hidden: hidden, {})
+        needed_parameters(lambda hidden: hidden, TENSORS, {}, "The loss")
 
 
 @pytest.mark.parametrize(
