@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 import torch
 
 from dareu.data.records import check_texts, text_of
+from dareu.models.forward import IGNORED_LABEL
 from dareu.models.tokenizers import check_tokenizer
 
 if TYPE_CHECKING:
@@ -16,8 +17,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 Text: TypeAlias = str | list[dict[str, Any]]
-
-IGNORED_LABEL = -100
 
 
 class EncodedRecord(NamedTuple):

@@ -11,9 +11,10 @@ import torch
 from torch import Tensor, nn
 from torch import distributed as dist
 
-from dareu.masks.gradients import AccumulateOn, Batch, check_floating_point, evaluation_mode, mean_gradients
+from dareu.masks.gradients import AccumulateOn, Batch, check_floating_point, mean_gradients
 from dareu.masks.patterns import chosen_parameters
 from dareu.masks.scores import WeightScores, wagle_scores
+from dareu.models.forward import evaluation_mode
 from dareu.weights.sharding import mesh_of, several_processes
 
 Score = Literal["wagle", "random", "magnitude", "wanda", "snip", "gradient_product", "gradient"]

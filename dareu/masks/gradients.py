@@ -12,8 +12,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
-from torch.nn import functional as F
 
+from dareu.models.forward import IGNORED_LABEL, completion_logits, evaluation_mode
 from dareu.weights.entries import local_part
 from dareu.weights.sharding import first_not_finite, mesh_of, several_processes, sum_over_processes, summed
 
@@ -72,18 +72,6 @@ def check_floating_point(parameters: Mapping[str, nn.Parameter]) -> None:
                 f"Parameter {name!r} has dtype {parameter.dtype}, which takes no gradient; "
                 "load the model without quantisation to score its weights."
             )
-
-
-@contextmanager
-def evaluation_mode(model: nn.Module) -> Iterator[None]:
-    """Switches dropout and the like off, and puts every module back into its own mode."""
-    training = {module: module.training for module in model.modules()}
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, mode in training.items():
-            module.training = mode
 
 
 def _accumulators(
@@ -199,19 +187,11 @@ def _nothing(model: nn.Module) -> Tensor:
 def _sum_of_record_losses(model: nn.Module, batch: Batch, side: str) -> Tensor:
     """Sum over the records of a batch of each record's mean loss over its completion tokens."""
     device = next(model.parameters()).device
-    attention_mask = batch["attention_mask"].to(device)
-    inputs = {"input_ids": batch["input_ids"].to(device), "attention_mask": attention_mask}
-    if not attention_mask[:, 0].all():
-        # Left padding: without these, models with absolute positions would see the record shifted.
-        inputs["position_ids"] = (attention_mask.cumsum(-1) - 1).clamp(min=0)
-    targets = batch["labels"].to(device)[:, 1:]
-    scored = targets != -100
-    lengths = scored.sum(dim=1, keepdim=True)
-    if not lengths.all():
+    inputs = {name: batch[name].to(device) for name in ("input_ids", "attention_mask", "labels")}
+    if not (inputs["labels"][:, 1:] != IGNORED_LABEL).any(1).all():
         raise ValueError(
-            f"A {side} record has no completion token to score (its labels are all -100); "
+            f"A {side} record has no completion token to score (its labels are all {IGNORED_LABEL}); "
             "leave it out, or raise the length at which records are cut."
         )
-    logits = model(**inputs, use_cache=False).logits[:, :-1]
-    losses = F.cross_entropy(logits[scored].float(), targets[scored], reduction="none")
-    return (losses / lengths.expand_as(targets)[scored]).sum()
+    scored = completion_logits(model, inputs)
+    return (-scored.logps() / scored.lengths()[scored.rows]).sum()

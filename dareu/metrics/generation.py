@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from dareu.data.encoding import Text, encode_prompt
-from dareu.metrics.model import batches, check_prompt_length, eval_mode
+from dareu.metrics.model import batches, check_prompt_length
 from dareu.models import context_length
+from dareu.models.forward import evaluation_mode
 from dareu.models.tokenizers import check_tokenizer
 
 if TYPE_CHECKING:
@@ -64,7 +65,7 @@ def generate_answers(
     unique = sorted(set(encoded), key=lambda ids: (-len(ids), ids))
     end_ids = _end_ids(model, tokenizer)
     answers: dict[tuple[int, ...], str] = {}
-    with eval_mode(model), _plain_generation_config(model), torch.no_grad():
+    with evaluation_mode(model), _plain_generation_config(model), torch.no_grad():
         for new_tokens, rows in groupby(range(len(unique)), key=room):
             for batch in batches(list(rows), batch_size):
                 batch_ids = [unique[row] for row in batch]

@@ -8,17 +8,16 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch.nn import functional as F
 
-from dareu.data.encoding import IGNORED_LABEL, CompletionCollator, EncodedRecord, Text, encode_prompt, encode_record
+from dareu.data.encoding import CompletionCollator, EncodedRecord, Text, encode_prompt, encode_record
 from dareu.data.records import text_of
 from dareu.metrics.model import (
     batches,
     check_lengths,
     check_prompt_length,
-    eval_mode,
 )
 from dareu.models import context_length
+from dareu.models.forward import completion_logits, evaluation_mode
 from dareu.models.tokenizers import check_tokenizer
 
 if TYPE_CHECKING:
@@ -77,7 +76,7 @@ def answer_nll(
     num_tokens = np.array([len(record.completion_ids) for record in records], dtype=np.int64)
     collate = CompletionCollator(tokenizer, padding_side="right")
     by_length = sorted(range(len(records)), key=lambda row: -sum(map(len, records[row])))
-    with eval_mode(model), torch.no_grad():
+    with evaluation_mode(model), torch.no_grad():
         for batch in batches(by_length, batch_size):
             total[list(batch)] = _batch_nll(model, collate([records[row] for row in batch]))
     if not np.isfinite(total).all():
@@ -124,21 +123,9 @@ def _encode(
 
 def _batch_nll(model: PreTrainedModel, batch: dict[str, torch.Tensor]) -> NDArray[np.float64]:
     """Summed negative log-likelihoods (B,) of a batch that is padded on the right."""
-    labels = batch["labels"][:, 1:]
-    scored = labels != IGNORED_LABEL
-    # Only the positions from the batch's first scored one on get logits: a vocabulary's width each, the bulk
-    # of the memory. Those of prompts and padding are dropped before the cast to float32.
-    keep = labels.shape[1] - int(scored.any(dim=0).nonzero()[0])
-    logits = model(
-        input_ids=batch["input_ids"][:, :-1].to(model.device),
-        attention_mask=batch["attention_mask"][:, :-1].to(model.device),
-        use_cache=False,
-        logits_to_keep=keep,
-    ).logits
-    labels, scored = labels[:, -keep:], scored[:, -keep:]
-    losses = F.cross_entropy(
-        logits[scored.to(logits.device)].float(), labels[scored].to(logits.device), reduction="none"
-    )
-    totals = torch.zeros(len(labels), dtype=torch.float64)
-    totals.index_add_(0, scored.nonzero()[:, 0], losses.cpu().double())
+    read = {name: batch[name][:, :-1] for name in ("input_ids", "attention_mask")}  # the last token is only predicted
+    inputs = {name: tensor.to(model.device) for name, tensor in (read | {"labels": batch["labels"]}).items()}
+    scored = completion_logits(model, inputs)
+    totals = torch.zeros(scored.num_rows, dtype=torch.float64)
+    totals.index_add_(0, scored.rows.cpu(), -scored.logps().cpu().double())
     return totals.numpy()

@@ -1,26 +1,8 @@
-"""What measuring a model takes: its evaluation mode, its context, batches of rows."""
+"""What metrics ask of their rows: lengths that agree, prompts that fit, and batches."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel
-
-
-@contextmanager
-def eval_mode(model: PreTrainedModel) -> Iterator[None]:
-    """Turn dropout and the like off, and put every submodule back into the mode it was in afterwards."""
-    modes = {module: module.training for module in model.modules()}
-    for module in modes:
-        module.training = False
-    try:
-        yield
-    finally:
-        for module, training in modes.items():
-            module.training = training
 
 
 def check_prompt_length(row: int, length: int, limit: int | None) -> None:

@@ -1,14 +1,18 @@
-"""Logits and log-probabilities at the completion tokens of a batch, in float32."""
+"""The forward pass of everybody: logits and log-probabilities at completion tokens in float32, positions, modes."""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
 from peft import PeftModel
 from torch import Tensor, nn
+
+#: The label of a token that is no completion's: nothing is predicted in its place.
+IGNORED_LABEL = -100
 
 
 class CompletionLogits(NamedTuple):
@@ -41,27 +45,40 @@ def completion_logits(model: nn.Module, batch: Mapping[str, Tensor]) -> Completi
 
     Args:
         model: A causal language model.
-        batch: `input_ids`, `attention_mask` and `labels`, (B, T); labels are -100 outside completions. Rows may be
-            padded on either side.
+        batch: `input_ids` and `attention_mask`, (B, T), and `labels` (B, T), or (B, T + 1) where the last token of each
+            row is predicted but not read, as it need not be. Labels are `IGNORED_LABEL` outside completions. Rows may
+            be padded on either side.
     """
-    labels = batch["labels"]
-    answers = (labels != -100).any(0).nonzero()
+    labels, attention_mask = batch["labels"], batch["attention_mask"]
+    answers = (labels != IGNORED_LABEL).any(0).nonzero()
     first = int(answers[0]) if len(answers) else labels.shape[1] - 1  # none: a forward, since others may wait for it
     assert first > 0, "a completion token needs something before it"
-    attention_mask = batch["attention_mask"]
     positions = {"position_ids": positions_of(attention_mask)} if takes_positions(model) else {}
+    # Only what predicts the completions goes through the head: the bulk of the memory, a vocabulary's width each.
+    kept = attention_mask.shape[1] - first + 1
     output = model(
         input_ids=batch["input_ids"],
         attention_mask=attention_mask,
         **positions,
-        # Only what predicts the completions goes through the head: (B, T - first + 1, V).
-        logits_to_keep=labels.shape[1] - first + 1,
+        logits_to_keep=kept,
         use_cache=False,
     )
     targets = labels[:, first:]
-    rows, columns = (targets != -100).nonzero(as_tuple=True)
-    logits = output.logits[:, -(labels.shape[1] - first + 1) : -1]
+    rows, columns = (targets != IGNORED_LABEL).nonzero(as_tuple=True)
+    logits = output.logits[:, -kept:][:, : targets.shape[1]]
     return CompletionLogits(logits[rows, columns].float(), targets[rows, columns], rows, len(labels))
+
+
+@contextmanager
+def evaluation_mode(model: nn.Module) -> Iterator[None]:
+    """Switches dropout and the like off, and puts every module back into its own mode afterwards."""
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes.items():
+            module.training = training
 
 
 def positions_of(attention_mask: Tensor) -> Tensor:
@@ -113,8 +130,8 @@ def sampled_logps(
     ids = torch.cat([rollout["prompt_ids"], rollout["completion_ids"]], dim=1)
     attention_mask = torch.cat([rollout["prompt_mask"], rollout["completion_mask"]], dim=1)
     completion_mask = rollout["completion_mask"].bool()
-    labels = ids.masked_fill(attention_mask == 0, -100)
-    labels[:, : rollout["prompt_ids"].shape[1]] = -100
+    labels = ids.masked_fill(attention_mask == 0, IGNORED_LABEL)
+    labels[:, : rollout["prompt_ids"].shape[1]] = IGNORED_LABEL
     logps = torch.zeros(completion_mask.shape, device=ids.device)
     for part in (slice(start, start + batch_size) for start in range(0, len(ids), batch_size)):
         batch = {"input_ids": ids[part], "attention_mask": attention_mask[part], "labels": labels[part]}

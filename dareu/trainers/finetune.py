@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from transformers import TrainingArguments
 
+from dareu.models.forward import IGNORED_LABEL
 from dareu.trainers.resuming import Resumable
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ class FinetuneTrainer(Resumable):
             if kwargs.get("num_items_in_batch") is not None:
                 # The Trainer expects a sum over this batch divided by the items of the whole accumulation.
                 kwargs["num_items_in_batch"] = (
-                    inputs["labels"] != -100
+                    inputs["labels"] != IGNORED_LABEL
                 ).sum() * self.current_gradient_accumulation_steps
         loss: Tensor | tuple[Tensor, Any] = super().compute_loss(model, inputs, *args, **kwargs)
         return loss
@@ -76,5 +77,5 @@ def repeated_runs(like: Tensor, vocab_size: int, generator: torch.Generator, rep
     run = torch.randint(3, vocab_size, (batch_size, length // repeats), generator=generator)
     tokens = run.repeat(1, repeats).to(like.device)
     labels = tokens.clone()
-    labels[:, : run.shape[1]] = -100
+    labels[:, : run.shape[1]] = IGNORED_LABEL
     return {"input_ids": tokens, "attention_mask": torch.ones_like(tokens), "labels": labels}

@@ -10,6 +10,7 @@ from peft import PeftModel
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
+from dareu.models.forward import evaluation_mode
 from dareu.trainers.processes import frozen_copy
 from dareu.weights.entries import flat_part, local_part, part_like
 from dareu.weights.sharding import reshard
@@ -46,18 +47,6 @@ def original_policy(
 
 
 @contextmanager
-def evaluating(model: nn.Module) -> Iterator[nn.Module]:
-    """Dropout off and no gradients, the training mode restored afterwards."""
-    training = model.training
-    model.eval()
-    try:
-        with torch.no_grad():
-            yield model
-    finally:
-        model.train(training)
-
-
-@contextmanager
 def _adapter_off(model: PeftModel) -> Iterator[nn.Module]:
     learning = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
 
@@ -66,7 +55,7 @@ def _adapter_off(model: PeftModel) -> Iterator[nn.Module]:
             parameter.requires_grad_(learns)
 
     try:
-        with evaluating(model), model.disable_adapter():
+        with evaluation_mode(model), torch.no_grad(), model.disable_adapter():
             restore()  # switching off froze them, and FSDP2 looks at that when its first forward comes
             yield model
     finally:
@@ -80,10 +69,12 @@ class _FrozenCopy:
         self.frozen = frozen
         self._place: Callable[[nn.Module], nn.Module] | None = place
 
-    def __call__(self) -> AbstractContextManager[nn.Module]:
+    @contextmanager
+    def __call__(self) -> Iterator[nn.Module]:
         if self._place is not None:
             self.frozen, self._place = self._place(self.frozen), None
-        return evaluating(self.frozen)
+        with torch.no_grad():  # it is always in evaluation mode
+            yield self.frozen
 
 
 class _OriginalEntries:
@@ -140,7 +131,7 @@ class _OriginalEntries:
         trained = self._entries()
         self._write(self.original)
         try:
-            with evaluating(self.model):
+            with evaluation_mode(self.model), torch.no_grad():
                 yield self.model
         finally:
             self._reshard()

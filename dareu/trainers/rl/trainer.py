@@ -12,8 +12,7 @@ from trl import GRPOTrainer
 
 from dareu.data.encoding import encode_prompt
 from dareu.data.records import text_of
-from dareu.models.forward import sampled_logps
-from dareu.trainers.original import evaluating
+from dareu.models.forward import evaluation_mode, sampled_logps
 from dareu.trainers.rl.advantages import clipped_value_loss
 from dareu.trainers.rl.config import DareUConfig
 from dareu.trainers.rl.critic import Critic
@@ -212,7 +211,7 @@ class DareUTrainer(UnlearningMixin, GRPOTrainer):
             return generate(prompt_ids, *others)
         # Without dropout, as their log-probabilities are taken
         completions: list[Any] = [None] * len(prompt_ids)
-        with evaluating(self.model):
+        with evaluation_mode(self.model), torch.no_grad():
             for batch in length_sorted_batches(self._expected_lengths, size):
                 made, _ = generate([prompt_ids[i] for i in batch], *others)
                 for i, ids in zip(batch, made, strict=True):
@@ -237,7 +236,7 @@ class DareUTrainer(UnlearningMixin, GRPOTrainer):
     def _get_per_token_logps_and_entropies(self, model: nn.Module, *args: Any, **kwargs: Any) -> Any:
         """As TRL's, without dropout where no gradient is wanted; leaves the critic's (B, T) values in `_values`."""
         # The logps of samples are compared with π_N's and with one another.
-        quiet = nullcontext() if torch.is_grad_enabled() else evaluating(self.model)
+        quiet = nullcontext() if torch.is_grad_enabled() else evaluation_mode(self.model)
         if self.critic is None:
             with quiet:
                 return super()._get_per_token_logps_and_entropies(model, *args, **kwargs)

@@ -56,8 +56,10 @@ class Bigram(nn.Module):
             parameter.data.normal_(generator=generator)
         self.to(dtype)
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor, use_cache: bool) -> SimpleNamespace:
-        return SimpleNamespace(logits=self.head(self.dropout(self.embedding(input_ids))))
+    def forward(
+        self, input_ids: Tensor, attention_mask: Tensor, use_cache: bool, logits_to_keep: int
+    ) -> SimpleNamespace:
+        return SimpleNamespace(logits=self.head(self.dropout(self.embedding(input_ids[:, -logits_to_keep:]))))
 
 
 def mean_gradients_by_hand(model: nn.Module, records: list[tuple[list[int], list[int]]]) -> dict[str, Tensor]:
