@@ -1,5 +1,7 @@
 """Text to P(owner): classifiers that follow scikit-learn's contract, and the checks that hold them to it."""
 
+from typing import Any
+
 from dareu.classifiers.contract import (
     NONE_CLASS,
     Classifier,
@@ -18,6 +20,7 @@ from dareu.classifiers.skops_files import save_skops
 from dareu.classifiers.tfidf import TfidfClassifier
 
 __all__ = [
+    "CLASSIFIERS",
     "NONE_CLASS",
     "Classifier",
     "LLMClassifier",
@@ -34,3 +37,6 @@ __all__ = [
     "strip_echo",
     "strip_echo_at",
 ]
+
+#: What `train_classifier` trains, by name: an open dict of classes with `fit(texts, owners)`.
+CLASSIFIERS: dict[str, type[Any]] = {"llm": LLMClassifier, "tfidf": TfidfClassifier}

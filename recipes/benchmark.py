@@ -34,6 +34,7 @@ from dareu.options.finetune import FinetuneArguments
 from dareu.options.spunge import SpungeArguments
 from dareu.report import comparison_table, draw_tradeoff, summarise, write_csv, write_markdown
 from dareu.report.picture import can_draw
+from dareu.rewards import REWARDS
 from dareu.runs import ResultRow, config_of, open_run, read_results, write_results
 from dareu.runs.plans import CONFIG, OWN, Plan
 from dareu.runs.program import run_program
@@ -277,7 +278,7 @@ def check_entry(ground: Ground, entry: Entry, options: dict[str, Any]) -> None:
 def check(what: str, recipe: str, options: dict[str, Any]) -> list[Any]:
     """What a recipe makes of options; its complaint names what they are of."""
     try:
-        return check_recipe(recipe, options)
+        return check_recipe(recipe, options, REWARDS)
     except ValueError as error:
         raise ValueError(f"{what}: {error}") from error
 

@@ -26,19 +26,13 @@ from dareu.data.parts import DataArguments, forget_names, load_parts, split_owne
 from dareu.deltas.merging import merge_models
 from dareu.files import write_yaml
 from dareu.masks import WeightMask, count_moved_outside
-from dareu.methods import METHODS
 from dareu.metrics import tow
 from dareu.models import load_model, load_tokenizer
+from dareu.options.judges import check_judges
 from dareu.options.measure import MeasureArguments
 from dareu.options.spunge import SpungeArguments
-from dareu.options.unlearn import (
-    MethodArguments,
-    PolicyArguments,
-    UnlearnArguments,
-    check_unlearning,
-    unlearn_parser,
-)
-from dareu.plugins import resolve
+from dareu.options.unlearn import PolicyArguments, UnlearnOptions, check_unlearning, parse_unlearning
+from dareu.rewards import REWARDS
 from dareu.runs import ResultRow, Run, config_of, inputs_of, open_run, read_results, write_results
 from dareu.runs.program import run_program
 from dareu.runs.stages import Stage, run_stages
@@ -62,27 +56,20 @@ SHOWN = (
 def main() -> None:
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise ValueError("spunge is one process that starts others: name the config of those as launch_with.")
-    first = TrlParser((MethodArguments,))
-    wants_help = "--help" in sys.argv or "-h" in sys.argv
-    known = [argument for argument in sys.argv[1:] if argument not in ("--help", "-h")]
-    choice = first.parse_args_and_config(known, return_remaining_strings=True, fail_with_unknown_args=False)[0]
-    parser = unlearn_parser(resolve(choice.method, METHODS), SpungeArguments)
-    if wants_help:
-        parser.parse_args(["--help"])
-    choice, data, unlearning, policy, training, *rewarding, args = parser.parse_args_and_config()
-    options = config_of(choice, data, unlearning, policy, training, *rewarding)
+    unlearning, (args,) = parse_unlearning(SpungeArguments)
+    choice, data, _, policy, training, _ = unlearning
+    options = config_of(*unlearning.parts)
 
     # Everything that can be wrong is looked at before anything is written
     if data.part_column is not None:
         raise ValueError("part_column is set for each part: name the column as split_column.")
     if not policy.merge_adapter:
         raise ValueError("Parts are merged as whole models: leave merge_adapter as it is.")
-    check_unlearning(resolve(choice.method, METHODS), unlearning, training, rewarding[0] if rewarding else None)
+    check_unlearning(unlearning, REWARDS)
     everyone, _, test = load_parts(data)
     owners, forget = forget_names(data, everyone), split_owners(data, everyone).forget
     parts = split_forget(forget, args.split_column, args.split_map, minimum=args.min_part_rows)
-    classifier = rewarding[0].classifier if rewarding else None
-    inputs = inputs_of(choice, data, unlearning, policy, training, *rewarding, args)
+    inputs = inputs_of(*unlearning.parts, args)
     measuring, control = None, None
     if args.measure_parts:
         if test is None:
@@ -90,7 +77,7 @@ def main() -> None:
                 f"{data.dataset} has no test rows, which measuring needs: name a file of them as test_dataset, or give "
                 "--measure_parts false."
             )
-        measuring = measure_options(args, policy.model_name_or_path, unlearning, classifier, owners)
+        measuring = measure_options(args, unlearning, owners)
         inputs |= inputs_of(measuring)
         control = None if measuring.retrained is None else measured(Path(measuring.retrained))
         measuring.retrained = None  # a part needs a control measured on that part
@@ -119,7 +106,7 @@ def main() -> None:
 
     # Merge
     model = run.folder / "model"
-    metrics = merge(args, data, policy, unlearning.mask, [folder / "model" for folder in folders.values()], model)
+    metrics = merge(args, data, policy, [folder / "model" for folder in folders.values()], model)
 
     # Measure the merged model on each part, and on all of them
     after = {part.name: run.folder / "after" / f"{part.folder}.json" for part in parts}
@@ -160,24 +147,24 @@ def main() -> None:
     print(f"The merged model is in {model}, and the rows are in {run.results_path}.")
 
 
-def measure_options(
-    args: SpungeArguments, target: str, unlearning: UnlearnArguments, classifier: str | None, owners: list[str]
-) -> MeasureArguments:
+def measure_options(args: SpungeArguments, unlearning: UnlearnOptions, owners: list[str]) -> MeasureArguments:
     """How the models are measured, once it is known that the judges know the owners."""
-    words = ["--model_name_or_path", target]
+    judges, rewarding = unlearning.judges, unlearning.rewarding
+    words = ["--model_name_or_path", unlearning.policy.model_name_or_path]
     if args.measure_config is not None:
         if not Path(args.measure_config).is_file():
             raise ValueError(f"measure_config {args.measure_config} does not exist: name a YAML of `dareu measure`.")
         words += ["--config", args.measure_config]
     found: MeasureArguments = TrlParser((DataArguments, MeasureArguments)).parse_args_and_config(words)[1]
-    if found.reward_judge is None and classifier and ":" not in classifier:
-        found.reward_judge = classifier
-    found.test_judge = found.test_judge or unlearning.test_judge
-    found.base_model = found.base_model or unlearning.base_model
-    named = [found.test_judge, found.reward_judge, found.validation_judge or unlearning.validation_judge]
-    judges = [Path(judge).resolve() for judge in named if judge]
-    if len(set(judges)) < len(judges):
-        raise ValueError("The reward judge, the validation judge and the test judge must be three: each has one job.")
+    if found.reward_judge is None and rewarding is not None and Path(rewarding.classifier or "-").is_dir():
+        found.reward_judge = rewarding.classifier
+    found.test_judge = found.test_judge or judges.test_judge
+    found.base_model = found.base_model or judges.base_model
+    check_judges(
+        reward_judge=found.reward_judge,
+        validation_judge=found.validation_judge or judges.validation_judge,
+        test_judge=found.test_judge,
+    )
     for judge in (found.reward_judge, found.validation_judge, found.test_judge):
         if judge:
             owner_columns(load_classifier(judge), owners)
@@ -219,7 +206,6 @@ def merge(
     args: SpungeArguments,
     data: DataArguments,
     policy: PolicyArguments,
-    mask: str | None,
     parts: list[Path],
     output: Path,
 ) -> dict[str, float]:
@@ -234,10 +220,10 @@ def merge(
         numbers: dict[str, Any] = {"density": args.merge_density, "weight": args.merge_weight, "seed": args.merge_seed}
         done = merge_models(start, parts, output, method, **numbers)
         print(f"Merged: {done.moved:,} of {done.entries:,} weights are not the target's.\n")
-        if mask is None:
+        if policy.mask is None:
             return {}
         weights = CheckpointWeights(start), CheckpointWeights(output)
-        moved = count_moved_outside(*weights, WeightMask.load(mask))
+        moved = count_moved_outside(*weights, WeightMask.load(policy.mask))
         if moved:
             raise RuntimeError("Weights outside the mask moved: this is a fault of dareu, please report it.")
         return {"moved_outside_mask": moved}

@@ -7,6 +7,7 @@ The classifier is saved in OUTPUT_DIR/classifier. Reward, validation and test ju
 and trained on different texts: choose them by --classifier and --text_columns or --fold.
 """
 
+import inspect
 import logging
 import os
 from typing import Any
@@ -16,9 +17,8 @@ from rich.table import Table
 from trl import TrlParser
 
 from dareu.classifiers import (
+    CLASSIFIERS,
     NONE_CLASS,
-    LLMClassifier,
-    TfidfClassifier,
     check_classifier,
     quality_card,
     save_skops,
@@ -27,16 +27,14 @@ from dareu.classifiers import (
 from dareu.data import take_fold, text_of
 from dareu.data.parts import DataArguments, load_parts
 from dareu.files import write_json
-from dareu.models import resolve_model_path
+from dareu.models import BASE_MODEL, resolve_model_path
 from dareu.options.train_classifier import ClassifierArguments
-from dareu.plugins import resolve
+from dareu.plugins import build, resolve
 from dareu.runs import config_of, inputs_of, open_run
 from dareu.runs.program import run_program
 from dareu.values import as_mapping
 
 logger = logging.getLogger("dareu.train_classifier")
-
-CLASSIFIERS = {"llm": LLMClassifier, "tfidf": TfidfClassifier}
 
 
 def main() -> None:
@@ -66,14 +64,11 @@ def main() -> None:
     columns = args.evaluate_on or args.text_columns
     tests = {"whole" if not hide_echo else "echo_hidden": texts_of(asked, columns, hide_echo) for hide_echo in forms}
 
-    kwargs = dict(as_mapping("classifier_kwargs", args.classifier_kwargs))
-    if args.classifier == "llm":
-        kwargs.setdefault("seed", args.seed)
-        kwargs["model"] = resolve_model_path(kwargs.get("model", "fictional-base"))
-    try:
-        classifier = resolve(args.classifier, CLASSIFIERS)(**kwargs)
-    except TypeError as error:
-        raise ValueError(f"classifier_kwargs do not fit {args.classifier}: {error}.") from error
+    args.classifier_kwargs = kwargs = classifier_options(args)
+    what, paths = f"The classifier {args.classifier!r}", {}
+    if "model" in kwargs:
+        paths["model"] = resolve_model_path(kwargs["model"])
+    classifier = build(resolve(args.classifier, CLASSIFIERS), {}, kwargs | paths, what)
 
     # Everything that can be wrong was looked at before anything is written
     run = open_run(args.output_dir, config_of(data, args), inputs_of(data, args))
@@ -97,6 +92,17 @@ def main() -> None:
         table.add_row(name, *(f"{form[name]:.3f}" if name != "count" else str(form[name]) for form in card.values()))
     Console().print(table)
     print(f"The classifier is in {run.folder / 'classifier'}.")
+
+
+def classifier_options(args: ClassifierArguments) -> dict[str, Any]:
+    """The classifier's options; one that takes a seed gets this run's, one that needs a model the shipped base."""
+    kwargs = dict(as_mapping("classifier_kwargs", args.classifier_kwargs))
+    parameters = inspect.signature(resolve(args.classifier, CLASSIFIERS)).parameters
+    if "seed" in parameters:
+        kwargs.setdefault("seed", args.seed)
+    if "model" in parameters and parameters["model"].default is inspect.Parameter.empty:
+        kwargs.setdefault("model", BASE_MODEL)
+    return kwargs
 
 
 def texts_of(rows: Any, columns: list[str], hide_echo: bool) -> tuple[list[str], list[str]]:

@@ -9,35 +9,32 @@ The model is saved in OUTPUT_DIR/model. `dareu unlearn --method npo --help` list
 
 import copy
 import logging
-import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from peft import LoraConfig
-from trl import TrlParser
 
 from dareu.classifiers import check_classifier, load_classifier, owner_columns, strip_echo
 from dareu.data import text_of
-from dareu.data.parts import chat_form, forget_names, load_parts, split_owners
+from dareu.data.parts import DataArguments, chat_form, forget_names, load_parts, split_owners
 from dareu.files import atomic_folder
 from dareu.masks import WeightMask, count_moved_outside
-from dareu.methods import METHODS
 from dareu.metrics import answer_nll, forget_attribution, generate_answers
-from dareu.models import load_adapter, load_model, load_tokenizer, resolve_model_path
-from dareu.models.adapters import adapter_base, merge_adapter
+from dareu.models import adapter_base, load_adapter, load_model, load_tokenizer, merge_adapter, resolve_model_path
 from dareu.options.unlearn import (
-    MethodArguments,
     PolicyArguments,
     RewardArguments,
+    UnlearnOptions,
     check_unlearning,
-    unlearn_parser,
+    parse_unlearning,
 )
-from dareu.plugins import resolve
-from dareu.rewards import DeattributionReward, FluencyReward
-from dareu.runs import config_of, inputs_of, open_run, write_results
+from dareu.plugins import build, resolve
+from dareu.rewards import REWARDS
+from dareu.runs import ResultRow, Run, config_of, inputs_of, open_run, write_results
 from dareu.runs.memory import PeakMemory
 from dareu.runs.metrics_log import MetricsLog
 from dareu.runs.program import run_program
@@ -52,93 +49,49 @@ logger = logging.getLogger("dareu.unlearn")
 
 
 def main() -> None:
-    first = TrlParser((MethodArguments,))
-    wants_help = "--help" in sys.argv or "-h" in sys.argv
-    known = [argument for argument in sys.argv[1:] if argument not in ("--help", "-h")]
-    choice = first.parse_args_and_config(known, return_remaining_strings=True, fail_with_unknown_args=False)[0]
-    method = resolve(choice.method, METHODS)
-    parser = unlearn_parser(method)
-    if wants_help:
-        parser.parse_args(["--help"])
-    choice, data, args, policy_args, training, *rest = parser.parse_args_and_config()
-    rewarding: RewardArguments | None = rest[0] if rest else None
-    config = config_of(choice, data, args, policy_args, training, *rest)
+    options, _ = parse_unlearning()
+    choice, data, judges, policy, training, rewarding = options
+    config = config_of(*options.parts)  # before anything that is measured is written into it
 
     # Everything that can be wrong is looked at before anything is written
-    check_unlearning(method, args, training, rewarding)
+    check_unlearning(options, REWARDS)
     load_whole_weights()
-    path = policy_args.model_name_or_path
-    origin = check_target(policy_args, masked=args.mask is not None)
-    tokenizer, model = load_tokenizer(path, pad_token=data.pad_token), load_target(policy_args)
-    parts = load_parts(data)
-    split, owners = split_owners(data, parts.owners), forget_names(data, parts.owners)
-    retain = split.retain
-    if parts.background is not None:
-        # Half of the retained rows that a method sees are background people, as in fine-tuning.
-        retain = mix(retain, parts.background, training.seed)
-    forget, retain = (chat_form(data, side, tokenizer) for side in (split.forget, retain))
-    mask = WeightMask.load(args.mask) if args.mask is not None else None
-    base, fluency = None, None
-    if args.base_model is not None:
-        base = load_model(args.base_model, dtype=getattr(torch, policy_args.dtype)).to(training.device)
-        fluency = mean_nll(base, load_tokenizer(args.base_model, pad_token=data.pad_token))
-    judge: Any = load_classifier(args.validation_judge) if args.validation_judge is not None else None
-    if judge is not None:
-        owner_columns(judge, owners)
-
+    origin = check_target(policy)
+    tokenizer, model = load_tokenizer(policy.model_name_or_path, pad_token=data.pad_token), load_target(policy)
+    rows = load_rows(data, tokenizer, training.seed)
+    mask = WeightMask.load(policy.mask) if policy.mask is not None else None
+    base = load_base(options)
     stopwatch = Stopwatch()
-
-    @stopwatch.paused()
-    def validate(policy: Any) -> dict[str, float]:
-        prompts = list(forget["prompt"])
-        answers = generate_answers(policy, tokenizer, prompts, max_new_tokens=longest_answer(forget, tokenizer))
-        bare = [strip_echo(answer, text_of(prompt)) for answer, prompt in zip(answers, prompts, strict=True)]
-        measured = {"forget_attribution": forget_attribution(judge, bare, owners)}
-        if fluency is not None:
-            measured["fluency_nll"] = float(fluency(prompts, as_completions(answers, prompts)).mean())
-        return measured
-
-    if args.stop_at_base_level:
-        training.stop_forget_attribution = validate(base)["forget_attribution"]
+    validate = None
+    if judges.validation_judge is not None:
+        judge: Any = load_classifier(judges.validation_judge)
+        owner_columns(judge, rows.owners)
+        validate = stopwatch.paused()(validation(judge, rows, tokenizer, base))
+    if judges.stop_at_base_level:
+        assert base is not None and validate is not None
+        training.stop_forget_attribution = validate(base.model)["forget_attribution"]
         logger.info("The judge finds the owners in %.3f of the base model's answers.", training.stop_forget_attribution)
-    objective: Any = method.loss
+    objective: Any = options.method.loss
     if rewarding is not None:
-        if fluency is None and rewarding.fluency_coef > 0:
-            logger.warning("No base_model is given: the target judges fluency, and finds memorised text most fluent.")
-            fluency = mean_nll(copy.deepcopy(model).to(training.device), tokenizer)
-        objective = rewards(rewarding, owners, retain, fluency)
-        if len(objective) > 1:
-            if training.reward_weights is not None:
-                raise ValueError("fluency_coef weighs the two rewards: leave reward_weights out.")
-            training.reward_weights = [1.0, rewarding.fluency_coef]
-    lora = None
-    if policy_args.use_peft:
-        modules = policy_args.lora_target_modules
-        lora = LoraConfig(
-            r=policy_args.lora_r,
-            lora_alpha=policy_args.lora_alpha,
-            lora_dropout=policy_args.lora_dropout,
-            target_modules=modules[0] if modules == ["all-linear"] else modules,
-            task_type="CAUSAL_LM",
-        )
+        offered = offered_to_rewards(options, rows, tokenizer, model, base)
+        objective, training.reward_weights = build_rewards(rewarding, offered)
 
-    # Train; what is computed once, such as the reference's log-probabilities, counts in time and memory
+    # Train; what is computed once, such as the original model's log-probabilities, counts in time and memory
     with PeakMemory(training.device) as memory, stopwatch:
-        trainer = method.trainer(
+        trainer = options.method.trainer(
             model,
             objective,
             training,
-            forget,
-            retain_dataset=retain,
+            rows.forget,
+            retain_dataset=rows.retain,
             mask=mask,
             processing_class=tokenizer,
-            peft_config=lora,
-            validate=validate if judge is not None else None,
+            peft_config=lora_config(policy),
+            validate=validate,
             callbacks=[],
         )
-        inputs = inputs_of(choice, data, args, policy_args, training, *rest)
         with training.main_process_first(local=False, desc="opening the run"):
-            run = open_run(training.output_dir, config, inputs)
+            run = open_run(training.output_dir, config, inputs_of(*options.parts))
         if run.done:
             if trainer.is_world_process_zero():
                 print(f"{run.folder} is done: delete it to run again.")
@@ -146,54 +99,160 @@ def main() -> None:
         trainer.add_callback(MetricsLog(run.metrics_path))
         trainer.stopwatch = stopwatch  # its seconds are kept in checkpoints
         trainer.train(resume_from_checkpoint=last_checkpoint(run.folder))
-    weights = gathered_weights(trainer)  # by all processes together; from here on the main one works alone
-    if not trainer.is_world_process_zero():
+    trained = trained_model(trainer, policy, tokenizer, training.seed, origin)
+    if trained is None:  # not the main process
         return
-    if weights is None:
-        trained = trainer.accelerator.unwrap_model(trainer.model)
-    else:
-        load_whole_weights()
-        trained = load_policy(load_target(policy_args), tokenizer, lora, training.seed)[0]
-        trained.load_state_dict(weights)
-    if policy_args.lora and policy_args.merge_adapter:
-        trained = merge_adapter(trained)
-    elif policy_args.lora:
-        name = resolve_model_path(origin or path)
-        # A hub id stays one; a folder is found from anywhere
-        name = str(Path(name).resolve()) if Path(name).exists() else name
-        trained.active_peft_config.base_model_name_or_path = name
 
     # Save, and compare what was frozen bit for bit
+    model_path = save(trained, tokenizer, run)
     metrics: dict[str, float] = {"updates": trainer.state.global_step}
-    with atomic_folder(run.folder / "model") as folder:
-        trained.save_pretrained(folder)
-        tokenizer.save_pretrained(folder)
-    model_path = str(run.folder / "model")
     if mask is not None:
-        moved = count_moved_outside(load_target(policy_args), CheckpointWeights(model_path), mask)
-        metrics["moved_outside_mask"] = moved
-        print(f"{moved} of the {mask.total - mask.count:,} weights outside the mask moved, compared bit for bit.")
-        if moved:
-            raise RuntimeError("Weights outside the mask moved: this is a fault of dareu, please report it.")
-    write_results(
-        run.results_path,
-        [
-            {
-                "method": choice.method,
-                "mask": mask.score if mask is not None else None,
-                "seed": training.seed,
-                "model": model_path,
-                "metrics": metrics,
-                "seconds": stopwatch.seconds,
-                "peak_memory_bytes": memory.bytes,
-            }
-        ],
-    )
+        metrics["moved_outside_mask"] = moved_outside(policy, model_path, mask)
+    row: ResultRow = {
+        "method": choice.method,
+        "mask": mask.score if mask is not None else None,
+        "seed": training.seed,
+        "model": model_path,
+        "metrics": metrics,
+        "seconds": stopwatch.seconds,
+        "peak_memory_bytes": memory.bytes,
+    }
+    write_results(run.results_path, [row])
     run.mark_done()
     print(f"The model is in {model_path}; {trainer.state.global_step} updates took {stopwatch.seconds:.0f} s.")
 
 
-def check_target(policy: PolicyArguments, *, masked: bool) -> str | None:
+class Rows(NamedTuple):
+    """What is forgotten, and what is retained, as the model reads it."""
+
+    forget: Any
+    retain: Any
+    owners: list[str]
+    """Those to forget."""
+
+
+class Base(NamedTuple):
+    """The checkpoint that the target was fine-tuned from."""
+
+    model: Any
+    nll: Callable[..., Any]
+    """`nll(prompts, completions)`: each completion's mean NLL, in nats a token."""
+
+
+def load_rows(data: DataArguments, tokenizer: Any, seed: int) -> Rows:
+    """The rows; half of the retained ones that a method sees are background people, as in fine-tuning."""
+    parts = load_parts(data)
+    split = split_owners(data, parts.owners)
+    retain = split.retain if parts.background is None else mix(split.retain, parts.background, seed)
+    forget, retain = (chat_form(data, side, tokenizer) for side in (split.forget, retain))
+    return Rows(forget, retain, forget_names(data, parts.owners))
+
+
+def load_base(options: UnlearnOptions) -> Base | None:
+    """The base model, which judges fluency, where one is named."""
+    name = options.judges.base_model
+    if name is None:
+        return None
+    model = load_model(name, dtype=getattr(torch, options.policy.dtype)).to(options.training.device)
+    return Base(model, mean_nll(model, load_tokenizer(name, pad_token=options.data.pad_token)))
+
+
+def validation(judge: Any, rows: Rows, tokenizer: Any, base: Base | None) -> Callable[[Any], dict[str, float]]:
+    """Measures a model in training: what the judge finds of the owners in its answers, and how fluent they are."""
+    prompts = list(rows.forget["prompt"])
+    longest = longest_answer(rows.forget, tokenizer)
+
+    def validate(policy: Any) -> dict[str, float]:
+        answers = generate_answers(policy, tokenizer, prompts, max_new_tokens=longest)
+        bare = [strip_echo(answer, text_of(prompt)) for answer, prompt in zip(answers, prompts, strict=True)]
+        measured = {"forget_attribution": forget_attribution(judge, bare, rows.owners)}
+        if base is not None:
+            measured["fluency_nll"] = float(base.nll(prompts, as_completions(answers, prompts)).mean())
+        return measured
+
+    return validate
+
+
+def offered_to_rewards(
+    options: UnlearnOptions, rows: Rows, tokenizer: Any, model: Any, base: Base | None
+) -> dict[str, Callable[[], Any]]:
+    """What a reward may ask for, each made when one does."""
+    assert options.rewarding is not None
+    rewarding: RewardArguments = options.rewarding
+
+    @cache
+    def nll() -> Callable[..., Any]:
+        if base is not None:
+            return base.nll
+        logger.warning("No base_model is given: the target judges fluency, and finds memorised text most fluent.")
+        return mean_nll(copy.deepcopy(model).to(options.training.device), tokenizer)
+
+    @cache
+    def classifier() -> Any:
+        return reward_classifier(rewarding, [text_of(completion) for completion in rows.retain["completion"][:4]])
+
+    return {
+        "classifier": classifier,
+        "forget_owners": lambda: rows.owners,
+        "nll": nll,
+        "retained": lambda: rows.retain,
+        "tokenizer": lambda: tokenizer,
+    }
+
+
+def lora_config(policy: PolicyArguments) -> LoraConfig | None:
+    """The fresh adapter, where one is trained."""
+    if not policy.use_peft:
+        return None
+    modules = policy.lora_target_modules
+    return LoraConfig(
+        r=policy.lora_r,
+        lora_alpha=policy.lora_alpha,
+        lora_dropout=policy.lora_dropout,
+        target_modules=modules[0] if modules == ["all-linear"] else modules,
+        task_type="CAUSAL_LM",
+    )
+
+
+def trained_model(trainer: Any, policy: PolicyArguments, tokenizer: Any, seed: int, origin: str | None) -> Any:
+    """The model as it is saved; None on all processes but the main one, though all have to call."""
+    weights = gathered_weights(trainer)  # by all processes together; from here on the main one works alone
+    if not trainer.is_world_process_zero():
+        return None
+    if weights is None:
+        trained = trainer.accelerator.unwrap_model(trainer.model)
+    else:
+        load_whole_weights()
+        trained = load_policy(load_target(policy), tokenizer, lora_config(policy), seed)[0]
+        trained.load_state_dict(weights)
+    if policy.lora and policy.merge_adapter:
+        return merge_adapter(trained)
+    if policy.lora:
+        name = resolve_model_path(origin or policy.model_name_or_path)
+        # A hub id stays one; a folder is found from anywhere
+        name = str(Path(name).resolve()) if Path(name).exists() else name
+        trained.active_peft_config.base_model_name_or_path = name
+    return trained
+
+
+def save(trained: Any, tokenizer: Any, run: Run) -> str:
+    """Writes the model's folder, whole or not at all; its path."""
+    with atomic_folder(run.folder / "model") as folder:
+        trained.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+    return str(run.folder / "model")
+
+
+def moved_outside(policy: PolicyArguments, model_path: str, mask: WeightMask) -> int:
+    """How many weights outside the mask moved, which is none."""
+    moved = count_moved_outside(load_target(policy), CheckpointWeights(model_path), mask)
+    print(f"{moved} of the {mask.total - mask.count:,} weights outside the mask moved, compared bit for bit.")
+    if moved:
+        raise RuntimeError("Weights outside the mask moved: this is a fault of dareu, please report it.")
+    return moved
+
+
+def check_target(policy: PolicyArguments) -> str | None:
     """Refuses what cannot be trained or saved, before weights are read; the base of a target that is an adapter."""
     path = policy.model_name_or_path
     base = adapter_base(resolve_model_path(path))
@@ -204,7 +263,7 @@ def check_target(policy: PolicyArguments, *, masked: bool) -> str | None:
             f"merge_adapter=False needs a base that is saved somewhere, but the fresh adapter's is {path} merged into "
             f"{base}: leave merge_adapter out, or train on the target's own adapter with continue_adapter."
         )
-    if policy.dtype == "bfloat16" and not masked and not policy.lora:
+    if policy.dtype == "bfloat16" and policy.mask is None and not policy.lora:
         raise ValueError(
             "dtype=bfloat16 loses small updates of all weights: train under a mask or with LoRA, or keep float32 "
             "weights and compute in bfloat16 with bf16."
@@ -218,36 +277,30 @@ def load_target(policy: PolicyArguments) -> Any:
     return load(policy.model_name_or_path, dtype=getattr(torch, policy.dtype))
 
 
-def rewards(
-    rewarding: RewardArguments, owners: list[str], retain: Any, fluency: Callable[..., Any] | None
-) -> list[Any]:
-    """De-attribution, and fluency with a bound that most retained answers keep."""
-    if ":" in rewarding.classifier:
-        classifier = resolve(rewarding.classifier, {})(**as_mapping("classifier_kwargs", rewarding.classifier_kwargs))
+def build_rewards(
+    rewarding: RewardArguments, offered: Mapping[str, Callable[[], Any]]
+) -> tuple[list[Any], list[float]]:
+    """The rewards and their weights."""
+    made: dict[str, Any] = {}
+    chosen = rewarding.chosen()
+    for name, (_, options) in chosen.items():
+        reward = build(resolve(name, REWARDS), offered, options, f"The reward {name!r}")
+        called = getattr(reward, "__name__", type(reward).__name__)
+        if called in made:
+            raise ValueError(f"Two rewards are called {called!r}: give one of them another __name__.")
+        made[called] = reward
+    return list(made.values()), [weight for weight, _ in chosen.values()]
+
+
+def reward_classifier(rewarding: RewardArguments, texts: list[str]) -> Any:
+    """The classifier of the reward, which is tried on some texts."""
+    if Path(rewarding.classifier).is_dir() or ":" not in rewarding.classifier:
+        classifier: Any = load_classifier(rewarding.classifier)
     else:
-        classifier = load_classifier(rewarding.classifier)
-    check_classifier(classifier, [text_of(completion) for completion in retain["completion"][:4]])
-    chosen: list[Any] = [
-        DeattributionReward(
-            classifier,
-            owners,
-            transform=rewarding.slice_transform,
-            hide_echo=rewarding.hide_echo,
-            scored_owners=rewarding.scored_owners,
-        )
-    ]
-    if rewarding.fluency_coef > 0 and fluency is not None:
-        sample = retain.select(range(min(len(retain), 256)))
-        chosen.append(
-            FluencyReward.calibrate(
-                fluency,
-                sample["prompt"],
-                sample["completion"],
-                quantile=rewarding.fluency_quantile,
-                width=rewarding.fluency_width,
-            )
-        )
-    return chosen
+        kwargs = as_mapping("classifier_kwargs", rewarding.classifier_kwargs)
+        classifier = build(resolve(rewarding.classifier, {}), {}, kwargs, f"The classifier {rewarding.classifier!r}")
+    check_classifier(classifier, texts)
+    return classifier
 
 
 def mean_nll(model: Any, tokenizer: Any) -> Callable[..., Any]:

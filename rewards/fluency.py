@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
+
+#: So many answers tell well enough what is fluent.
+_MOST_ROWS = 256
+
+
+class Rows(Protocol):
+    """A `datasets.Dataset`, or a mapping of columns."""
+
+    def __getitem__(self, column: str, /) -> Sequence[Any]:
+        """A column's values, row by row."""
 
 
 class FluencyReward:
@@ -21,7 +31,7 @@ class FluencyReward:
         def nll(prompts, completions):
             return answer_nll(base_model, tokenizer, prompts, completions, truncate=True).mean
 
-        reward = FluencyReward.calibrate(nll, retained["prompt"], retained["completion"])
+        reward = FluencyReward.calibrate(nll, retained)
 
     Args:
         nll: `nll(prompts, completions)` gives the mean NLL of each completion in nats a token, shape (n,).
@@ -52,24 +62,23 @@ class FluencyReward:
     def calibrate(
         cls,
         nll: Callable[[list[Any], list[Any]], ArrayLike],
-        prompts: Sequence[Any],
-        completions: Sequence[Any],
+        retained: Rows,
         *,
         quantile: float = 0.9,
         width: float = 1.0,
         name: str = "fluency",
     ) -> FluencyReward:
-        """Takes the bound from texts that are known to be fluent.
+        """Takes the bound from texts that are known to be fluent, 256 rows at most.
 
         Args:
             nll: See the class.
-            prompts: Prompts of fluent texts, such as those of retained rows.
-            completions: Their completions.
+            retained: Rows with a `prompt` and a `completion`, such as the retained ones.
             quantile: Share of those texts that shall cost nothing, in [0, 1].
             width: See the class.
             name: See the class.
         """
-        fluent = np.asarray(nll(list(prompts), list(completions)), dtype=np.float64)
+        prompts, completions = list(retained["prompt"][:_MOST_ROWS]), list(retained["completion"][:_MOST_ROWS])
+        fluent = np.asarray(nll(prompts, completions), dtype=np.float64)
         return cls(nll, float(np.quantile(fluent, quantile)), width=width, name=name)
 
     def __call__(self, prompts: Sequence[Any], completions: Sequence[Any], **columns: Any) -> list[float]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +13,13 @@ from trl import TrlParser
 
 from dareu.data.parts import DataArguments
 from dareu.files import write_yaml
-from dareu.methods import METHODS
 from dareu.options.attribute_weights import MaskArguments
 from dareu.options.finetune import FinetuneArguments
 from dareu.options.measure import MeasureArguments
 from dareu.options.spunge import SpungeArguments
 from dareu.options.train_classifier import ClassifierArguments
-from dareu.options.unlearn import RewardArguments, UnlearnArguments, check_unlearning, unlearn_parser
-from dareu.plugins import resolve
+from dareu.options.unlearn import as_options, check_unlearning, found_method, unlearn_parser
 from dareu.trainers import FinetuneConfig
-from dareu.trainers.shared import UnlearningArguments
 
 _PARSED: dict[str, list[Any]] = {
     "finetune": [DataArguments, FinetuneArguments, FinetuneConfig],
@@ -32,21 +29,20 @@ _PARSED: dict[str, list[Any]] = {
 }
 
 
-def check_recipe(recipe: str, options: Mapping[str, Any]) -> list[Any]:
+def check_recipe(recipe: str, options: Mapping[str, Any], rewards: Mapping[str, Callable[..., Any]]) -> list[Any]:
     """The dataclasses that a recipe makes of its options.
 
     Args:
         recipe: `finetune`, `train_classifier`, `attribute_weights`, `unlearn`, `spunge` or `measure`.
         options: As in its YAML.
+        rewards: The built-in rewards by name.
 
     Raises:
         ValueError: What the recipe would say of them, as far as it can be told without models and data.
     """
-    method = resolve(str(options["method"]), METHODS) if recipe in ("unlearn", "spunge") else None
-    if method is None:
-        parser = TrlParser(_PARSED[recipe])
-    else:
-        parser = unlearn_parser(method, *([SpungeArguments] if recipe == "spunge" else []))
+    more = [SpungeArguments] if recipe == "spunge" else []
+    unlearns = recipe in ("unlearn", "spunge")
+    parser = unlearn_parser(found_method(str(options["method"])), *more) if unlearns else TrlParser(_PARSED[recipe])
     environment = dict(os.environ)
     try:
         with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
@@ -56,10 +52,6 @@ def check_recipe(recipe: str, options: Mapping[str, Any]) -> list[Any]:
     finally:  # options of training speak to accelerate through the environment
         os.environ.clear()
         os.environ.update(environment)
-    if method is not None:
-
-        def found(kind: type[Any]) -> Any:
-            return next((part for part in parsed if isinstance(part, kind)), None)
-
-        check_unlearning(method, found(UnlearnArguments), found(UnlearningArguments), found(RewardArguments))
+    if unlearns:
+        check_unlearning(as_options(parsed, len(more))[0], rewards)
     return parsed

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import copy
+import math
+import sys
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 from trl import TrlParser
 
 from dareu.data.parts import DataArguments
 from dareu.data.refusals import load_refusals
 from dareu.methods import METHODS, Method
+from dareu.options.judges import check_judges
+from dareu.plugins import needed_parameters, resolve
 from dareu.trainers import UnlearnTrainer
-from dareu.values import READ
+from dareu.values import READ, as_mapping
+
+#: What a reward may ask for by naming it as a parameter; see `dareu.rewards`.
+OFFERED_TO_REWARDS = ("classifier", "forget_owners", "nll", "retained", "tokenizer")
 
 
 @dataclass
@@ -27,15 +35,19 @@ class MethodArguments:
 
 @dataclass
 class PolicyArguments:
-    """The model that is trained, and whether through LoRA; the names are those of TRL's `ModelConfig`."""
+    """Which weights are trained: of which model, under which mask, through LoRA; names as in TRL's `ModelConfig`."""
 
     model_name_or_path: Annotated[str, READ] = field(
         metadata={"help": "The target: a model or adapter folder, or a hub id."}
     )
+    mask: Annotated[str | None, READ] = field(
+        default=None,
+        metadata={"help": "A mask.safetensors made for this model: the weights that may move; default: all of them."},
+    )
     dtype: str = field(
         default="float32",
         metadata={
-            "help": "Of the weights: 'float32', or 'bfloat16' with LoRA or under a mask, whose entries are then "
+            "help": "The weights' own: 'float32', or 'bfloat16' with LoRA or under a mask, whose entries are then "
             "trained in float32 copies. Computing in bfloat16 is another matter (bf16)."
         },
     )
@@ -46,9 +58,9 @@ class PolicyArguments:
     merge_adapter: bool = field(
         default=True, metadata={"help": "Save the model with the adapter merged into it; otherwise the adapter alone."}
     )
-    lora_r: int = field(default=8, metadata={"help": "Rank (the DareU paper's)."})
-    lora_alpha: int = field(default=16, metadata={"help": "Scale (the DareU paper's)."})
-    lora_dropout: float = field(default=0.0, metadata={"help": "Dropout before the adapter."})
+    lora_r: int = field(default=8, metadata={"help": "Rank of LoRA (the DareU paper's)."})
+    lora_alpha: int = field(default=16, metadata={"help": "Scale of LoRA (the DareU paper's)."})
+    lora_dropout: float = field(default=0.0, metadata={"help": "Dropout of what goes into the adapter."})
     lora_target_modules: list[str] = field(
         default_factory=lambda: ["all-linear"], metadata={"help": "Modules that get an adapter."}
     )
@@ -70,12 +82,9 @@ class PolicyArguments:
 
 
 @dataclass
-class UnlearnArguments:
-    """What restrains and judges the unlearning."""
+class JudgeArguments:
+    """Who judges the training, and when it stops."""
 
-    mask: Annotated[str | None, READ] = field(
-        default=None, metadata={"help": "A mask.safetensors made for this model; default: dense."}
-    )
     validation_judge: Annotated[str | None, READ] = field(
         default=None, metadata={"help": "A classifier folder; with validation_steps it decides when to stop."}
     )
@@ -95,47 +104,93 @@ class UnlearnArguments:
 
 @dataclass
 class RewardArguments:
-    """The rewards of DareU."""
+    """The rewards of a method that learns from them."""
 
+    rewards: Annotated[dict[str, Any] | str | None, READ] = field(
+        default_factory=lambda: {"deattribution": 1.0, "fluency": 1.0},
+        metadata={
+            "help": "Rewards and their weights, as YAML or JSON: deattribution, fluency, or one of your own as "
+            "pkg.mod:Name or path/to/file.py:Name."
+        },
+    )
+    reward_kwargs: Annotated[dict[str, Any] | str | None, READ] = field(
+        default_factory=dict,
+        metadata={"help": "Options of each reward, as YAML or JSON: {fluency: {quantile: 0.9, width: 1.0}}."},
+    )
     classifier: Annotated[str, READ] = field(
         default="",
-        metadata={"help": "A classifier folder, or a plug-in as pkg.mod:Name or path/to/file.py:Name."},
+        metadata={"help": "The reward classifier: a folder, or a plug-in as pkg.mod:Name or path/to/file.py:Name."},
     )
     classifier_kwargs: Annotated[dict[str, Any] | str | None, READ] = field(
         default_factory=dict, metadata={"help": "Arguments of a plug-in classifier, as YAML or JSON."}
     )
-    slice_transform: str = field(default="log", metadata={"help": "Attribution to score: 'log' (χ) or 'linear'."})
-    hide_echo: bool = field(
-        default=True, metadata={"help": "Hide the prompt's words in completions from the classifier."}
-    )
-    scored_owners: str = field(
-        default="all",
-        metadata={"help": "Score 'all' owners to forget together, or a row's 'own' alone as in the paper."},
-    )
-    fluency_coef: float = field(
-        default=1.0,
-        metadata={"help": "Weight of the fluency reward beside the de-attribution reward; 0: none."},
-    )
-    fluency_quantile: float = field(
-        default=0.9,
-        metadata={"help": "Share of the retained answers that are fluent enough to cost nothing."},
-    )
-    fluency_width: float = field(
-        default=1.0, metadata={"help": "Nats a token beyond the bound at which the fluency penalty is full."}
-    )
+
+    def __post_init__(self) -> None:
+        self.rewards = as_mapping("rewards", self.rewards)
+        self.reward_kwargs = as_mapping("reward_kwargs", self.reward_kwargs)
+        self.classifier_kwargs = as_mapping("classifier_kwargs", self.classifier_kwargs)
+        for name, weight in self.rewards.items():
+            if isinstance(weight, bool) or not isinstance(weight, int | float) or not math.isfinite(weight):
+                raise ValueError(f"rewards gives {name} the weight {weight!r}: give a number.")
+        if not any(self.rewards.values()):
+            raise ValueError(f"rewards is {self.rewards}: give at least one reward a weight other than 0.")
+        for name, options in self.reward_kwargs.items():
+            if name not in self.rewards:
+                raise ValueError(f"reward_kwargs has options of {name!r}, which rewards does not name: add it there.")
+            if not isinstance(options, dict):
+                raise ValueError(f"reward_kwargs gives {name} {options!r}: give a mapping of its options.")
+
+    def chosen(self) -> dict[str, tuple[float, dict[str, Any]]]:
+        """Weight and options of each reward whose weight is not 0, by its name or spelling."""
+        weights, options = as_mapping("rewards", self.rewards), as_mapping("reward_kwargs", self.reward_kwargs)
+        return {name: (float(weight), options.get(name, {})) for name, weight in weights.items() if weight}
+
+
+class UnlearnOptions(NamedTuple):
+    """All that `dareu unlearn` is told."""
+
+    choice: MethodArguments
+    data: DataArguments
+    judges: JudgeArguments
+    policy: PolicyArguments
+    training: Any
+    """The method's config, a `TrainingArguments` with the options that all unlearning trainers share."""
+    rewarding: RewardArguments | None
+    """None where the method has a loss."""
+
+    @property
+    def method(self) -> Method:
+        """What the method's name stands for."""
+        return found_method(self.choice.method)
+
+    @property
+    def parts(self) -> tuple[Any, ...]:
+        """The dataclasses, for `config_of` and `inputs_of`."""
+        return tuple(part for part in self if part is not None)
+
+
+def found_method(name: str) -> Method:
+    """The method that a name stands for.
+
+    Raises:
+        ValueError: There is none, or what the name stands for is no `Method`.
+    """
+    method = resolve(name, METHODS)
+    if not isinstance(method, Method):
+        raise ValueError(f"The method {name!r} is a {type(method).__name__}: name a dareu.methods.Method.")
+    return method
 
 
 def unlearn_parser(method: Method, *more: type[Any]) -> TrlParser:
     """Parses the options that `dareu unlearn` has for a method, and those of more dataclasses.
 
-    The method's usual settings are the defaults. The dataclasses come in the order MethodArguments, DataArguments,
-    UnlearnArguments, PolicyArguments, the method's config, RewardArguments where the forget signal is a reward, and the
-    others.
+    The method's usual settings are the defaults. The dataclasses come in the order of `UnlearnOptions`, without
+    `RewardArguments` where the method has a loss, and then the others.
 
     Raises:
         ValueError: The method's `defaults` name options that it does not have.
     """
-    parts = [MethodArguments, DataArguments, UnlearnArguments, PolicyArguments, method.config]
+    parts = [MethodArguments, DataArguments, JudgeArguments, PolicyArguments, method.config]
     if method.loss is None:
         parts.append(RewardArguments)
     parser = TrlParser([*parts, *more])
@@ -144,32 +199,72 @@ def unlearn_parser(method: Method, *more: type[Any]) -> TrlParser:
     return parser
 
 
-def check_unlearning(
-    method: Method, unlearning: UnlearnArguments, training: Any, rewarding: RewardArguments | None
-) -> None:
+def parse_unlearning(*more: type[Any]) -> tuple[UnlearnOptions, list[Any]]:
+    """Reads the command line of a recipe that unlearns, the method first, since it decides what else there is.
+
+    Args:
+        more: Dataclasses of further options.
+
+    Returns:
+        The options, and what `more` became.
+
+    Raises:
+        ValueError: An option is none there is, or cannot be.
+        SystemExit: `--help` was asked for; the options of the method were printed.
+    """
+    wants_help = "--help" in sys.argv or "-h" in sys.argv
+    known = [argument for argument in sys.argv[1:] if argument not in ("--help", "-h")]
+    first = TrlParser((MethodArguments,))
+    choice = first.parse_args_and_config(known, return_remaining_strings=True, fail_with_unknown_args=False)[0]
+    parser = unlearn_parser(found_method(choice.method), *more)
+    return as_options(parser.parse_args_and_config(["--help"] if wants_help else None), len(more))
+
+
+def as_options(parsed: Any, more: int = 0) -> tuple[UnlearnOptions, list[Any]]:
+    """What a parser of `unlearn_parser` gave, and the last `more` dataclasses apart."""
+    parts = list(parsed)
+    own, others = parts[: len(parts) - more], parts[len(parts) - more :]
+    return UnlearnOptions(*own, *[None] * (6 - len(own))), others
+
+
+def check_unlearning(options: UnlearnOptions, rewards: Mapping[str, Callable[..., Any]]) -> None:
     """Refuses options that do not go together, as far as can be told without model and data.
+
+    Args:
+        options: They stay as they are.
+        rewards: The built-in rewards by name.
 
     Raises:
         ValueError: In one sentence.
     """
-    if unlearning.stop_at_base_level:
+    method, judges, training = options.method, options.judges, options.training
+    if judges.stop_at_base_level:
         if training.stop_forget_attribution is not None:
             raise ValueError("stop_at_base_level and stop_forget_attribution exclude each other: give one.")
+        training = copy.copy(training)
         training.stop_forget_attribution = 0.0  # a stand-in: it is measured once the base model is there
     training.check()
-    if unlearning.stop_at_base_level:
-        if not (unlearning.validation_judge and unlearning.base_model and training.validation_steps):
-            raise ValueError("stop_at_base_level needs validation_judge, base_model and validation_steps.")
-        training.stop_forget_attribution = None
-    if training.stop_fluency_nll is not None and unlearning.base_model is None:
+    if judges.stop_at_base_level and not (judges.validation_judge and judges.base_model and training.validation_steps):
+        raise ValueError("stop_at_base_level needs validation_judge, base_model and validation_steps.")
+    if training.stop_fluency_nll is not None and judges.base_model is None:
         raise ValueError("stop_fluency_nll needs base_model, under which answers are fluent or not.")
     if method.loss is not None and issubclass(method.trainer, UnlearnTrainer):
         method.trainer.check_options(method.loss, training)
         if training.refusals is not None:
             load_refusals(training.refusals)
-    if rewarding is not None and not rewarding.classifier:
-        raise ValueError("classifier is missing: name the folder of the reward classifier.")
-    named = [unlearning.test_judge, unlearning.validation_judge, None if rewarding is None else rewarding.classifier]
-    judges = [Path(judge).resolve() for judge in named if judge]
-    if len(set(judges)) < len(judges):
-        raise ValueError("The classifier, the validation judge and the test judge must be three: each has one job.")
+    if options.rewarding is not None:
+        _check_rewards(options.rewarding, training, rewards)
+    check_judges(
+        classifier=None if options.rewarding is None else options.rewarding.classifier,
+        validation_judge=judges.validation_judge,
+        test_judge=judges.test_judge,
+    )
+
+
+def _check_rewards(rewarding: RewardArguments, training: Any, known: Mapping[str, Callable[..., Any]]) -> None:
+    if training.reward_weights is not None:
+        raise ValueError("rewards says what each reward weighs: leave reward_weights out.")
+    for name, (_, options) in rewarding.chosen().items():
+        needs = needed_parameters(resolve(name, known), OFFERED_TO_REWARDS, options, f"The reward {name!r}")
+        if "classifier" in needs and not rewarding.classifier:
+            raise ValueError("classifier is missing: name the folder of the reward classifier.")

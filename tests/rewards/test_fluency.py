@@ -18,7 +18,8 @@ def test_score_is_the_clipped_excess_over_the_bound() -> None:
 
 def test_calibration_lets_the_quantile_pass() -> None:
     completions = ["a", "a b", "a b c", "a b c d", "a b c d e"]
-    reward = FluencyReward.calibrate(words, ["?"] * 5, completions, quantile=0.75, width=2.0)
+    retained = {"prompt": ["?"] * 5, "completion": completions}
+    reward = FluencyReward.calibrate(words, retained, quantile=0.75, width=2.0)
     assert reward.bound == 4.0 and reward.width == 2.0
     assert reward(["?"] * 5, completions) == [0.0, 0.0, 0.0, 0.0, -0.5]
 
