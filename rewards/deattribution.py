@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dareu.classifiers import owner_columns, proba_at, strip_echo_at
-from dareu.rewards.texts import completion_content, prompt_text
+from dareu.rewards._texts import completion_content, prompt_text
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -16,6 +16,24 @@ FOLDERS: dict[str, str] = PROJECT["tool"]["setuptools"]["package-dir"]
 PARTS = {"dareu.classifiers", "dareu.rewards", "dareu.recipes"}
 BARE = {"classifiers", "rewards", "recipes"}
 
+#: The rooms of `dareu/`, in an order in which each imports only those before it.
+ROOMS = (
+    "models",
+    "weights",
+    "data",
+    "masks",
+    "deltas",
+    "trainers",
+    "methods",
+    "metrics",
+    "audits",
+    "runs",
+    "comparison",
+)
+ROOMS += ("comparison", "report", "options", "tools")
+#: What stands at the root: of use to every room, or to those that come after a room.
+LOOSE = {"files": "", "values": "", "plugins": "", "cli": "", "spunge": "data"}
+
 
 def sources(package: str) -> Iterator[tuple[str, str]]:
     """The dotted name (``pkg.__init__`` for a package's own) and the text of each module of a package."""
@@ -102,6 +120,80 @@ def test_an_import_against_the_arrows_is_found(module, source):
 )
 def test_an_import_along_the_arrows_is_let_through(module, source):
     assert not forbidden(module, source)
+
+
+def against_the_order(module: str, source: str) -> set[str]:
+    """The imports of a module of `dareu/` from rooms that come after its own."""
+    place = module.split(".")[1]
+    if place == "__init__":  # the face shows all rooms
+        return set()
+    own = ROOMS.index(place) if place in ROOMS else ROOMS.index(LOOSE[place]) + 1 if LOOSE[place] else 0
+    wrong = set()
+    for name in imports(module, source):
+        parts = name.split(".")
+        if parts[0] != "dareu" or len(parts) < 2 or parts[1] == place:
+            continue
+        if parts[1] in ROOMS and not ROOMS.index(parts[1]) < own:
+            wrong.add(name)
+        if parts[1] in LOOSE and LOOSE[parts[1]] and not ROOMS.index(LOOSE[parts[1]]) < own:
+            wrong.add(name)
+    return wrong
+
+
+def test_each_room_imports_only_those_before_it():
+    wrong = {module: found for module, source in sources("dareu") if (found := against_the_order(module, source))}
+    assert not wrong
+
+
+@pytest.mark.parametrize(
+    ("module", "source"),
+    [
+        ("dareu.models.loading", "from dareu.data import encode_dataset"),
+        ("dareu.models.loading", "def f():\n    from dareu.data import encode_dataset"),
+        ("dareu.models.loading", "if TYPE_CHECKING:\n    import dareu.weights.files"),
+        ("dareu.trainers.rl.trainer", "from dareu.methods import METHODS"),
+        ("dareu.masks.optimizer", "from ..trainers import UnlearnTrainer"),
+        ("dareu.comparison.ground", "from dareu.options.benchmark import BenchmarkArguments"),
+        ("dareu.data.records", "from dareu.spunge import split_forget"),
+        ("dareu.files", "from dareu.models import load_model"),
+        ("dareu.spunge", "from dareu.masks import WeightMask"),
+    ],
+)
+def test_an_import_against_the_order_is_found(module, source):
+    assert against_the_order(module, source)
+
+
+def test_an_import_along_the_order_is_let_through():
+    source = (
+        "from dareu.models import load_model\nfrom dareu.trainers.rl import critic\nfrom dareu.files import write_json"
+    )
+    assert not against_the_order("dareu.trainers.rl.trainer", source)
+    assert not against_the_order("dareu.spunge", "from dareu.data.records import quoted")
+
+
+def test_few_modules_stand_loose_and_each_in_a_room_that_there_is():
+    folder = ROOT / "dareu"
+    assert {path.stem for path in folder.glob("*.py")} == {"__init__", *LOOSE} and len(LOOSE) <= 6
+    rooms = {path.parent.name for path in folder.glob("*/__init__.py")}
+    assert rooms <= set(ROOMS)
+
+
+def test_modules_have_names_that_differ():
+    """None is another with letters exchanged; in one room, none is another but for one letter."""
+
+    def near(a: str, b: str) -> bool:
+        short, long = sorted((a, b), key=len)
+        if len(long) == len(short):
+            return sum(x != y for x, y in zip(a, b, strict=True)) == 1
+        return any(long[:i] + long[i + 1 :] == short for i in range(len(long)))
+
+    modules = [module.split(".") for package in FOLDERS for module, _ in sources(package)]
+    places = {(".".join(parts[:-1]), parts[-1].strip("_")) for parts in modules if parts[-1] != "__init__"}
+    for room, name in places:
+        for other_room, other in places:
+            if name < other:
+                assert sorted(name) != sorted(other), (room, name, other_room, other)
+                assert room != other_room or len(name) < 4 or not near(name, other), (room, name, other)
 
 
 def test_no_recipe_is_imported_by_its_bare_name():

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from dareu.data import fictional_words as words
+from dareu.data import _fictional_words as words
 from dareu.data.loaders import QA_COMPLETION, QA_PROMPT
 
 if TYPE_CHECKING:

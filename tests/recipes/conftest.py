@@ -4,6 +4,8 @@ import contextlib
 import io
 import random
 import runpy
+import shutil
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,6 +20,8 @@ from dareu.cli import find_recipes
 from dareu.data.fictional import FictionalWorld, fictional_world
 
 Run = Callable[..., str]
+
+PLUGINS = Path(__file__).resolve().parent.parent / "plugin_package"
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -81,3 +85,23 @@ def refused(recipe: Run) -> Callable[..., str]:
         return message
 
     return run
+
+
+@pytest.fixture(scope="session")
+def plugin_site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder into which pip has installed the example plug-in, beside nothing else."""
+    folder = tmp_path_factory.mktemp("plugins")
+    source = shutil.copytree(PLUGINS, folder / "source")  # building writes into it
+    command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation"]
+    subprocess.run([*command, "--no-index", "--target", str(folder / "site"), str(source)], check=True)
+    return folder / "site"
+
+
+@pytest.fixture
+def plugins(plugin_site: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The name of the example plug-in's package, which can be imported while the test runs."""
+    name = "dareu_example_plugin"
+    monkeypatch.syspath_prepend(str(plugin_site))
+    yield name
+    for module in [module for module in sys.modules if module == name or module.startswith(f"{name}.")]:
+        del sys.modules[module]

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from datasets import Dataset
 
+from dareu.data import _fictional_words as words
 from dareu.data import check_records
-from dareu.data import fictional_words as words
 from dareu.data.fictional import (
     BACKGROUND_SEED,
     FictionalWorld,

@@ -1,43 +1,6 @@
-"""A plug-in for dareu: a classifier and a reward that it knows nothing of, and that know nothing of it.
+"""A plug-in for dareu, of every kind one: install this folder with pip, and name them `dareu_example_plugin:NAME`."""
 
-Install this folder with pip, and name them ``dareu_example_plugin:LengthClassifier`` and
-``dareu_example_plugin:BrevityReward``.
-"""
+from dareu_example_plugin.classifiers import LengthClassifier
+from dareu_example_plugin.rewards import BrevityReward, likeness
 
-from collections.abc import Sequence
-
-import numpy as np
-from numpy.typing import NDArray
-
-
-class LengthClassifier:
-    """Tells owners apart by the number of words alone."""
-
-    def __init__(self, scale: float = 2.0) -> None:
-        self.scale = scale
-
-    def fit(self, texts: Sequence[str], owners: Sequence[str]) -> "LengthClassifier":
-        """Learns the mean number of words of each owner."""
-        lengths, labels = np.array([len(text.split()) for text in texts]), np.array(owners)
-        self.classes_ = np.unique(labels)
-        self.means_ = np.array([lengths[labels == owner].mean() for owner in self.classes_])
-        return self
-
-    def predict_proba(self, texts: Sequence[str]) -> NDArray[np.float64]:
-        """Probabilities of shape (texts, owners): the nearer the mean, the likelier; rows sum to 1."""
-        lengths = np.array([[len(text.split())] for text in texts]).reshape(-1, 1)
-        scores = np.exp(-np.abs(lengths - self.means_) / self.scale)
-        return scores / scores.sum(axis=1, keepdims=True)
-
-
-class BrevityReward:
-    """1 for an answer of at most ``limit`` words, 0 for a longer one; does not apply to an empty answer."""
-
-    def __init__(self, limit: int = 20) -> None:
-        self.limit = limit
-        self.__name__ = f"brevity_{limit}"
-
-    def __call__(self, prompts: list[str], completions: list[str], **columns: object) -> list[float | None]:
-        """One value a completion, in the form that TRL asks for."""
-        lengths = [len(completion.split()) for completion in completions]
-        return [float(length <= self.limit) if length else None for length in lengths]
+__all__ = ["BrevityReward", "LengthClassifier", "likeness"]
