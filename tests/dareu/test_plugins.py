@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dareu.plugins import resolve
+from dareu.plugins import build, needed_parameters, plugin_name, plugin_source, resolve
 
 PACKAGE = Path(__file__).resolve().parent.parent / "plugin_package"
 
@@ -121,3 +121,62 @@ def test_what_a_plugin_lacks_is_not_taken_for_the_plugin(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(tmp_path))
     with pytest.raises(ModuleNotFoundError, match="no_such_dependency"):
         resolve("needy_plugin:Name", {})
+
+
+def test_near_names_are_told():
+    with pytest.raises(ValueError, match=re.escape("'tfdif' is no built-in name, module or Python file (did you mean")):
+        resolve("tfdif", {"tfidf": 1, "llm": 2})
+
+
+def test_a_plug_in_names_what_it_needs_and_has_options():
+    def plugin(answers, golds, *, limit=3): ...
+
+    assert needed_parameters(plugin, ["golds", "answers", "nll"], {"limit": 1}, "The metric") == ("answers", "golds")
+
+    class Plugin:
+        def __init__(self, answers, path, limit=3, **more): ...
+
+    assert needed_parameters(Plugin, ["answers"], {"path": "x", "other": 1}, "The metric") == ("answers",)
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        ({}, "The metric 'x' asks for path: there are answers, nll."),
+        ({"path": 1, "limits": 2}, "The metric 'x' has no option limits: its options are path, limit."),
+        ({"path": 1, "answers": 2}, "The metric 'x' has no option answers: its options are path, limit."),
+    ],
+)
+def test_a_plug_in_that_asks_for_what_nobody_offers_or_is_given_what_it_does_not_take(options, complaint):
+    def plugin(answers, path, *, limit=3): ...
+
+    with pytest.raises(ValueError, match=f"^{re.escape(complaint)}$"):
+        needed_parameters(plugin, ["answers", "nll"], options, "The metric 'x'")
+
+
+def test_only_what_is_asked_for_is_made():
+    made = []
+
+    def offer(name):
+        return lambda: made.append(name) or name.upper()
+
+    def plugin(answers, *, limit=3):
+        return answers, limit
+
+    offered = {name: offer(name) for name in ("answers", "nll")}
+    assert build(plugin, offered, {"limit": 5}, "The metric") == ("ANSWERS", 5)
+    assert made == ["answers"]
+
+
+def test_the_source_of_a_plug_in(installed, tmp_path, monkeypatch):
+    file = write(tmp_path / "mine.py", "value = 1")
+    write(tmp_path / "alone_plugin.py", "value = 1")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert plugin_source(f"{file}:value") == [file]
+    assert plugin_source("alone_plugin:value") == [tmp_path / "alone_plugin.py"]
+    assert set(plugin_source("dareu_example_plugin:BrevityReward")) == set(
+        (PACKAGE / "dareu_example_plugin").glob("*.py")
+    )
+    for nothing in ("tfidf", "no_such_package:Name", "no.such.module:Name", f"{tmp_path}/gone.py:Name", "sys:path"):
+        assert plugin_source(nothing) == []
+    assert plugin_name(f"{file}:value") == "value" and plugin_name("tfidf") == "tfidf"
