@@ -60,7 +60,13 @@ def load_parts(args: DataArguments) -> DataParts:
     """
     name = _loader_name(args)
     label = args.dataset if name == args.dataset else f"{args.dataset}, which is read as {name}"
-    parts = _load(name, label, args)
+    try:
+        parts = _load(name, label, args)
+    except ValueError as error:
+        near = difflib.get_close_matches(args.dataset, DATASETS, n=1)
+        if name == args.dataset or not near or Path(args.dataset).exists():
+            raise
+        raise ValueError(f"{str(error).removesuffix('.')}, unless {near[0]!r} is meant.") from error
     if args.test_dataset is not None:
         reader = DATASETS["records" if args.prompt_tokens is None else "texts"]
         offered = {**_offered(args), "source": lambda: args.test_dataset}
@@ -132,14 +138,7 @@ def _load(name: str, label: str, args: DataArguments) -> DataParts:
     for option in OFFERED:
         if option not in needs and getattr(args, option) != getattr(usual, option):
             raise ValueError(f"{option} has no effect on {label}: drop it.")
-    try:
-        found = build(loader, offered, kwargs, what)
-    except ValueError as error:
-        near = difflib.get_close_matches(args.dataset, DATASETS, n=1)
-        if is_name or not near or Path(args.dataset).exists():
-            raise
-        raise ValueError(f"{str(error).removesuffix('.')}, or {near[0]!r}, which is built in.") from error
-    parts = _as_parts(found, what)
+    parts = _as_parts(build(loader, offered, kwargs, what), what)
     if name not in DATASETS:
         _check_parts(parts, what)
     return parts

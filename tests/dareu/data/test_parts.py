@@ -188,7 +188,7 @@ def test_plain_texts_are_cut_and_stay_plain(tokenizer: Any, tmp_path: Path) -> N
         ({"dataset_kwargs": {"source": "y"}}, "dataset_kwargs names a source, and corpus.jsonl is one: give it once"),
         ({"dataset_kwargs": {"parts": 1}}, "The dataset 'records' has no option parts: its options are subset, split"),
         ({"dataset": "fictional", "dataset_kwargs": {"num_owners": 4}}, "no option num_owners: its options are none"),
-        ({"dataset": "fictoinal"}, "a hub id, or 'fictional', which is built in"),
+        ({"dataset": "fictoinal"}, "a hub id, unless 'fictional' is meant"),
         (
             {"dataset": "no_such_package:rows"},
             r"not installed.* \(fictional, .*tofu\), pkg.mod:Name",

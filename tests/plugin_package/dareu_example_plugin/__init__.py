@@ -1,13 +1,18 @@
-"""A plug-in for dareu: a classifier and a reward that it knows nothing of, and that know nothing of it.
+"""Plug-ins for dareu, of which it knows nothing, and that know nothing of it.
 
-Install this folder with pip, and name them ``dareu_example_plugin:LengthClassifier`` and
-``dareu_example_plugin:BrevityReward``.
+Install this folder with pip, and name them ``dareu_example_plugin:LengthClassifier``, ``…:BrevityReward``,
+``…:correspondents`` (a dataset) and ``…:outlying`` (a score for masks).
 """
 
 from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
+
+from dareu_example_plugin.data import correspondents
+from dareu_example_plugin.scores import outlying
+
+__all__ = ["BrevityReward", "LengthClassifier", "correspondents", "outlying"]
 
 
 class LengthClassifier:
