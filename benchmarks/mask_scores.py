@@ -31,7 +31,7 @@ from rich.table import Table
 from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM, logging
 
-from dareu.masks import select_top, wagle_scores
+from dareu.masks import score_weights, select_top
 from dareu.runs.memory import PeakMemory
 
 STAGES = {
@@ -118,7 +118,7 @@ def stage(args: argparse.Namespace) -> dict[str, Any]:
             masks = by_sorting(model, forget, retain, args.density)
         else:
             sides = [[part for batch in side for part in split(batch, args.pass_size)] for side in (forget, retain)]
-            scores = wagle_scores(model, *sides, accumulate_on=args.stage, folder=args.folder)
+            scores = score_weights(model, "wagle", *sides, accumulate_on=args.stage, folder=args.folder)
             middle = time.process_time()
             masks = select_top(scores, args.density)
             found["selection"] = time.process_time() - middle

@@ -1,4 +1,4 @@
-"""Scores every weight by WAGLE or by a control and keeps the top density as a mask.
+"""Scores every weight by WAGLE, a control or a score of your own, and keeps the top density as a mask.
 
     dareu attribute_weights --model_name_or_path runs/target/model --density 0.2 --output_dir runs/mask
 
@@ -17,7 +17,7 @@ from trl import TrlParser
 
 from dareu.data import CompletionCollator, encode_dataset
 from dareu.data.parts import DataArguments, chat_form, load_parts, split_owners
-from dareu.masks import Scope, Score, WeightMask, chosen_parameters, score_weights, weight_masks
+from dareu.masks import Scope, WeightMask, chosen_parameters, find_score, score_weights, weight_masks
 from dareu.masks.gradients import AccumulateOn, check_floating_point
 from dareu.models import context_length, load_model, load_tokenizer
 from dareu.options.attribute_weights import MaskArguments
@@ -31,8 +31,11 @@ def main() -> None:
     check_scoring_launch()
     accelerator = Accelerator(cpu=args.use_cpu)
     check_started(accelerator)
-    if is_sharded(accelerator) and (args.score == "wanda" or args.accumulate_on == "disk"):
-        raise ValueError("Under FSDP2 there is no score=wanda and no accumulate_on=disk: use DDP or one process.")
+    if is_sharded(accelerator):
+        if not find_score(args.score, args.score_kwargs).shards:
+            raise ValueError(f"Under FSDP2 there is no score={args.score}: use DDP or one process.")
+        if args.accumulate_on == "disk":
+            raise ValueError("Under FSDP2 there is no accumulate_on=disk: use DDP or one process.")
     tokenizer = load_tokenizer(args.model_name_or_path, pad_token=data.pad_token)
     model = load_model(args.model_name_or_path)
     forget, retain = split_owners(data, load_parts(data).owners)
@@ -57,7 +60,7 @@ def main() -> None:
     placed = place_frozen(model, accelerator)  # it is not trained here
     scores = score_weights(
         placed,
-        cast(Score, args.score),
+        args.score,
         *batches,
         gamma="auto" if args.gamma == "auto" else float(args.gamma),
         seed=args.seed,
@@ -65,6 +68,7 @@ def main() -> None:
         exclude=args.exclude,
         accumulate_on=cast(AccumulateOn, args.accumulate_on),
         folder=run.folder,
+        options=args.score_kwargs,
     )
     for mask in weight_masks(placed, scores, args.density, cast(Scope, args.scope)):  # by all processes together
         if not accelerator.is_main_process:

@@ -152,6 +152,8 @@ class Ground:
             recipe, options, after = "finetune", self.options(self.configs / "base.yaml", self.everyone), ()
             if self.everyone.dataset == "fictional":  # a base model has read the background, and none of the owners
                 options["dataset"] = "fictional-background"
+                for option in ("num_owners", "world_seed"):  # it knows neither
+                    options.pop(option, None)
         elif role in ("target", "retrained"):
             more = {"seed": self.seed, "model_name_or_path": self.name("base")}
             recipe, options = "finetune", self.options(self.configs / "target.yaml", self.everyone, **more)

@@ -18,7 +18,9 @@ from dareu.data.loaders import (
     load_records,
     read_dataset,
 )
+from dareu.data.parts import DATASETS
 from dareu.data.records import (
+    DataParts,
     Fold,
     ForgetRetain,
     check_records,
@@ -31,9 +33,11 @@ from dareu.data.records import (
 from dareu.data.tofu import load_tofu
 
 __all__ = [
+    "DATASETS",
     "QA_COMPLETION",
     "QA_PROMPT",
     "CompletionCollator",
+    "DataParts",
     "EncodedRecord",
     "FictionalWorld",
     "Fold",

@@ -8,10 +8,38 @@ from typing import TYPE_CHECKING, Any
 
 from dareu.data.loaders import BUILDERS, map_columns, read_dataset
 from dareu.data.records import check_columns, check_records
+from dareu.models import load_tokenizer
 
 if TYPE_CHECKING:
     from datasets import Dataset
     from transformers import PreTrainedTokenizerBase
+
+
+def text_rows(
+    source: str,
+    column_mapping: Mapping[str, str] | None,
+    prompt_tokens: int | None,
+    completion_tokens: int,
+    text_tokenizer: str | None,
+) -> Dataset:
+    """The dataset `texts`: see `load_corpora`.
+
+    Args:
+        source: See `load_corpora`.
+        column_mapping: See `load_corpora`.
+        prompt_tokens: See `cut_text`.
+        completion_tokens: See `cut_text`.
+        text_tokenizer: A model folder or hub id, whose tokens are counted.
+
+    Raises:
+        ValueError: `prompt_tokens` or `text_tokenizer` is missing, or as `load_corpora` says.
+    """
+    if prompt_tokens is None:
+        raise ValueError("Plain texts are cut into passages: give prompt_tokens, the tokens of each prompt.")
+    if text_tokenizer is None:
+        raise ValueError("prompt_tokens needs text_tokenizer, the model whose tokens are counted.")
+    tokenizer = load_tokenizer(text_tokenizer)
+    return load_corpora(source, tokenizer, prompt_tokens, completion_tokens, column_mapping=column_mapping)
 
 
 def load_corpora(

@@ -15,6 +15,7 @@ import numpy as np
 
 from dareu.data import _fictional_words as words
 from dareu.data.loaders import QA_COMPLETION, QA_PROMPT
+from dareu.data.records import DataParts
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -81,6 +82,22 @@ def background_people(num_people: int, *, seed: int = BACKGROUND_SEED) -> Datase
     With the default seed these are the people whom the shipped base model has read about.
     """
     return _rows(_people(num_people, seed, residue=0), np.random.default_rng([seed, 6]), owner="none")
+
+
+def fictional_parts(num_owners: int, world_seed: int) -> DataParts:
+    """The dataset `fictional`: the world's owners, 1000 background people and the test people.
+
+    Args:
+        num_owners: See `fictional_world`.
+        world_seed: Its seed.
+    """
+    world = fictional_world(num_owners, seed=world_seed)
+    return DataParts(world.owners, world.background, world.test)
+
+
+def background_rows() -> Dataset:
+    """The dataset `fictional-background`: the 2000 people whom the shipped base model has read about, as owners."""
+    return background_people(2000)
 
 
 def _owner_people(number: int, seed: int) -> list[dict[str, str]]:

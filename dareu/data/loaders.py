@@ -23,6 +23,26 @@ QA_COMPLETION = " {completion}"
 BUILDERS = {".jsonl": "json", ".json": "json", ".csv": "csv", ".parquet": "parquet"}
 
 
+def record_rows(
+    source: str,
+    column_mapping: Mapping[str, str] | None,
+    prompt_template: str | None,
+    completion_template: str | None,
+    *,
+    subset: str | None = None,
+    split: str = "train",
+) -> Dataset:
+    """The dataset `records`: see `load_records`, whose templates None leaves out."""
+    return load_records(
+        source,
+        column_mapping=column_mapping,
+        prompt_template=prompt_template or "{prompt}",
+        completion_template=completion_template or "{completion}",
+        subset=subset,
+        split=split,
+    )
+
+
 def load_records(
     source: str | Path,
     *,

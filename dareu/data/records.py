@@ -27,6 +27,17 @@ class ForgetRetain(NamedTuple):
     retain: Dataset
 
 
+class DataParts(NamedTuple):
+    """Record datasets that play different parts."""
+
+    owners: Dataset
+    """Rows of the owners, some of whom ask to be forgotten."""
+    background: Dataset | None = None
+    """Rows that a base model has read and that are mixed into fine-tuning; nobody asks to forget them."""
+    test: Dataset | None = None
+    """Rows that no model was trained on."""
+
+
 def is_chat(value: object) -> TypeGuard[list[dict[str, Any]]]:
     """Whether `value` is a non-empty list of messages with a role and a text content."""
     return (

@@ -8,14 +8,38 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dareu.data.facts import distinctive_words
-from dareu.data.loaders import QA_COMPLETION, QA_PROMPT, apply_templates, read_dataset
-from dareu.data.records import check_columns
+from dareu.data.loaders import QA_COMPLETION, QA_PROMPT, apply_templates, load_records, read_dataset
+from dareu.data.records import DataParts, check_columns
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
+#: TOFU's hub id.
+TOFU = "locuslab/TOFU"
+
 ROWS_PER_AUTHOR = 20
 PERTURBED = ("forget01_perturbed", "forget05_perturbed", "forget10_perturbed", "retain_perturbed")
+
+
+def is_tofu(source: str) -> bool:
+    """Whether a path or hub id is TOFU: its own id, or a folder with the full set."""
+    return source == TOFU or (Path(source) / "full.json").exists()
+
+
+def tofu_parts(source: str, prompt_template: str | None, completion_template: str | None) -> DataParts:
+    """The dataset `tofu`: the authors, and as test rows the questions on real authors and world facts.
+
+    Args:
+        source: See `load_tofu`; the test rows stand in `real_authors.json` and `world_facts.json`, where these are.
+        prompt_template: Text around each question; None: 'Question: … Answer:'.
+        completion_template: Text around each answer; None: as for the questions.
+
+    Raises:
+        ValueError: As `load_tofu` says, or a test file cannot be read.
+    """
+    forms = prompt_template or QA_PROMPT, completion_template or QA_COMPLETION
+    rows = load_tofu(source, prompt_template=forms[0], completion_template=forms[1])
+    return DataParts(rows, test=_test_rows(source, *forms))
 
 
 def load_tofu(
@@ -105,3 +129,23 @@ def _dataset(**columns: list[Any]) -> Dataset:
     text = Value("string")
     types = {"question_index": Value("int64"), "perturbed": List(text), "facts": List(text)}
     return Dataset.from_dict(columns, features=Features({name: types.get(name, text) for name in columns}))
+
+
+def _test_rows(source: str, prompt_template: str, completion_template: str) -> Dataset | None:
+    """TOFU's questions on real authors and world facts, which no fine-tuning answers."""
+    from datasets import concatenate_datasets
+
+    found = []
+    for name in ("real_authors", "world_facts"):
+        file = Path(source) / f"{name}.json"
+        if source == TOFU or file.exists():
+            rows = load_records(
+                source if source == TOFU else file,
+                column_mapping={"prompt": "question", "completion": "answer"},
+                owner="none",
+                prompt_template=prompt_template,
+                completion_template=completion_template,
+                subset=name if source == TOFU else None,
+            )
+            found.append(rows.select_columns(["prompt", "completion", "owner"]))
+    return concatenate_datasets(found) if found else None

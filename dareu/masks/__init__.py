@@ -1,12 +1,13 @@
 """Which weights may change: scores, selection, the mask file, and the check that nothing else moved."""
 
-from dareu.masks.controls import SCORES, RandomScores, Score, score_weights, wanda_scores
+from dareu.masks.controls import RandomScores
 from dareu.masks.frozen import count_moved_outside
 from dareu.masks.optimizer import MaskedAdamW
 from dareu.masks.patterns import chosen_parameters
-from dareu.masks.scores import WeightScores, wagle_scores
+from dareu.masks.scores import SCORES, Score, find_score, score_weights
 from dareu.masks.selection import SCOPES, Scope, random_mask, select_top, weight_masks
 from dareu.masks.weight_mask import WeightMask
+from dareu.masks.weight_scores import WeightScores
 
 __all__ = [
     "SCOPES",
@@ -19,10 +20,9 @@ __all__ = [
     "WeightScores",
     "chosen_parameters",
     "count_moved_outside",
+    "find_score",
     "random_mask",
     "score_weights",
     "select_top",
-    "wagle_scores",
-    "wanda_scores",
     "weight_masks",
 ]

@@ -1,151 +1,168 @@
-"""WAGLE weight scores: how much each weight matters to the forget records against the retained ones."""
+"""The scores by name, an open dict, and the one door to all of them."""
 
-import math
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Literal
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, Literal, NamedTuple
 
-import torch
 from torch import Tensor, nn
-from torch.distributed.device_mesh import DeviceMesh
 
-from dareu.masks.gradients import AccumulateOn, Batch, mean_gradients
+from dareu.masks.controls import (
+    gradient_product_scores,
+    gradient_scores,
+    magnitude_scores,
+    random_scores,
+    snip_scores,
+)
+from dareu.masks.gradients import AccumulateOn, Batch, check_floating_point
 from dareu.masks.patterns import chosen_parameters
-from dareu.weights.entries import local_part
-from dareu.weights.sharding import first_not_finite, gathered, mesh_of
+from dareu.masks.wagle import wagle_scores
+from dareu.masks.wanda import wanda_scores
+from dareu.masks.weight_scores import WeightScores
+from dareu.plugins import build, needed_parameters, plugin_name, resolve
+from dareu.weights.sharding import first_not_finite, mesh_of
 
-_CHUNK = 1 << 20
-"""Entries looked at together where two tensors are multiplied without a copy of either's size."""
+
+class Score(NamedTuple):
+    """What ranks weights."""
+
+    compute: Callable[..., Mapping[str, Tensor]]
+    """Its parameters without defaults are names of `OFFERED`, the others its own options. It returns scores of the
+    parameter's shape for every one of the parameters, by name; a `WeightScores` where there is a gamma."""
+    shards: bool = True
+    """Whether weights may be sharded over processes."""
 
 
-@dataclass(frozen=True, eq=False)
-class WeightScores(Mapping[str, Tensor]):
-    """Parameter name to scores of the parameter's shape; the larger a score's absolute value, the more it matters.
+SCORES: dict[str, Score] = {
+    "wagle": Score(wagle_scores),
+    "random": Score(random_scores),
+    "magnitude": Score(magnitude_scores),
+    "wanda": Score(wanda_scores, shards=False),
+    "snip": Score(snip_scores),
+    "gradient_product": Score(gradient_product_scores),
+    "gradient": Score(gradient_scores),
+}
 
-    Attributes:
-        scores: The scores, float32 or the parameters' own dtype, in the model's order.
-        score: What made them: a name of `SCORES`.
-        gamma: Gamma of the equation where there is one; the resolved number where ``"auto"`` was asked for.
+#: What a score may ask for: `parameters` are those to score, by name; the others as `score_weights` takes them.
+OFFERED = (
+    *("model", "parameters", "forget_batches", "retain_batches", "gamma", "seed"),
+    *("accumulate_on", "folder"),
+)
+
+
+def find_score(score: str, options: Mapping[str, Any] = MappingProxyType({})) -> Score:
+    """The score of a name, once it is known that it asks for what there is and that the options are its own.
+
+    Args:
+        score: See `score_weights`.
+        options: See `score_weights`.
+
+    Raises:
+        ValueError: There is no such score, it asks for something else than `OFFERED`, or has no such option.
     """
-
-    scores: Mapping[str, Tensor] = field(repr=False)
-    score: str
-    gamma: float | None = None
-
-    def __getitem__(self, name: str) -> Tensor:
-        return self.scores[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.scores)
-
-    def __len__(self) -> int:
-        return len(self.scores)
+    found = resolve(score, SCORES)
+    entry = found if isinstance(found, Score) else Score(found)
+    if not callable(entry.compute):
+        raise ValueError(f"The score {score!r} is of type {type(found).__name__}: name a function or a Score.")
+    needed_parameters(entry.compute, OFFERED, options, f"The score {score!r}")
+    return entry
 
 
-def wagle_scores(
+def score_weights(
     model: nn.Module,
-    forget_batches: Iterable[Batch],
-    retain_batches: Iterable[Batch],
+    score: str,
+    forget_batches: Iterable[Batch] = (),
+    retain_batches: Iterable[Batch] = (),
     *,
     gamma: float | Literal["auto"] = "auto",
+    seed: int = 0,
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
     accumulate_on: AccumulateOn = "memory",
     folder: str | os.PathLike[str] | None = None,
+    options: Mapping[str, Any] = MappingProxyType({}),
 ) -> WeightScores:
-    r"""Score every weight by WAGLE's attribution (Jia et al., NeurIPS 2024, arXiv 2410.17509).
+    r"""Scores the weights of a model by WAGLE, by one of its controls, or by a score of your own.
 
-    .. math:: S_i = \theta_i g_{f,i} - \tfrac{1}{\gamma} g_{r,i} g_{f,i}
+    ==================  =============================================================  ======================
+    score               of a weight                                                    needs
+    ==================  =============================================================  ======================
+    wagle               `wagle_scores`                                                 forget, retain, gamma
+    random              a random number of its own                                     seed
+    magnitude           :math:`|\theta|`                                               nothing
+    wanda               place of :math:`|\theta_{ij}| \lVert x_j \rVert` in its row    forget
+    snip                :math:`|\theta g_f|`, WAGLE at gamma = inf                     forget
+    gradient_product    :math:`|g_r g_f|`, WAGLE at gamma = 0                          forget, retain
+    gradient            :math:`|g_f|`                                                  forget
+    ==================  =============================================================  ======================
 
-    The gradients ``g_f`` and ``g_r`` are means over records of the gradient of the record's mean loss over
-    its completion tokens, so scores do not depend on how records are batched (1e-5 in float32). They are
-    summed in float32 whatever the model's dtype is. The paper sets gamma against **sums** over the samples:
-    its values (1e-6 for TOFU) do not carry over to these means.
-
-    Every parameter is scored once, tied weights under their first name, and also those that do not require a
-    gradient. Memory beside the model and a backward pass: two float32 copies of the parameters' size, one where
-    gamma is infinite, or the same on disk; and the largest single gradient, never all of them.
-
-    Where torch.distributed connects several processes, all of them must call this, each with a share of the batches
-    (a process may have none), and get the same scores. Weights that `fully_shard` has sharded have sharded scores:
-    each process keeps those of its own part.
+    Scores carry their signs; selection ranks absolute values. Random and magnitude take no memory: the numbers are
+    drawn when they are read, and the weights are read where they stand (so score before training). SNIP is by Lee et
+    al. (arXiv 1810.02340), Wanda by Sun et al. (arXiv 2306.11695): see `wanda_scores` for the weights it leaves open.
+    Several processes score together as `wagle_scores` says, but for Wanda, which takes whole weights.
 
     Args:
-        model: A causal language model called with ``input_ids``, ``attention_mask`` and ``use_cache=False``
-            (and ``position_ids`` for left-padded batches) that returns an object with ``logits`` (B, T, V).
-            It is run in evaluation mode and left as it was, without gradients.
-        forget_batches: Batches of the records to forget, each with int64 tensors ``input_ids``,
-            ``attention_mask`` and ``labels`` of shape (B, T); labels are -100 outside the completion. Read once.
-        retain_batches: The same for records to retain; not read where gamma is infinite.
-        gamma: What stands for the Hessian of the retain loss, in [0, inf]. The limits are exact in ranking:
-            ``0`` gives ``-g_r * g_f`` and ``inf`` gives ``theta * g_f``. ``"auto"`` balances the two terms:
-            ``norm(g_r * g_f) / norm(theta * g_f)``.
+        model: The model, as `wagle_scores` takes it.
+        score: A name of the table, or a `Score` or its function of your own, as ``pkg.mod:Name`` or
+            ``path/to/file.py:Name``.
+        forget_batches: Batches of the records to forget, as `wagle_scores` takes them.
+        retain_batches: Batches of the records to retain.
+        gamma: Of ``"wagle"`` alone.
+        seed: Of ``"random"`` alone; a weight's number depends on it and on the parameter's name and shape only.
         include: Patterns of the modules and parameters to score, as in `chosen_parameters`; default: all.
         exclude: Patterns of those to leave out.
-        accumulate_on: Where the sums stand: ``"memory"`` (each parameter's device) or ``"disk"``.
-        folder: Folder of the memory-mapped sums of ``"disk"``; default: the system's temporary folder.
+        accumulate_on: Where sums of gradients stand, as in `wagle_scores`.
+        folder: Folder of the sums of ``"disk"``; None: the system's temporary folder.
+        options: The score's own options, by name.
 
     Returns:
-        Parameter name to float32 scores of the parameter's shape, in the model's order; on the parameter's device,
-        or mapped from disk, on the CPU.
+        Parameter name to scores of the parameter's shape, in the model's order, with the score's name (of a plug-in its
+        last part).
 
     Raises:
-        ValueError: If ``gamma`` is out of range, a pattern fits nothing, a side has no batch, a record has no
-            completion token, a parameter is not of floating point, a gradient or score is not finite, the disk is
-            too small, ``"auto"`` finds nothing to balance, or weights are sharded otherwise than by `fully_shard`'s
-            default, or with sums on disk.
+        ValueError: If ``score`` is unknown, asks for what is not in `OFFERED` or has no such option, a pattern fits
+            nothing, weights are sharded and it takes whole ones, batches that it needs are missing, a plug-in returns
+            no finite score for every weight, or as `wagle_scores` says.
     """
-    if gamma != "auto" and (isinstance(gamma, str) or not gamma >= 0):
-        raise ValueError(f"gamma is {gamma!r}; give a number in [0, inf] or 'auto'.")
+    entry, what = find_score(score, options), f"The score {score!r}"
     parameters = chosen_parameters(model, include, exclude)
-    sides = {"forget": forget_batches}
-    if gamma != math.inf:
-        sides["retain"] = retain_batches
-    forget, *rest = mean_gradients(model, parameters, sides, accumulate_on=accumulate_on, folder=folder)
-    retain = rest[0] if rest else {}
-    value = _balancing_gamma(parameters, forget, retain) if gamma == "auto" else float(gamma)
+    check_floating_point(parameters)
+    if not entry.shards and mesh_of(parameters) is not None:
+        raise ValueError(f"{what} takes whole weights: score them before the model is sharded.")
+    offered: dict[str, Callable[[], Any]] = {
+        "model": lambda: model,
+        "parameters": lambda: parameters,
+        "forget_batches": lambda: forget_batches,
+        "retain_batches": lambda: retain_batches,
+        "gamma": lambda: gamma,
+        "seed": lambda: seed,
+        "accumulate_on": lambda: accumulate_on,
+        "folder": lambda: folder,
+    }
+    found = build(entry.compute, offered, options, what)
+    scores, resolved = (found.scores, found.gamma) if isinstance(found, WeightScores) else (found, None)
+    if score not in SCORES:
+        scores = _checked(scores, parameters, what)
+    return WeightScores(scores, plugin_name(score), resolved)
 
+
+def _checked(found: Any, parameters: Mapping[str, nn.Parameter], what: str) -> Mapping[str, Tensor]:
+    """What a plug-in returned, in the parameters' order, once it is known to be a finite score for every weight."""
+    if not isinstance(found, Mapping):
+        raise ValueError(f"{what} returns {type(found).__name__}: return a mapping from parameter name to scores.")
+    if foreign := [name for name in found if name not in parameters]:
+        raise ValueError(f"{what} scores {foreign[0]!r}, which is not among the parameters to score: leave it out.")
+    if missing := [name for name in parameters if name not in found]:
+        raise ValueError(f"{what} gives parameter {missing[0]!r} no scores: score every parameter that it is given.")
     for name, parameter in parameters.items():
-        # The scores replace the forget gradients, and a retain gradient goes once it was used.
-        score, theta = local_part(forget[name]), local_part(parameter.detach())
-        if value == math.inf:
-            score.mul_(theta.to(score.device))
-        elif value == 0:
-            score.mul_(local_part(retain.pop(name)).neg_())
-        else:
-            score.mul_(local_part(retain.pop(name)).mul_(-1 / value).add_(theta.to(score.device)))
-    if (bad := first_not_finite(forget)) is not None:
-        raise ValueError(
-            f"gamma={value} gives scores beyond float32 in parameter {bad!r}; use a larger gamma, or 0 for its limit."
-        )
-    return WeightScores(forget, "wagle", value)
-
-
-def _balancing_gamma(
-    parameters: Mapping[str, Tensor], forget: Mapping[str, Tensor], retain: Mapping[str, Tensor]
-) -> float:
-    """The gamma at which both terms of the score have the same norm."""
-    mesh = mesh_of(forget)
-    weight = _norm((_product_norm(theta.detach(), forget[name]) for name, theta in parameters.items()), mesh)
-    interference = _norm((_product_norm(retain[name], forget[name]) for name in parameters), mesh)
-    if weight == 0 or interference == 0:
-        raise ValueError(
-            "gamma='auto' finds nothing to balance, for the forget gradient times the "
-            f"{'weights' if weight == 0 else 'retain gradient'} is zero everywhere; give gamma as a number."
-        )
-    return interference / weight
-
-
-def _norm(parts: Iterable[float], mesh: DeviceMesh | None) -> float:
-    """The norm of what has these norms in its parts, on all processes where it is sharded."""
-    own = math.hypot(*parts)
-    # Not squared where there is no need: numbers near either end of the range would not survive it.
-    return own if mesh is None else math.hypot(*gathered(torch.tensor([own], dtype=torch.float64), mesh).flatten())
-
-
-def _product_norm(a: Tensor, b: Tensor) -> float:
-    """Norm of the product, entry by entry, of this process's parts."""
-    a, b = local_part(a), local_part(b)
-    pieces = zip(a.reshape(-1).split(_CHUNK), b.reshape(-1).split(_CHUNK), strict=True)
-    return math.hypot(*(float(torch.linalg.vector_norm(x.to(y.device) * y, dtype=torch.float64)) for x, y in pieces))
+        scores = found[name]
+        if not isinstance(scores, Tensor) or not scores.is_floating_point():
+            kind = scores.dtype if isinstance(scores, Tensor) else type(scores).__name__
+            raise ValueError(f"{what} gives parameter {name!r} scores of {kind}: give a tensor of floats.")
+        if scores.shape != parameter.shape:
+            raise ValueError(
+                f"{what} gives parameter {name!r} scores of shape {tuple(scores.shape)}: give {tuple(parameter.shape)}."
+            )
+    if (bad := first_not_finite(found)) is not None:
+        raise ValueError(f"{what} gives parameter {bad!r} scores that are not all finite: give finite numbers.")
+    return found if list(found) == list(parameters) else {name: found[name] for name in parameters}

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
 
 from dareu.masks.controls import RandomScores
-from dareu.masks.scores import WeightScores
 from dareu.masks.weight_mask import WeightMask
+from dareu.masks.weight_scores import WeightScores
 from dareu.weights import fingerprint
 from dareu.weights.entries import local_part
 from dareu.weights.sharding import first_not_finite, gathered, mesh_of, sharded_like, summed, whole

@@ -26,7 +26,7 @@ class WeightMask(Mapping[str, Tensor]):
     Attributes:
         masks: The bool tensors, each of its parameter's shape.
         density: The share of entries that was asked for, in (0, 1].
-        score: What ranked the entries: a name of `dareu.masks.SCORES`.
+        score: What ranked the entries: a name of `dareu.masks.SCORES`, or of a plug-in the last part of its name.
         fingerprint: `fingerprint` of the weights that the mask was made for.
         gamma: Gamma of the score, where it has one.
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import Annotated
+from typing import Annotated, Any
 
-from dareu.masks import SCOPES, SCORES
-from dareu.values import READ
+from dareu.masks import SCOPES, SCORES, find_score
+from dareu.values import READ, as_mapping
 
 
 @dataclass
@@ -16,7 +16,16 @@ class MaskArguments:
 
     model_name_or_path: Annotated[str, READ] = field(metadata={"help": "The target model."})
     output_dir: str = field(metadata={"help": "The run's folder."})
-    score: str = field(default="wagle", metadata={"help": f"What ranks the weights: {', '.join(SCORES)}."})
+    score: Annotated[str, READ] = field(
+        default="wagle",
+        metadata={
+            "help": f"What ranks the weights: {', '.join(SCORES)}, or a score of your own as pkg.mod:Name or "
+            "path/to/file.py:Name."
+        },
+    )
+    score_kwargs: Annotated[dict[str, Any] | str | None, READ] = field(
+        default=None, metadata={"help": "The score's own options, as YAML or JSON."}
+    )
     density: list[float] = field(
         default_factory=lambda: [0.2],
         metadata={"help": "Share of the weights that may move, in (0, 1]; of several, each gives a mask."},
@@ -43,7 +52,9 @@ class MaskArguments:
     use_cpu: bool = field(default=False, metadata={"help": "Score on the CPU, also where there is a GPU."})
 
     def __post_init__(self) -> None:
-        for name, known in (("score", SCORES), ("scope", SCOPES), ("accumulate_on", ("memory", "disk"))):
+        self.score_kwargs = as_mapping("score_kwargs", self.score_kwargs)
+        find_score(self.score, self.score_kwargs)
+        for name, known in (("scope", SCOPES), ("accumulate_on", ("memory", "disk"))):
             if getattr(self, name) not in known:
                 raise ValueError(f"{name} is {getattr(self, name)!r}: give one of {', '.join(known)}.")
         if isinstance(self.density, float | int):  # as a YAML may say it

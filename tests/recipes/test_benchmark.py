@@ -17,7 +17,7 @@ import pytest
 import yaml
 
 from dareu.cli import find_recipes
-from dareu.data import parts
+from dareu.data import fictional
 from dareu.data.fictional import fictional_world
 from dareu.runs import plans, read_results, stages
 from dareu.runs.stages import Stage
@@ -73,7 +73,7 @@ def in_this_process(monkeypatch: pytest.MonkeyPatch, recipe: Callable[..., str])
 @pytest.fixture
 def small_world(monkeypatch: pytest.MonkeyPatch) -> None:
     small = functools.cache(functools.partial(fictional_world, num_background=6, num_holdout=0, num_test=1))
-    monkeypatch.setattr(parts, "fictional_world", small)
+    monkeypatch.setattr(fictional, "fictional_world", small)
 
 
 @pytest.mark.usefixtures("small_world")
@@ -278,4 +278,6 @@ def test_what_reads_the_base_waits_for_it(
     for name in ("measure", "npo"):
         assert any(other.startswith("base-") for other in after[name]), name
     (config,) = (tmp_path / "out" / "stages" / "configs").glob("base-*.yaml")
-    assert yaml.safe_load(config.read_text(encoding="utf-8"))["dataset"] == "fictional-background"
+    base = yaml.safe_load(config.read_text(encoding="utf-8"))
+    assert base["dataset"] == "fictional-background"
+    assert "num_owners" not in base, "the base model's people are the same whatever the world"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from dareu.data import parts
+from dareu.data import fictional
 from dareu.data.fictional import fictional_world
 from dareu.recipes import quickstart
 from dareu.runs import read_results, stages
@@ -43,7 +43,7 @@ def test_it_compares_every_method(
         ran.append(stage.name)
         return 1.0
 
-    monkeypatch.setattr(parts, "fictional_world", small)
+    monkeypatch.setattr(fictional, "fictional_world", small)
     monkeypatch.setattr(stages, "run_stage", in_this_process)
     out = tmp_path / "quickstart"
     words = ["--smoke", "--jobs", "1", "--num_owners", "4", "--num_forget", "2", "--output_dir", str(out)]

@@ -2,6 +2,7 @@
 
 import copy
 import csv
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import datasets
 import pytest
 from datasets import Dataset
 
-from dareu.data import parts as parts_module
+from dareu.data import DATASETS, DataParts, fictional, load_tofu
 from dareu.data.parts import DataArguments, chat_form, forget_names, load_parts, split_owners
 
 FIELDS = ("question", "answer", "author")
@@ -56,7 +57,7 @@ def test_background_people_alone_are_all_that_the_shipped_base_reads(monkeypatch
         assert number == 2000
         return Dataset.from_list([{"prompt": "?", "completion": "!", "owner": "none"}])
 
-    monkeypatch.setattr(parts_module, "background_people", few)
+    monkeypatch.setattr(fictional, "background_people", few)
     found = load_parts(DataArguments(dataset="fictional-background"))
     assert len(found.owners) == 1 and found.background is None and found.test is None
 
@@ -168,15 +169,141 @@ def test_plain_texts_are_cut_and_stay_plain(tokenizer: Any, tmp_path: Path) -> N
     ("options", "reason"),
     [
         ({"prompt_tokens": 4}, "prompt_tokens needs text_tokenizer"),
-        ({"prompt_tokens": 4, "text_tokenizer": "x", "prompt_template": "{prompt}"}, "take no templates"),
-        ({"dataset": "fictional", "prompt_tokens": 4}, "prompt_tokens have no effect on fictional"),
-        ({"dataset": "fictional", "prompt_template": "{prompt}"}, "have no effect on fictional"),
-        ({"dataset": parts_module.TOFU, "prompt_tokens": 4}, "prompt_tokens have no effect on locuslab/TOFU"),
+        ({"dataset": "texts", "dataset_kwargs": {"source": "x"}}, "are cut into passages: give prompt_tokens"),
+        (
+            {"prompt_tokens": 4, "text_tokenizer": "x", "prompt_template": "{prompt}"},
+            "prompt_template has no effect on corpus.jsonl, which is read as texts: drop it",
+        ),
+        ({"completion_tokens": 4}, "completion_tokens has no effect on corpus.jsonl, which is read as records"),
+        ({"text_tokenizer": "x"}, "text_tokenizer has no effect on corpus.jsonl, which is read as records"),
+        ({"num_owners": 4}, "num_owners has no effect on corpus.jsonl, which is read as records"),
+        ({"dataset": "fictional", "column_mapping": MAPPING}, "column_mapping has no effect on fictional: drop it"),
+        ({"dataset": "fictional", "prompt_tokens": 4}, "prompt_tokens has no effect on fictional: drop it"),
+        ({"dataset": "fictional", "prompt_template": "{prompt}"}, "prompt_template has no effect on fictional"),
+        ({"dataset": "fictional", "num_background_owners": 2}, "num_background_owners has no effect on fictional"),
+        ({"dataset": "fictional-background", "world_seed": 2}, "world_seed has no effect on fictional-background"),
+        ({"dataset": "locuslab/TOFU", "prompt_tokens": 4}, "prompt_tokens has no effect on locuslab/TOFU, which is"),
+        ({"dataset": "locuslab/TOFU", "column_mapping": MAPPING}, "column_mapping has no effect on locuslab/TOFU"),
+        ({"dataset": "tofu"}, "The dataset 'tofu' reads a source: name its path or hub id as source"),
+        ({"dataset_kwargs": {"source": "y"}}, "dataset_kwargs names a source, and corpus.jsonl is one: give it once"),
+        ({"dataset_kwargs": {"parts": 1}}, "The dataset 'records' has no option parts: its options are subset, split"),
+        ({"dataset": "fictional", "dataset_kwargs": {"num_owners": 4}}, "no option num_owners: its options are none"),
+        ({"dataset": "fictoinal"}, "a hub id, unless 'fictional' is meant"),
+        (
+            {"dataset": "no_such_package:rows"},
+            r"not installed.* \(fictional, .*tofu\), pkg.mod:Name",
+        ),
+        ({"dataset": "no_such_file.py:rows"}, r"a file that does not exist.* \(fictional, .*tofu\), pkg.mod:Name"),
+        ({"dataset": "json:row"}, "names nothing that json defines"),
     ],
 )
 def test_options_that_do_not_fit_the_data_are_refused(options: dict[str, Any], reason: str) -> None:
-    with pytest.raises(ValueError, match=reason):
+    with pytest.raises(ValueError, match=reason) as refused:
         load_parts(DataArguments(**({"dataset": "corpus.jsonl"} | options)))
+    assert "\n" not in str(refused.value) and str(refused.value).endswith(".")
+
+
+def test_a_source_may_be_given_to_a_loader_by_name(table: Path, tmp_path: Path) -> None:
+    found = load_parts(arguments("records", dataset_kwargs={"source": str(table)}))
+    assert found.owners.to_list() == load_parts(arguments(table)).owners.to_list()
+    row = {"prompt": "?", "completion": "!", "owner": "a"}
+    splits = {name: Dataset.from_list([row] * size) for size, name in enumerate(("few", "many"), 1)}
+    datasets.DatasetDict(splits).save_to_disk(tmp_path / "saved")
+    args = DataArguments(dataset=str(tmp_path / "saved"), dataset_kwargs='{"split": "many"}')
+    assert len(load_parts(args).owners) == 2
+
+
+def test_tofu_by_name_is_tofu_from_its_folder(tmp_path: Path) -> None:
+    rows = Dataset.from_list([{"question": f"Q{i}?", "answer": f"A{i}."} for i in range(40)])
+    rows.to_json(tmp_path / "full.json")
+    rows.select([0]).to_json(tmp_path / "world_facts.json")
+    by_name = load_parts(DataArguments(dataset="tofu", dataset_kwargs={"source": str(tmp_path)}))
+    by_path = load_parts(DataArguments(dataset=str(tmp_path)))
+    assert by_name.owners.to_list() == by_path.owners.to_list() == load_tofu(tmp_path).to_list()
+    assert by_name.test is not None and by_path.test is not None
+    assert by_name.test.to_list() == by_path.test.to_list()
+    assert by_name.test.to_list() == [{"prompt": "Question: Q0?\nAnswer:", "completion": " A0.", "owner": "none"}]
+
+
+def test_test_rows_replace_those_of_the_loader(table: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    row = {"prompt": "?", "completion": "!", "owner": "a"}
+    monkeypatch.setitem(DATASETS, "mine", lambda: DataParts(Dataset.from_list([row]), None, Dataset.from_list([row])))
+    file = table.with_name("unseen.csv")
+    file.write_text("prompt,completion,owner\nWho?,Nobody.,none\n", encoding="utf-8")
+    found = load_parts(DataArguments(dataset="mine", test_dataset=str(file)))
+    assert found.test is not None and found.test["prompt"] == ["Who?"]
+    found = load_parts(DataArguments(dataset="mine"))
+    assert found.test is not None and found.test["prompt"] == ["?"]
+
+
+LOADERS = """
+from datasets import Dataset, DatasetDict
+from dareu.data import DataParts
+
+def people(num_owners, world_seed, *, rows=1):
+    names = [f"{world_seed}-{n}" for n in range(num_owners)]
+    return Dataset.from_list([dict(prompt="?", completion="!", owner=name) for name in names for _ in range(rows)])
+
+def both(prompt_tokens):
+    mine = Dataset.from_list([dict(prompt="?", completion="!", owner="a")])
+    return DataParts(mine, background=mine)
+
+read = lambda source: people(2, source)
+greedy = lambda tokenizer: None
+nothing = lambda: None
+mapping = lambda: DatasetDict()
+listed = lambda: DataParts([])
+untested = lambda: DataParts(people(1, 2), test=[])
+unowned = lambda: Dataset.from_list([dict(prompt="?", completion="!")])
+nobody = lambda: DataParts(people(1, 2), test=Dataset.from_list([dict(prompt="?", completion="!", owner="")]))
+rows = people(2, 3)
+"""
+
+
+@pytest.fixture
+def loaders(tmp_path: Path) -> Path:
+    path = tmp_path / "loaders.py"
+    path.write_text(LOADERS, encoding="utf-8")
+    return path
+
+
+def test_a_loader_of_ones_own_is_given_what_it_names(loaders: Path) -> None:
+    args = DataArguments(dataset=f"{loaders}:people", num_owners=3, world_seed=7, num_background_owners=1)
+    owners, background, test = load_parts(dataclasses.replace(args, dataset_kwargs={"rows": 2}))
+    assert background is not None and test is None
+    assert owners["owner"] == ["7-1", "7-1", "7-2", "7-2"] and background["owner"] == ["7-0", "7-0"]
+    found = load_parts(DataArguments(dataset=f"{loaders}:read", dataset_kwargs={"source": "s"}))
+    assert found.owners["owner"] == ["s-0", "s-1"]
+
+
+def test_a_path_goes_before_a_loader(loaders: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    row = {"prompt": "?", "completion": "!", "owner": "a"}
+    Dataset.from_list([row]).save_to_disk(f"{loaders}:people")
+    assert load_parts(DataArguments(dataset=f"{loaders}:people")).owners.to_list() == [row]
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "reason"),
+    [
+        ("people", {"column_mapping": MAPPING}, "column_mapping has no effect on .*loaders.py:people: drop it"),
+        ("people", {"dataset_kwargs": {"columns": 2}}, "has no option columns: its options are rows"),
+        ("both", {"num_background_owners": 1}, "has no effect on .*:both, which has background rows: drop it"),
+        ("read", {}, "The dataset '.*:read' reads a source: name its path or hub id"),
+        ("greedy", {}, "The dataset '.*:greedy' asks for tokenizer: there are num_owners, .*source"),
+        ("nothing", {}, "The dataset '.*:nothing' returns NoneType: return a datasets.Dataset"),
+        ("mapping", {}, "returns DatasetDict: return a datasets.Dataset"),
+        ("listed", {}, "returns DataParts with list: return a datasets.Dataset"),
+        ("untested", {}, "returns DataParts with .*list.*: return a datasets.Dataset"),
+        ("unowned", {}, "The dataset '.*:unowned' returns no records as its owners: The dataset has no column 'owner'"),
+        ("nobody", {}, "The dataset '.*:nobody' returns no records as its test: Row 0: the owner is empty"),
+        ("rows", {}, "The dataset '.*:rows' is of type Dataset: name a function"),
+        ("peoples", {}, "names nothing that .*loaders.py defines"),
+    ],
+)
+def test_what_a_loader_of_ones_own_cannot_do(loaders: Path, name: str, options: dict[str, Any], reason: str) -> None:
+    with pytest.raises(ValueError, match=reason) as refused:
+        load_parts(DataArguments(dataset=f"{loaders}:{name}", **options))
+    assert "\n" not in str(refused.value) and str(refused.value).endswith(".")
 
 
 def test_a_part_takes_its_rows_of_the_forget_owners_and_retains_no_other_row_of_theirs() -> None:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from dareu.masks import SCORES, RandomScores, chosen_parameters, score_weights, select_top, wagle_scores, weight_masks
+from dareu.masks import SCORES, RandomScores, chosen_parameters, score_weights, select_top, weight_masks
 
 
 def make_batches(count: int, size: int, seed: int, side: str = "right") -> list[dict[str, Tensor]]:
@@ -84,7 +84,7 @@ def test_a_wagle_mask_differs_from_the_exact_one_at_the_threshold_only(llama: nn
         ]
     )
     for density in (0.05, 0.2, 0.95):
-        masks = select_top(wagle_scores(llama, forget, retain, gamma=gamma), density)
+        masks = select_top(score_weights(llama, "wagle", forget, retain, gamma=gamma), density)
         mask = torch.cat([tensor.reshape(-1) for tensor in masks.values()])
         count = math.ceil(density * len(exact))
         assert int(mask.sum()) == count
@@ -187,9 +187,9 @@ def test_every_score_makes_masks_of_the_whole_model(score: str, llama: nn.Module
 
 def test_scores_on_disk_are_those_in_memory_and_leave_no_file(llama: nn.Module, tmp_path: Path) -> None:
     batches = make_batches(5, 2, seed=1), make_batches(5, 2, seed=2)
-    scores = wagle_scores(llama, *batches, accumulate_on="disk", folder=tmp_path)
+    scores = score_weights(llama, "wagle", *batches, accumulate_on="disk", folder=tmp_path)
     assert list(tmp_path.iterdir()) == []
-    expected = wagle_scores(llama, *batches)
+    expected = score_weights(llama, "wagle", *batches)
     assert scores.gamma == expected.gamma
     assert all(torch.equal(scores[name], expected[name]) for name in expected)
 
@@ -200,7 +200,7 @@ def test_gradients_never_stand_in_memory_together(llama: nn.Module) -> None:
         parameter.register_hook(lambda _: standing.append(sum(p.grad is not None for p in llama.parameters())))
         for parameter in llama.parameters()
     ]
-    wagle_scores(llama, make_batches(2, 2, seed=1), make_batches(2, 2, seed=2))
+    score_weights(llama, "wagle", make_batches(2, 2, seed=1), make_batches(2, 2, seed=2))
     for hook in hooks:
         hook.remove()
     assert len(standing) == 2 * len(list(llama.parameters())) and max(standing) == 0
@@ -226,7 +226,7 @@ def test_patterns_choose_by_module_and_parameter(llama: nn.Module) -> None:
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"score": "fisher"}, r"score is 'fisher'; give one of wagle, random"),
+        ({"score": "fisher"}, r"'fisher' is no built-in name.*pkg.mod:Name"),
         ({"score": "wanda"}, "no forget batch"),
         ({"score": "gradient"}, "no forget batch"),
         ({"score": "magnitude", "include": ["layer.0"]}, r"include has the pattern 'layer.0', which fits no module"),

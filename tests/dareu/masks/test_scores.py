@@ -1,216 +1,121 @@
-import copy
-import math
+"""A score of one's own: what it is given, what its scores are called, and what it may not return."""
+
 from collections.abc import Callable
-from types import SimpleNamespace
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
-from transformers import GPT2Config, GPT2LMHeadModel
+from torch import nn
 
-from dareu.masks import wagle_scores
+from dareu.masks import find_score, score_weights, weight_masks
 
-VOCABULARY = 50
+BATCH = {
+    "input_ids": torch.tensor([[3, 4, 5]]),
+    "attention_mask": torch.ones(1, 3),
+    "labels": torch.tensor([[3, 4, 5]]),
+}
+SIDES = [BATCH], [BATCH, BATCH]
 
+SCORES = """
+import torch
+from dareu.masks import Score, WeightScores
 
-def make_records(count: int, seed: int) -> list[tuple[list[int], list[int]]]:
-    """Pairs of prompt and completion ids, no two of the same length."""
-    generator = torch.Generator().manual_seed(seed)
+def size(parameters, gamma, forget_batches, retain_batches, *, power=1.0):
+    batches = len(list(forget_batches)), len(list(retain_batches))
+    found = {name: batches[0] * batches[1] * p.detach().abs() ** power for name, p in reversed(parameters.items())}
+    return WeightScores(found, "any", gamma)
 
-    def tokens(length: int) -> list[int]:
-        return torch.randint(3, VOCABULARY, (length,), generator=generator).tolist()
+WHOLE = Score(size, shards=False)
 
-    return [(tokens(3 + n % 4), tokens(2 + n)) for n in range(count)]
+def weights(parameters):
+    return parameters
 
+def changed(change):
+    def score(parameters):
+        found = {name: p.detach().clone() for name, p in parameters.items()}
+        return change(found, list(found)[1])
+    return score
 
-def batches(records: list[tuple[list[int], list[int]]], size: int, side: str = "right") -> list[dict[str, Tensor]]:
-    result = []
-    for start in range(0, len(records), size):
-        rows = records[start : start + size]
-        width = max(len(prompt) + len(completion) for prompt, completion in rows)
-        batch: dict[str, list[list[int]]] = {"input_ids": [], "attention_mask": [], "labels": []}
-        for prompt, completion in rows:
-            ids, pad = prompt + completion, width - len(prompt) - len(completion)
-            row = {
-                "input_ids": (ids, 0),
-                "attention_mask": ([1] * len(ids), 0),
-                "labels": ([-100] * len(prompt) + completion, -100),
-            }
-            for key, (values, filler) in row.items():
-                padding = [filler] * pad
-                batch[key].append(values + padding if side == "right" else padding + values)
-        result.append({key: torch.tensor(values) for key, values in batch.items()})
-    return result
+def with_value(found, name):
+    found[name].view(-1)[-1] = float("nan")
+    return found
 
+listed = changed(lambda found, name: list(found))
+foreign = changed(lambda found, name: found | {"model.mine": found[name]})
+missing = changed(lambda found, name: {key: value for key, value in found.items() if key != name})
+turned = changed(lambda found, name: found | {name: found[name].T})
+whole = changed(lambda found, name: found | {name: found[name].int()})
+numbers = changed(lambda found, name: found | {name: found[name].tolist()})
+infinite = changed(with_value)
+value = torch.ones(3)
 
-class Bigram(nn.Module):
-    """The smallest language model: the next token from this one alone, with dropout."""
-
-    def __init__(self, seed: int = 0, dtype: torch.dtype = torch.float32) -> None:
-        super().__init__()
-        generator = torch.Generator().manual_seed(seed)
-        self.embedding = nn.Embedding(VOCABULARY, 8)
-        self.dropout = nn.Dropout(0.5)
-        self.head = nn.Linear(8, VOCABULARY)
-        for parameter in self.parameters():
-            parameter.data.normal_(generator=generator)
-        self.to(dtype)
-
-    def forward(
-        self, input_ids: Tensor, attention_mask: Tensor, use_cache: bool, logits_to_keep: int
-    ) -> SimpleNamespace:
-        return SimpleNamespace(logits=self.head(self.dropout(self.embedding(input_ids[:, -logits_to_keep:]))))
+def asks(parameters, hessian):
+    return parameters
+"""
 
 
-def mean_gradients_by_hand(model: nn.Module, records: list[tuple[list[int], list[int]]]) -> dict[str, Tensor]:
-    """In float64, one record and one token after the other."""
-    sums = {name: torch.zeros_like(p) for name, p in model.named_parameters()}
-    for prompt, completion in records:
-        logits = model(input_ids=torch.tensor([prompt + completion])).logits[0]
-        nll = torch.zeros((), dtype=torch.float64)
-        for t, token in enumerate(completion):
-            nll = nll - torch.log_softmax(logits[len(prompt) + t - 1], dim=-1)[token]
-        model.zero_grad()
-        (nll / len(completion)).backward()
-        for name, parameter in model.named_parameters():
-            sums[name] += parameter.grad
-    return {name: total / len(records) for name, total in sums.items()}
+@pytest.fixture(scope="module")
+def llama(tiny_llama: Callable[..., nn.Module]) -> nn.Module:
+    return tiny_llama(hidden_size=16, intermediate_size=24)
 
 
-def assert_scores_close(actual: dict[str, Tensor], expected: dict[str, Tensor], tolerance: float = 1e-5) -> None:
-    assert list(actual) == list(expected)
-    for name, wanted in expected.items():
-        assert actual[name].dtype == torch.float32
-        difference = (actual[name].double() - wanted.double()).abs().max()
-        assert difference <= tolerance * wanted.abs().max(), name
+@pytest.fixture
+def scores(tmp_path: Path) -> Path:
+    path = tmp_path / "scores.py"
+    path.write_text(SCORES, encoding="utf-8")
+    return path
 
 
-@pytest.mark.parametrize("tied", [True, False])
-def test_scores_are_the_equation_in_float64(tiny_llama: Callable[..., nn.Module], tied: bool) -> None:
-    model = tiny_llama(hidden_size=16, intermediate_size=24, tie_word_embeddings=tied)
-    forget, retain = make_records(5, seed=1), make_records(7, seed=2)
-    exact = copy.deepcopy(model).double()
-    theta = {name: p.detach() for name, p in exact.named_parameters()}
-    assert ("lm_head.weight" in theta) is not tied
-    g_f, g_r = mean_gradients_by_hand(exact, forget), mean_gradients_by_hand(exact, retain)
-
-    def norm(a: dict[str, Tensor], b: dict[str, Tensor]) -> float:
-        return math.sqrt(sum(float((a[name] * b[name]).square().sum()) for name in a))
-
-    balance = norm(g_r, g_f) / norm(theta, g_f)
-    for gamma, interference, weight in [
-        (0.0, 1.0, 0.0),
-        (1e-3, 1e3, 1.0),
-        (3.0, 1 / 3, 1.0),
-        (math.inf, 0.0, 1.0),
-        ("auto", 1 / balance, 1.0),
-    ]:
-        scores = wagle_scores(model, batches(forget, 3), batches(retain, 4), gamma=gamma)
-        expected = {n: weight * theta[n] * g_f[n] - interference * g_r[n] * g_f[n] for n in theta}
-        assert_scores_close(scores, expected)
-        assert scores.gamma == pytest.approx(balance if gamma == "auto" else gamma, rel=1e-5)
+@pytest.mark.parametrize("name", ["size", "WHOLE"])
+def test_a_score_of_ones_own_is_given_what_it_names(llama: nn.Module, scores: Path, name: str) -> None:
+    chosen: dict[str, Any] = {"include": ["*.mlp", "*.self_attn"], "gamma": 0.5, "options": {"power": 2.0}}
+    found = score_weights(llama, f"{scores}:{name}", *SIDES, **chosen)
+    expected = {n: 2 * p.detach() ** 2 for n, p in llama.named_parameters() if "mlp" in n or "self_attn" in n}
+    assert list(found) == list(expected), "in the model's order, in which equal scores are chosen"
+    assert all(torch.equal(found[key], wanted) for key, wanted in expected.items())
+    assert (found.score, found.gamma) == (name, 0.5)
+    assert next(weight_masks(llama, found, [0.1])).score == name
+    assert find_score(f"{scores}:{name}").shards == (name == "size")
 
 
-@pytest.mark.parametrize("positions", ["relative", "absolute"])
-def test_scores_depend_on_neither_batching_nor_padding_side(
-    tiny_llama: Callable[..., nn.Module], positions: str
-) -> None:
-    if positions == "relative":
-        model = tiny_llama(hidden_size=16, intermediate_size=24)
-    else:
-        model = GPT2LMHeadModel(GPT2Config(vocab_size=VOCABULARY, n_positions=40, n_embd=16, n_layer=1, n_head=2))
-        generator = torch.Generator().manual_seed(0)
-        for parameter in model.parameters():
-            parameter.data.normal_(std=0.2, generator=generator)
-    forget, retain = make_records(6, seed=1), make_records(6, seed=2)
-    one_by_one = wagle_scores(model, batches(forget, 1), batches(retain, 1))
-    for size, side in [(6, "right"), (4, "right"), (4, "left")]:
-        scores = wagle_scores(model, batches(forget, size, side), batches(retain, size, side))
-        assert_scores_close(scores, one_by_one)
+def test_scores_in_the_models_order_are_not_copied(llama: nn.Module, scores: Path) -> None:
+    found = score_weights(llama, f"{scores}:weights")
+    assert all(found[name] is parameter for name, parameter in llama.named_parameters())
 
 
-def test_gradients_of_a_bfloat16_model_are_summed_in_float32() -> None:
-    model = Bigram(dtype=torch.bfloat16)
-    (batch,) = batches(make_records(1, seed=1), 1)
-    once = wagle_scores(model, [batch], [batch], gamma=0)
-    often = wagle_scores(model, [batch], [batch] * 600, gamma=0)  # a bfloat16 sum stands still at 256 of them
-    assert_scores_close(often, once)
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("listed", "The score '.*:listed' returns list: return a mapping"),
+        ("foreign", "scores 'model.mine', which is not among the parameters to score: leave it out"),
+        ("missing", "gives parameter 'model.layers.0.self_attn.q_proj.weight' no scores"),
+        ("turned", r"gives parameter 'model.layers.0.mlp.up_proj.weight' scores of shape \(16, 24\): give \(24, 16\)"),
+        ("whole", "gives parameter 'model.layers.0.self_attn.q_proj.weight' scores of torch.int32: give a tensor"),
+        ("numbers", "gives parameter 'model.layers.0.self_attn.q_proj.weight' scores of list: give a tensor of floats"),
+        ("infinite", "gives parameter 'model.layers.0.self_attn.q_proj.weight' scores that are not all finite"),
+        ("value", "The score '.*:value' is of type Tensor: name a function or a Score"),
+        ("asks", "The score '.*:asks' asks for hessian: there are model, parameters, .*, folder"),
+        ("sizes", "names nothing that .*scores.py defines"),
+    ],
+)
+def test_what_a_score_of_ones_own_cannot_do(llama: nn.Module, scores: Path, name: str, reason: str) -> None:
+    include = ["*.mlp"] if name == "turned" else ["*.self_attn", "model.embed_tokens"]
+    with pytest.raises(ValueError, match=reason) as refused:
+        score_weights(llama, f"{scores}:{name}", *SIDES, include=include)
+    assert "\n" not in str(refused.value) and str(refused.value).endswith(".")
 
 
-def test_the_model_is_left_as_it_was() -> None:
-    model = Bigram()
-    model.train()
-    model.head.eval()
-    model.embedding.weight.requires_grad_(False)
-    weights = {name: p.detach().clone() for name, p in model.named_parameters()}
-    records = batches(make_records(4, seed=1), 2)
-
-    def assert_untouched() -> None:
-        assert [m.training for m in (model, model.embedding, model.dropout, model.head)] == [
-            True,
-            True,
-            True,
-            False,
-        ]
-        assert [p.requires_grad for p in model.parameters()] == [False, True, True]
-        assert all(p.grad is None for p in model.parameters())
-
-    with torch.no_grad():
-        scores = wagle_scores(model, records, records)
-    assert_untouched()
-    assert all(torch.equal(p, weights[name]) for name, p in model.named_parameters())
-    assert scores["embedding.weight"].any()  # frozen parameters are scored too
-    assert_scores_close(scores, wagle_scores(model.eval(), records, records), tolerance=0)  # no dropout
-
-    model.train()
-    model.head.eval()
-    with pytest.raises(ValueError, match="no retain batch"):
-        wagle_scores(model, records, [])
-    assert_untouched()
-
-
-def test_a_gradient_that_is_not_finite_names_the_parameter() -> None:
-    model = Bigram()
-    model.embedding.weight.data[7] = math.nan
-    clean = batches([([3, 4], [5, 6])], 1)
-    with pytest.raises(ValueError, match=r"retain gradient of parameter 'embedding.weight' is not finite"):
-        wagle_scores(model, clean, batches([([3, 7], [7, 6])], 1))
-
-
-def test_a_gamma_too_small_for_float32_is_refused() -> None:
-    records = batches(make_records(2, seed=1), 2)
-    with pytest.raises(ValueError, match="beyond float32"):
-        wagle_scores(Bigram(), records, records, gamma=1e-45)
-
-
-@pytest.mark.parametrize("gamma", [-1.0, math.nan, "balanced"])
-def test_a_gamma_out_of_range_is_refused(gamma: float) -> None:
-    records = batches(make_records(2, seed=1), 2)
-    with pytest.raises(ValueError, match="gamma is"):
-        wagle_scores(Bigram(), records, records, gamma=gamma)
-
-
-def test_a_record_without_completion_is_refused() -> None:
-    records = batches(make_records(2, seed=1), 2)
-    empty = batches([([3, 4], [5]), ([3, 4, 5], [])], 2)
-    with pytest.raises(ValueError, match="forget record has no completion token"):
-        wagle_scores(Bigram(), empty, records)
-
-
-def test_weights_that_take_no_gradient_are_refused() -> None:
-    model = Bigram()
-    model.head.bias = nn.Parameter(torch.zeros(VOCABULARY, dtype=torch.int8), requires_grad=False)
-    records = batches(make_records(2, seed=1), 2)
-    with pytest.raises(ValueError, match=r"'head.bias' has dtype torch.int8"):
-        wagle_scores(model, records, records)
-
-
-def test_auto_needs_two_terms_to_balance() -> None:
-    model = Bigram()
-    records = batches(make_records(2, seed=1), 2)
-    for parameter in model.parameters():
-        parameter.data.zero_()
-    model.head.bias.data[5] = 200.0  # sure of token 5: no gradient on a record that is all fives
-    sure = batches([([3, 4], [5, 5])], 1)
-    with pytest.raises(ValueError, match="nothing to balance"):
-        wagle_scores(model, records, sure)
+@pytest.mark.parametrize(
+    ("name", "options", "reason"),
+    [
+        ("wagel", {}, r"no built-in name.* \(did you mean wagle\?\).*pkg.mod:Name, or path/to/file.py:Name"),
+        ("no_such_package:score", {}, "a module that is not installed"),
+        ("no_such_file.py:score", {}, "a file that does not exist"),
+        ("wagle", {"gamma": 1}, "The score 'wagle' has no option gamma: its options are none"),
+        ("size", {"exponent": 2}, "has no option exponent: its options are power"),
+    ],
+)
+def test_names_and_options_that_are_not_there(scores: Path, name: str, options: Any, reason: str) -> None:
+    with pytest.raises(ValueError, match=reason):
+        find_score(f"{scores}:{name}" if name == "size" else name, options)

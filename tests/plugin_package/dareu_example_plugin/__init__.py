@@ -1,6 +1,8 @@
 """A plug-in for dareu, of every kind one: install this folder with pip, and name them `dareu_example_plugin:NAME`."""
 
 from dareu_example_plugin.classifiers import LengthClassifier
+from dareu_example_plugin.data import correspondents
 from dareu_example_plugin.rewards import BrevityReward, likeness
+from dareu_example_plugin.scores import outlying
 
-__all__ = ["BrevityReward", "LengthClassifier", "likeness"]
+__all__ = ["BrevityReward", "LengthClassifier", "correspondents", "likeness", "outlying"]

@@ -1,0 +1,81 @@
+"""The options by which every recipe names its data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Annotated, Any
+
+from dareu.values import READ, as_list, as_mapping
+
+
+@dataclass
+class DataArguments:
+    """Which data a recipe works on, and who asks to be forgotten."""
+
+    dataset: Annotated[str, READ] = field(
+        default="fictional",
+        metadata={
+            "help": "'fictional' (a generated world), 'fictional-background' (what its base model reads), a folder "
+            "with TOFU's files, or a JSONL, CSV or Parquet file, a folder of them, or a hub id; with prompt_tokens, "
+            "of plain texts; or a loader of your own as pkg.mod:Name or path/to/file.py:Name."
+        },
+    )
+    dataset_kwargs: Annotated[dict[str, Any] | str | None, READ] = field(
+        default=None, metadata={"help": "The loader's own options, as YAML or JSON."}
+    )
+    num_owners: int = field(default=16, metadata={"help": "Owners in the fictional world."})
+    world_seed: int = field(default=0, metadata={"help": "Seed of the fictional world."})
+    column_mapping: dict[str, str] | str | None = field(
+        default=None,
+        metadata={"help": "Our column names (prompt, completion, owner, …) to those of the data, as YAML or JSON."},
+    )
+    prompt_template: str | None = field(
+        default=None,
+        metadata={"help": "Text around every prompt, with {prompt}; default: TOFU's 'Question: … Answer:', or none."},
+    )
+    completion_template: str | None = field(
+        default=None, metadata={"help": "Text around every completion, with {completion}; default: as for the prompt."}
+    )
+    prompt_tokens: int | None = field(
+        default=None,
+        metadata={
+            "help": "For plain texts (columns text and owner, or a folder with a file an owner): they are cut into "
+            "passages of so many tokens of prompt …"
+        },
+    )
+    completion_tokens: int = field(default=128, metadata={"help": "… and at most so many of completion."})
+    text_tokenizer: Annotated[str | None, READ] = field(
+        default=None, metadata={"help": "The model folder or hub id whose tokens are counted in plain texts."}
+    )
+    pad_token: str | None = field(
+        default=None,
+        metadata={"help": "The token that pads, for a tokenizer that names none; its end token will do."},
+    )
+    test_dataset: Annotated[str | None, READ] = field(
+        default=None, metadata={"help": "A file of rows that no model was trained on, read like the dataset."}
+    )
+    num_background_owners: int = field(
+        default=0, metadata={"help": "The first so many owners are background people, where the data has none."}
+    )
+    forget_owners: list[str] | None = field(
+        default=None, metadata={"help": "Names of the owners to forget; default: the last num_forget owners."}
+    )
+    num_forget: int = field(default=3, metadata={"help": "How many owners to forget where none is named."})
+    part_column: str | None = field(
+        default=None,
+        metadata={
+            "help": "Of the rows of the owners to forget, take those alone that have one of part_values in this "
+            "column; the others are not retained either."
+        },
+    )
+    part_values: list[str] | None = field(default=None, metadata={"help": "Values in part_column."})
+
+    def __post_init__(self) -> None:
+        self.dataset_kwargs = as_mapping("dataset_kwargs", self.dataset_kwargs)
+        self.column_mapping = as_mapping("column_mapping", self.column_mapping)
+        self.forget_owners = as_list(self.forget_owners)
+        # YAML reads some texts as numbers; a value stands for its text
+        values = as_list(self.part_values)
+        self.part_values = None if values is None else [str(value) for value in values]
+        if (self.part_column is None) != (not self.part_values):
+            raise ValueError("part_column and part_values name a part of the forget rows together: give both or none.")
