@@ -18,6 +18,7 @@ from dareu.data.fictional import FictionalWorld
 from dareu.masks import WeightMask, select_top
 from dareu.models import load_model
 from dareu.options.checking import check_recipe
+from dareu.rewards import REWARDS
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -169,7 +170,7 @@ def test_a_score_that_returns_none_ends_the_run(recipe: Callable[..., str], file
 
 def test_a_benchmark_takes_a_score_as_an_option_of_a_mask(files: Path) -> None:
     options = {"model_name_or_path": "x", "output_dir": "-", "score": "score.py:largest", "score_kwargs": {"sign": -1}}
-    _, args = check_recipe("attribute_weights", options)
+    _, args = check_recipe("attribute_weights", options, REWARDS)
     assert (args.score, args.score_kwargs) == ("score.py:largest", {"sign": -1})
     with pytest.raises(ValueError, match="has no option power"):
         check_recipe("attribute_weights", options | {"score_kwargs": {"power": 1}})
