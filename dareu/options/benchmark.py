@@ -6,12 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from dareu.comparison.asked import JUDGES, ROLES
 from dareu.options.judges import check_judges
-
-#: What the runs share, and the options that name each where a config does.
-ROLES = ("base", "target", "retrained", "classifier", "validation_judge", "test_judge")
-
-JUDGES = ("classifier", "validation_judge", "test_judge")
 
 #: What the table shows by default.
 SHOWN = (
