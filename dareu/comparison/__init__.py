@@ -1,1 +1,1 @@
-"""What a comparison of methods is made of: its entries and their trials."""
+"""What a comparison of methods is made of: entries and their trials, the stages to run, and what they measured."""

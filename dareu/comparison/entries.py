@@ -51,7 +51,7 @@ def read_entries(
 
     Raises:
         ValueError: An entry names no method, a mask or YAML that is not there, or the name of another entry; or its
-            grid is too small.
+            grid is too small; or no entry names a mask that there is.
     """
     entries: list[Entry] = []
     for given in methods:
@@ -78,6 +78,8 @@ def read_entries(
         settings = draw_trials(name, grid, trials, seed) if trials else grid
         recipe = "spunge" if "split_column" in given else "unlearn"
         entries.append(Entry(name, method, recipe, config, under, settings))
+    if unused := set(masks).difference(*(entry.masks for entry in entries)):
+        raise ValueError(f"No entry has the mask {min(unused)!r} among its masks: name it there, or leave it out.")
     return entries
 
 

@@ -96,6 +96,11 @@ class RMUConfig(OwnRetainConfig):
         if self.deepspeed_plugin is not None:
             raise ValueError("RMU does not train under DeepSpeed: use FSDP2, DDP or one process.")
 
+    def check_layers(self, num_layers: int) -> None:
+        """Raises `ValueError` where the layer to steer is beyond the model's `num_layers`."""
+        if self.layer >= num_layers:
+            raise ValueError(f"layer is {self.layer}, but the model has {num_layers}: give 0 to {num_layers - 1}.")
+
 
 class RMUTrainer(UnlearnTrainer):
     """Minimises forget_coef · MSE(h_l(x_f), c·u) + alpha · MSE(h_l(x_r), h_l^N(x_r)); see `rmu`.
@@ -196,8 +201,7 @@ def _restrict(model: nn.Module, args: RMUConfig) -> tuple[nn.Module, dict[str, n
     """The layer that is steered, and what is left to be trained, by name; nothing else requires a gradient."""
     parent, name = layer_list(model)
     layers = list(getattr(parent, name))
-    if args.layer >= len(layers):
-        raise ValueError(f"layer is {args.layer}, but the model has {len(layers)}: give 0 to {len(layers) - 1}.")
+    args.check_layers(len(layers))
     first = max(0, args.layer - 2)
     where = f"the modules {args.trained_modules!r} of layers {first} to {args.layer}"
     try:

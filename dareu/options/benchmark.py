@@ -6,10 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-#: What the runs share, and the options that name each where a config does.
-ROLES = ("base", "target", "retrained", "classifier", "validation_judge", "test_judge")
-
-JUDGES = ("classifier", "validation_judge", "test_judge")
+from dareu.comparison.asked import JUDGES, ROLES
+from dareu.options.judges import check_judges
 
 #: What the table shows by default.
 SHOWN = (
@@ -90,8 +88,6 @@ class BenchmarkArguments:
                 raise ValueError(f"given names {role!r}: the roles are {', '.join(ROLES)}.")
             if role in JUDGES and not Path(str(path)).is_dir():
                 raise ValueError(f"given names {path} as {role}, which is no folder: a judge is loaded from one.")
-        judges = [Path(str(self.given[role])).resolve() for role in JUDGES if role in self.given]
-        if len(set(judges)) < len(judges):
-            raise ValueError("The classifier, the validation judge and the test judge must be three: each has one job.")
+        check_judges(**{role: str(self.given[role]) for role in JUDGES if role in self.given})
         if self.tune < 0 or self.jobs < 1:
             raise ValueError(f"tune is {self.tune} and jobs {self.jobs}: give 0 or more trials, and at least one job.")

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import tempfile
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -43,15 +44,27 @@ def check_recipe(recipe: str, options: Mapping[str, Any], rewards: Mapping[str, 
     more = [SpungeArguments] if recipe == "spunge" else []
     unlearns = recipe in ("unlearn", "spunge")
     parser = unlearn_parser(found_method(str(options["method"])), *more) if unlearns else TrlParser(_PARSED[recipe])
-    environment = dict(os.environ)
-    try:
-        with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # the recipe itself gives them
-            write_yaml(Path(folder) / "config.yaml", options)
-            parsed = list(parser.parse_args_and_config(["--config", str(Path(folder) / "config.yaml")]))
-    finally:  # options of training speak to accelerate through the environment
-        os.environ.clear()
-        os.environ.update(environment)
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings(), _environment_kept():
+        warnings.simplefilter("ignore")  # the recipe itself gives them
+        write_yaml(Path(folder) / "config.yaml", options)
+        parsed = list(parser.parse_args_and_config(["--config", str(Path(folder) / "config.yaml")]))
     if unlearns:
         check_unlearning(as_options(parsed, len(more))[0], rewards)
     return parsed
+
+
+@contextmanager
+def _environment_kept() -> Iterator[None]:
+    """Takes back what the block sets, changes or drops in the environment, and touches no other variable.
+
+    Options of training speak to accelerate through the environment.
+    """
+    before = dict(os.environ)
+    try:
+        yield
+    finally:
+        for name in before.keys() | os.environ.keys():
+            if name not in before:
+                del os.environ[name]
+            elif os.environ.get(name) != before[name]:
+                os.environ[name] = before[name]

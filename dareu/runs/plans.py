@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -12,6 +13,7 @@ import yaml
 
 from dareu import __version__
 from dareu.files import content_hash, to_plain, write_yaml
+from dareu.plugins import plugin_source
 from dareu.runs.stages import Stage, run_stages
 
 #: Stands for the stage's own folder in the values of its options, and `f"{CONFIG}.1.yaml"` for the YAML of its second
@@ -74,16 +76,9 @@ class Plan:
 
     def _named_files(self, options: Any) -> list[str]:
         """Hashes of the files that options name, such as refusals or a plug-in; not of what other stages make."""
-        found: dict[str, str] = {}
-
-        def look(text: str) -> str:
-            path = Path(text.partition(":")[0])
-            if text and path.is_file() and not path.is_relative_to(self.folder):
-                found[text] = content_hash(path)
-            return text
-
-        _mapped(options, look)
-        return [found[text] for text in sorted(found)]
+        files = {text: [Path(text)] if os.path.isfile(text) else _source(text) for text in _texts(options)}
+        found = [path for text in sorted(files) for path in files[text] if not path.is_relative_to(self.folder)]
+        return [content_hash(path) for path in found]
 
     def run(self, jobs: int) -> dict[str, str]:
         """Writes the YAMLs and runs the stages; see `dareu.runs.stages.run_stages`."""
@@ -91,6 +86,24 @@ class Plan:
             if not file.exists() or yaml.safe_load(file.read_text(encoding="utf-8")) != options:
                 write_yaml(file, options)
         return run_stages(list(self.stages.values()), self.folder / "logs", jobs)
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """Every text in a value; of the keys of its mappings those that name a plug-in."""
+    if isinstance(value, dict):
+        yield from (key for key in value if _source(key))
+        for item in value.values():
+            yield from _texts(item)
+    elif isinstance(value, list):
+        for item in value:
+            yield from _texts(item)
+    elif isinstance(value, str):
+        yield value
+
+
+def _source(text: str) -> list[Path]:
+    """The files of the plug-in that a text names; none of a text with a colon in it, such as a template or a URL."""
+    return plugin_source(text) if text.rpartition(":")[2].isidentifier() else []
 
 
 def _mapped(value: Any, change: Callable[[str], str]) -> Any:

@@ -70,6 +70,16 @@ class UnlearningArguments:
         if self.validation_steps < 0:
             raise ValueError(f"validation_steps is {self.validation_steps}: give a number of updates, or 0.")
 
+    def check_layers(self, num_layers: int) -> None:
+        """Refuses what cannot be with a model of so many layers; a method that names layers overrides it.
+
+        Args:
+            num_layers: Decoder layers of the model, ≥ 1.
+
+        Raises:
+            ValueError: A layer is named that the model does not have.
+        """
+
 
 class UnlearningMixin(Resumable):
     """Mask, π_N, retain term and validation for a `transformers.Trainer`; stands before it in the bases."""

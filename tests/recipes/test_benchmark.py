@@ -203,6 +203,10 @@ def test_a_failed_run_is_named_and_the_others_go_on(
             "several densities",
         ),
         ({"methods": ["npo"], "given": {"test_judge": "nowhere"}}, "given names nowhere as test_judge"),
+        (
+            {"methods": ["npo"], "given": dict.fromkeys(("validation_judge", "test_judge"), str(CONFIGS))},
+            "is named both as validation_judge and as test_judge",
+        ),
         ({"methods": ["npo"], "configs": "nowhere"}, "configs is 'nowhere'"),
         ({"methods": ["npo"], "seeds": [1, 1]}, "give each once"),
         ({"methods": ["npo"], "vary_world": True, "dataset": "x.jsonl"}, "vary_world belongs to the fictional world"),
@@ -272,7 +276,7 @@ def test_what_reads_the_base_waits_for_it(
     planned: list[Stage] = []
     monkeypatch.setattr(plans, "run_stages", lambda stages, folder, jobs: planned.extend(stages) or {"all": "stopped"})
     given = dict.fromkeys(("target", "retrained"), "fictional-base")
-    with pytest.raises(FileNotFoundError):  # nothing was run, so that there is nothing to compare
+    with pytest.raises(SystemExit, match="measure that model first"):  # nothing was run: there is nothing to compare
         benchmark(methods=[{"method": "npo", **BRIEF}], given=given)
     after = {stage.name.partition("-")[0]: stage.after for stage in planned}
     for name in ("measure", "npo"):

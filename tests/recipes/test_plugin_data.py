@@ -173,7 +173,7 @@ def test_a_benchmark_takes_a_score_as_an_option_of_a_mask(files: Path) -> None:
     _, args = check_recipe("attribute_weights", options, REWARDS)
     assert (args.score, args.score_kwargs) == ("score.py:largest", {"sign": -1})
     with pytest.raises(ValueError, match="has no option power"):
-        check_recipe("attribute_weights", options | {"score_kwargs": {"power": 1}})
+        check_recipe("attribute_weights", options | {"score_kwargs": {"power": 1}}, REWARDS)
 
 
 def example(title: str, folder: Path) -> list[str]:

@@ -14,6 +14,7 @@ from transformers import GPT2Config, GPT2LMHeadModel, LlamaForCausalLM, PreTrain
 from dareu.data import CompletionCollator, encode_dataset
 from dareu.masks import WeightMask, count_moved_outside, random_mask
 from dareu.methods.rmu import RMUConfig, RMUTrainer, control_vector, rmu
+from dareu.trainers import UnlearnConfig
 from dareu.weights import fingerprint
 
 LAYERS = 5
@@ -236,3 +237,11 @@ def test_it_forgets_more_than_it_loses(
     build(model, max_steps=30, **options).train()
     forgotten, lost = (end - start for end, start in zip(answers_nll(model), before, strict=True))
     assert forgotten > 1.0 and lost < 0.2 * forgotten
+
+
+def test_the_options_alone_tell_whether_a_model_has_the_layer(unlearn_config: Callable[..., UnlearnConfig]) -> None:
+    config = unlearn_config(RMUConfig, layer=5)
+    config.check_layers(6)
+    with pytest.raises(ValueError, match="layer is 5, but the model has 5: give 0 to 4"):
+        config.check_layers(5)
+    unlearn_config().check_layers(1)  # other methods name no layer

@@ -1,7 +1,9 @@
 from pathlib import Path
 
+import pytest
 import yaml
 
+from dareu.files import content_hash
 from dareu.runs import plans
 from dareu.runs.plans import OWN, Plan
 
@@ -43,3 +45,45 @@ def test_options_are_written_where_the_command_reads_them(tmp_path: Path, monkey
         "names": [f"{both}/a", "b"],
         "max_rows": None,
     }
+
+
+@pytest.mark.parametrize("place", ["value", "key"])
+@pytest.mark.parametrize("spelling", ["file", "module", "package"])
+def test_a_stage_is_known_by_the_plugins_that_it_names(
+    place: str, spelling: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    package = tmp_path / f"plugins_of_{place}_{spelling}"
+    package.mkdir()
+    (package / "__init__.py").write_text("")
+    file = package / "short.py"
+    file.write_text("class Brevity: ...\n")
+    origin = {"file": str(file), "module": f"{package.name}.short", "package": package.name}[spelling]
+
+    def key() -> str:
+        name = f"{origin}:Brevity"
+        rewards = {name: 0.1} if place == "key" else {"0.1": [name]}
+        return Plan(tmp_path / "stages").add("dareu", [(["unlearn"], {"rewards": rewards})]).name
+
+    before = key()
+    assert key() == before
+    file.write_text("class Brevity: pass\n")
+    assert key() != before
+
+
+def test_a_text_with_a_colon_names_no_module(tmp_path: Path) -> None:
+    plan = Plan(tmp_path / "stages")
+    for text in ("json: {prompt}", "http://example.org", "json:"):
+        folder = plan.add("first", [(["finetune"], {"prompt_template": text})])
+        assert plan.stages[folder.name].content[2:] == [], text
+
+
+def test_a_stage_is_known_by_the_files_that_it_names_and_not_by_those_of_its_plan(tmp_path: Path) -> None:
+    refusals = tmp_path / "refusals.txt"
+    refusals.write_text("I do not know.")
+    made = tmp_path / "stages" / "other" / "mask.safetensors"
+    made.parent.mkdir(parents=True)
+    made.write_text("")
+    plan = Plan(tmp_path / "stages")
+    folder = plan.add("idk", [(["unlearn"], {"refusals": str(refusals), "mask": str(made), str(refusals): None})])
+    assert plan.stages[folder.name].content[2:] == [content_hash(refusals)]
