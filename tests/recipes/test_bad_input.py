@@ -146,7 +146,7 @@ def test_a_density_outside_0_to_1(density: object, stops: Refused, data: list[st
 
 @pytest.mark.parametrize(
     ("option", "value"),
-    [("score", "fisher"), ("scope", "row"), ("accumulate_on", "tape"), ("include", "no.such"), ("batch_size", 0)],
+    [("scope", "row"), ("accumulate_on", "tape"), ("include", "no.such"), ("batch_size", 0)],
 )
 def test_an_unknown_choice_of_a_mask(option: str, value: object, stops: Refused, data: list[str]) -> None:
     message = stops("attribute_weights", *data, f"--{option}", value)

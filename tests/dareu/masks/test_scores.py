@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from dareu.masks import find_score, score_weights, weight_masks
+from dareu.masks import RandomScores, find_score, score_weights, weight_masks
 
 BATCH = {
     "input_ids": torch.tensor([[3, 4, 5]]),
@@ -19,7 +19,7 @@ SIDES = [BATCH], [BATCH, BATCH]
 
 SCORES = """
 import torch
-from dareu.masks import Score, WeightScores
+from dareu.masks import RandomScores, Score, WeightScores
 
 def size(parameters, gamma, forget_batches, retain_batches, *, power=1.0):
     batches = len(list(forget_batches)), len(list(retain_batches))
@@ -28,8 +28,8 @@ def size(parameters, gamma, forget_batches, retain_batches, *, power=1.0):
 
 WHOLE = Score(size, shards=False)
 
-def weights(parameters):
-    return parameters
+def drawn(parameters, seed):
+    return RandomScores({name: p.shape for name, p in parameters.items()}, seed)
 
 def changed(change):
     def score(parameters):
@@ -79,9 +79,9 @@ def test_a_score_of_ones_own_is_given_what_it_names(llama: nn.Module, scores: Pa
     assert find_score(f"{scores}:{name}").shards == (name == "size")
 
 
-def test_scores_in_the_models_order_are_not_copied(llama: nn.Module, scores: Path) -> None:
-    found = score_weights(llama, f"{scores}:weights")
-    assert all(found[name] is parameter for name, parameter in llama.named_parameters())
+def test_scores_that_are_made_as_they_are_read_stay_so(llama: nn.Module, scores: Path) -> None:
+    found = score_weights(llama, f"{scores}:drawn")
+    assert isinstance(found.scores, RandomScores), "a copy would hold all scores in memory"
 
 
 @pytest.mark.parametrize(
