@@ -119,7 +119,7 @@ def plugin_source(spec: str) -> list[Path]:
         spec: As `resolve` takes it.
     """
     origin, _, name = spec.rpartition(":")
-    if not (origin and name):
+    if not (origin and name.isidentifier()):
         return []
     if origin.endswith(".py"):
         path = Path(origin).expanduser()

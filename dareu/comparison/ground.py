@@ -148,7 +148,8 @@ class Ground:
             recipe, options, after = self._mask(role.removeprefix("mask-"))
         parsed = self.check(role, recipe, options | {"output_dir": "-"})
         if role == "base":
-            self._base_layers = parsed_option(parsed, "num_hidden_layers")
+            fresh = parsed_option(parsed, "model_name_or_path") == "from-scratch"
+            self._base_layers = parsed_option(parsed, "num_hidden_layers") if fresh else None
         own = role != "base" and ("seed" in options or self.asked.vary_world)
         name = f"{role}-seed{self.seed}" if own else role
         commands = [([recipe], {**options, "output_dir": OWN})]
@@ -158,6 +159,8 @@ class Ground:
         options = self.options(self.configs / "base.yaml", self._everyone)
         if self._everyone.dataset == "fictional":  # a base model has read the background, and none of the owners
             options["dataset"] = "fictional-background"
+            for option in ("num_owners", "world_seed"):  # it knows neither
+                options.pop(option, None)
         return "finetune", options, ()
 
     def _model(self, role: str) -> _Made:

@@ -76,7 +76,7 @@ class Plan:
 
     def _named_files(self, options: Any) -> list[str]:
         """Hashes of the files that options name, such as refusals or a plug-in; not of what other stages make."""
-        files = {text: [Path(text)] if os.path.isfile(text) else _source(text) for text in _texts(options)}
+        files = {text: [Path(text)] if os.path.isfile(text) else plugin_source(text) for text in _texts(options)}
         found = [path for text in sorted(files) for path in files[text] if not path.is_relative_to(self.folder)]
         return [content_hash(path) for path in found]
 
@@ -91,7 +91,7 @@ class Plan:
 def _texts(value: Any) -> Iterator[str]:
     """Every text in a value; of the keys of its mappings those that name a plug-in."""
     if isinstance(value, dict):
-        yield from (key for key in value if _source(key))
+        yield from (key for key in value if plugin_source(key))
         for item in value.values():
             yield from _texts(item)
     elif isinstance(value, list):
@@ -99,11 +99,6 @@ def _texts(value: Any) -> Iterator[str]:
             yield from _texts(item)
     elif isinstance(value, str):
         yield value
-
-
-def _source(text: str) -> list[Path]:
-    """The files of the plug-in that a text names; none of a text with a colon in it, such as a template or a URL."""
-    return plugin_source(text) if text.rpartition(":")[2].isidentifier() else []
 
 
 def _mapped(value: Any, change: Callable[[str], str]) -> Any:

@@ -177,6 +177,13 @@ def test_the_source_of_a_plug_in(installed, tmp_path, monkeypatch):
     assert set(plugin_source("dareu_example_plugin:BrevityReward")) == set(
         (PACKAGE / "dareu_example_plugin").glob("*.py")
     )
-    for nothing in ("tfidf", "no_such_package:Name", "no.such.module:Name", f"{tmp_path}/gone.py:Name", "sys:path"):
+    for nothing in (
+        "tfidf",
+        "no_such_package:Name",
+        "no.such.module:Name",
+        f"{tmp_path}/gone.py:Name",
+        "sys:path",
+        "json: {x}",
+    ):
         assert plugin_source(nothing) == []
     assert plugin_name(f"{file}:value") == "value" and plugin_name("tfidf") == "tfidf"
