@@ -148,7 +148,7 @@ class Ground:
             recipe, options, after = self._mask(role.removeprefix("mask-"))
         parsed = self.check(role, recipe, options | {"output_dir": "-"})
         if role == "base":
-            fresh = parsed_option(parsed, "model_name_or_path") == "from-scratch"
+            fresh = options.get("model_name_or_path") == "from-scratch"
             self._base_layers = parsed_option(parsed, "num_hidden_layers") if fresh else None
         own = role != "base" and ("seed" in options or self.asked.vary_world)
         name = f"{role}-seed{self.seed}" if own else role

@@ -9,7 +9,7 @@ import pytest
 
 from dareu.comparison.asked import JUDGES, ROLES
 from dareu.comparison.ground import Ground
-from dareu.data import parts
+from dareu.data import fictional
 from dareu.data.fictional import fictional_world
 from dareu.data.parts import DataArguments
 from dareu.runs.plans import OWN, Plan
@@ -68,7 +68,7 @@ def test_all_are_of_a_seed_where_the_worlds_are_but_the_base(
     ground: Callable[..., Ground], monkeypatch: pytest.MonkeyPatch, said: Callable[..., dict[str, Any]]
 ) -> None:
     small = functools.cache(functools.partial(fictional_world, num_background=1, num_holdout=0, num_test=1))
-    monkeypatch.setattr(parts, "fictional_world", small)
+    monkeypatch.setattr(fictional, "fictional_world", small)
     other = ground(7, DataArguments(num_owners=4), vary_world=True)
     assert other.request.world_seed == 7
     assert said(stage_of(other.name("validation_judge")))["world_seed"] == 7
