@@ -26,7 +26,7 @@ from dareu.data import take_fold
 from dareu.data.parts import DataArguments, forget_names, load_parts, split_owners
 from dareu.files import content_hash
 from dareu.methods.rmu import RMUConfig
-from dareu.metrics import tow
+from dareu.metrics import against_retrained
 from dareu.models import resolve_model_path
 from dareu.options.benchmark import JUDGES, BenchmarkArguments
 from dareu.options.checking import check_recipe
@@ -34,7 +34,7 @@ from dareu.options.finetune import FinetuneArguments
 from dareu.options.spunge import SpungeArguments
 from dareu.report import comparison_table, draw_tradeoff, summarise, write_csv, write_markdown
 from dareu.report.picture import can_draw
-from dareu.runs import ResultRow, config_of, open_run, read_results, write_results
+from dareu.runs import ResultRow, config_of, open_run, read_measurement, read_results, write_results
 from dareu.runs.plans import CONFIG, OWN, Plan
 from dareu.runs.program import run_program
 from dareu.spunge import split_forget
@@ -289,9 +289,10 @@ def collect(rows: list[Row], *, tuned: bool) -> list[ResultRow]:
     trials: list[ResultRow] = []
     scores: dict[tuple[str, str | None], dict[int, list[float]]] = {}
     for row in rows:
-        metrics = measured(row.folder / "measurement.json")
+        metrics = dict(read_measurement(row.folder / "measurement.json")["metrics"])
         if row.seed in controls:
-            metrics["tow"] = tow(metrics, measured(controls[row.seed] / "measurement.json"))
+            control = read_measurement(controls[row.seed] / "measurement.json")["metrics"]
+            metrics |= against_retrained(metrics, control)
         result: ResultRow = {
             "method": row.name,
             "mask": row.mask,
@@ -311,9 +312,9 @@ def collect(rows: list[Row], *, tuned: bool) -> list[ResultRow]:
             found += [{**part, "method": row.name, "mask": row.mask} for part in parts]
             found.append(result)
         elif row.seed in controls:
-            before = measured(row.folder / "validation" / "measurement.json")
-            control = measured(controls[row.seed] / "validation" / "measurement.json")
-            score = validation_score({**before, "tow": tow(before, control)}, control)
+            before = read_measurement(row.folder / "validation" / "measurement.json")["metrics"]
+            control = read_measurement(controls[row.seed] / "validation" / "measurement.json")["metrics"]
+            score = validation_score({**before, **against_retrained(before, control)}, control)
             result["metrics"]["validation_score"] = score
             scores.setdefault((row.name, row.mask), {}).setdefault(row.setting, []).append(score)
             trials.append({**result, "trial": row.setting})
@@ -323,11 +324,6 @@ def collect(rows: list[Row], *, tuned: bool) -> list[ResultRow]:
             del chosen["trial"]
             found.append(chosen)
     return [*found, *trials]
-
-
-def measured(path: Path) -> dict[str, float]:
-    """The metrics in a measurement.json."""
-    return dict(json.loads(path.read_text(encoding="utf-8"))["metrics"])
 
 
 if __name__ == "__main__":

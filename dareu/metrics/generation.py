@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from dareu.data.encoding import Text, encode_prompt
-from dareu.metrics.model import batches, check_prompt_length, eval_mode
+from dareu.metrics._rows import batches, check_prompt_length
+from dareu.metrics.model import eval_mode
 from dareu.models import context_length
 from dareu.models.tokenizers import check_tokenizer
 

@@ -12,12 +12,9 @@ from torch.nn import functional as F
 
 from dareu.data.encoding import IGNORED_LABEL, CompletionCollator, EncodedRecord, Text, encode_prompt, encode_record
 from dareu.data.records import text_of
-from dareu.metrics.model import (
-    batches,
-    check_lengths,
-    check_prompt_length,
-    eval_mode,
-)
+from dareu.metrics._metric import Metric
+from dareu.metrics._rows import batches, check_lengths, check_prompt_length
+from dareu.metrics.model import eval_mode
 from dareu.models import context_length
 from dareu.models.tokenizers import check_tokenizer
 
@@ -142,3 +139,10 @@ def _batch_nll(model: PreTrainedModel, batch: dict[str, torch.Tensor]) -> NDArra
     totals = torch.zeros(len(labels), dtype=torch.float64)
     totals.index_add_(0, scored.nonzero()[:, 0], losses.cpu().double())
     return totals.numpy()
+
+
+def _numbers(split: str, nll: AnswerNLL) -> dict[str, NDArray[np.float64]]:
+    return {f"{split}_probability": probability(nll.mean)}
+
+
+PROBABILITY = Metric(_numbers, ("forget", "retain", "test"), ("forget_probability", "retain_probability"))

@@ -1,8 +1,8 @@
-"""What measuring a model takes: its evaluation mode, its context, batches of rows."""
+"""A model's evaluation mode."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -21,32 +21,3 @@ def eval_mode(model: PreTrainedModel) -> Iterator[None]:
     finally:
         for module, training in modes.items():
             module.training = training
-
-
-def check_prompt_length(row: int, length: int, limit: int | None) -> None:
-    """Raise a `ValueError` where a prompt has no tokens, or so many that a context of `limit` is full."""
-    if length == 0:
-        raise ValueError(
-            f"Row {row}: the prompt has no tokens: give it a text, or a tokenizer that adds a start token."
-        )
-    if limit is not None and length > limit - 1:
-        raise ValueError(
-            f"Row {row}: the prompt has {length} tokens, but the model's context of {limit} leaves room for "
-            f"at most {limit - 1}: shorten the prompt or drop the row."
-        )
-
-
-def batches(rows: Sequence[int], batch_size: int) -> Iterator[Sequence[int]]:
-    """Cut `rows` into runs of at most `batch_size`."""
-    if batch_size < 1:
-        raise ValueError(f"batch_size is {batch_size}: give a whole number of at least 1.")
-    for start in range(0, len(rows), batch_size):
-        yield rows[start : start + batch_size]
-
-
-def check_lengths(**columns: Sequence[object]) -> None:
-    """Raise a `ValueError` where lists that go together row by row differ in length."""
-    lengths = {name: len(column) for name, column in columns.items()}
-    if len(set(lengths.values())) > 1:
-        listed = ", ".join(f"{length} {name}" for name, length in lengths.items())
-        raise ValueError(f"There are {listed}: give one of each for every row.")

@@ -6,25 +6,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from dareu.metrics import shown_columns
+
 #: What the runs share, and the options that name each where a config does.
 ROLES = ("base", "target", "retrained", "classifier", "validation_judge", "test_judge")
 
 JUDGES = ("classifier", "validation_judge", "test_judge")
-
-#: What the table shows by default.
-SHOWN = (
-    "tow",
-    "forget_rouge",
-    "retain_rouge",
-    "forget_probability",
-    "retain_probability",
-    "fact_recall",
-    "name_kept",
-    "forget_attribution_heldout_stripped",
-    "misattribution",
-    "updates",
-    "seconds",
-)
 
 
 @dataclass
@@ -62,7 +49,8 @@ class BenchmarkArguments:
     )
     tune_seed: int = field(default=0, metadata={"help": "Of the draw of trials, where a grid holds more."})
     metrics: list[str] = field(
-        default_factory=lambda: list(SHOWN), metadata={"help": "What the table shows; results.json has all."}
+        default_factory=lambda: [*shown_columns(), "updates", "seconds"],
+        metadata={"help": "What the table shows; results.json has all."},
     )
     stages_dir: str | None = field(
         default=None, metadata={"help": "Where stages are kept and found again; default: OUTPUT_DIR/stages."}

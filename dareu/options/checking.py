@@ -16,7 +16,7 @@ from dareu.files import write_yaml
 from dareu.methods import METHODS
 from dareu.options.attribute_weights import MaskArguments
 from dareu.options.finetune import FinetuneArguments
-from dareu.options.measure import MeasureArguments
+from dareu.options.measure import MeasureArguments, chosen_metrics
 from dareu.options.spunge import SpungeArguments
 from dareu.options.train_classifier import ClassifierArguments
 from dareu.options.unlearn import RewardArguments, UnlearnArguments, check_unlearning, unlearn_parser
@@ -56,6 +56,9 @@ def check_recipe(recipe: str, options: Mapping[str, Any]) -> list[Any]:
     finally:  # options of training speak to accelerate through the environment
         os.environ.clear()
         os.environ.update(environment)
+    for part in parsed:
+        if isinstance(part, MeasureArguments):
+            chosen_metrics(part)
     if method is not None:
 
         def found(kind: type[Any]) -> Any:

@@ -272,7 +272,9 @@ def test_what_reads_the_base_waits_for_it(
     planned: list[Stage] = []
     monkeypatch.setattr(plans, "run_stages", lambda stages, folder, jobs: planned.extend(stages) or {"all": "stopped"})
     given = dict.fromkeys(("target", "retrained"), "fictional-base")
-    with pytest.raises(FileNotFoundError):  # nothing was run, so that there is nothing to compare
+    with pytest.raises(
+        SystemExit, match="measure that model first"
+    ):  # nothing was run, so that there is nothing to compare
         benchmark(methods=[{"method": "npo", **BRIEF}], given=given)
     after = {stage.name.partition("-")[0]: stage.after for stage in planned}
     for name in ("measure", "npo"):

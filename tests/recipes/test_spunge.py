@@ -221,7 +221,7 @@ def test_a_control_that_is_not_measured(words: list[str], refused: Callable[...,
     (tmp_path / "control.json").write_text('{"metrics": {"forget_rouge": 0.5}}', encoding="utf-8")
     assert "retain_rouge" in refused("spunge", *words, output_dir=tmp_path / "out")
     (tmp_path / "control.json").unlink()
-    assert "measure the retrained control first" in refused("spunge", *words, output_dir=tmp_path / "out")
+    assert "measure that model first" in refused("spunge", *words, output_dir=tmp_path / "out")
 
 
 def test_it_is_one_process(
