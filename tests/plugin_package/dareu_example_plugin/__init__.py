@@ -1,13 +1,15 @@
-"""A plug-in for dareu: a classifier and a reward that it knows nothing of, and that know nothing of it.
+"""A plug-in for dareu: a classifier, a reward and a metric that it knows nothing of.
 
-Install this folder with pip, and name them ``dareu_example_plugin:LengthClassifier`` and
-``dareu_example_plugin:BrevityReward``.
+Install this folder with pip, and name them ``dareu_example_plugin:LengthClassifier``,
+``dareu_example_plugin:BrevityReward`` and ``dareu_example_plugin:BREVITY``. Of these the metric alone knows dareu.
 """
 
 from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
+
+from dareu.metrics import Metric
 
 
 class LengthClassifier:
@@ -41,3 +43,12 @@ class BrevityReward:
         """One value a completion, in the form that TRL asks for."""
         lengths = [len(completion.split()) for completion in completions]
         return [float(length <= self.limit) if length else None for length in lengths]
+
+
+def brevity(split: str, answers: Sequence[str], *, limit: int = 20) -> dict[str, list[float]]:
+    """1 for an answer of at most ``limit`` words, 0 for a longer one; NaN for an empty one."""
+    lengths = [len(answer.split()) for answer in answers]
+    return {f"{split}_brevity": [float(length <= limit) if length else float("nan") for length in lengths]}
+
+
+BREVITY = Metric(brevity, splits=("forget", "test"), columns=("forget_brevity",))
