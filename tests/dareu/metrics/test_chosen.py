@@ -217,9 +217,7 @@ def test_what_is_no_number_is_refused(given, message, measured):
 
 def test_a_number_without_its_split_in_its_name_is_refused(measured):
     metric = Metric(lambda split: {"size": 1.0}, splits=("forget", "retain"))
-    with pytest.raises(
-        ValueError, match=r"'mine' gives 'size', which the metric 'mine' gives already: .* its split in"
-    ):
+    with pytest.raises(ValueError, match=r"'mine' gives 'size', which the metric 'mine' gives already: .* its split"):
         measured({"mine": metric})
 
 
