@@ -13,6 +13,7 @@ import sys
 import time
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from trl import TrlParser
@@ -20,11 +21,13 @@ from trl import TrlParser
 from dareu.comparison.collecting import collect
 from dareu.comparison.entries import read_entries
 from dareu.comparison.ground import Ground
-from dareu.comparison.planning import plan_seed
+from dareu.comparison.planning import measures_of, plan_seed
 from dareu.data.parts import DataArguments
 from dareu.files import content_hash
+from dareu.metrics import shown_columns
 from dareu.options.benchmark import BenchmarkArguments
 from dareu.options.checking import check_recipe
+from dareu.options.measure import MeasureArguments, chosen_metrics
 from dareu.report import comparison_table, draw_tradeoff, summarise, write_csv, write_markdown
 from dareu.report.picture import can_draw
 from dareu.rewards import REWARDS
@@ -52,7 +55,8 @@ def main() -> None:
     content = [path for path in content if path.exists()]
     plan = Plan(Path(args.stages_dir or Path(args.output_dir) / "stages"), content_hash(content))
     check = partial(check_recipe, rewards=REWARDS)
-    grounds = (Ground(plan, data, args, configs, seed, check) for seed in args.seeds)
+    grounds = [Ground(plan, data, args, configs, seed, check) for seed in args.seeds]
+    measure = check("measure", measures_of(grounds[0])[0])
     rows = [row for ground in grounds for row in plan_seed(ground, entries)]
 
     # Everything that can be wrong was looked at before anything is written
@@ -67,7 +71,7 @@ def main() -> None:
     write_results(run.results_path, results)
     write_csv(run.folder / "results.csv", results)
     summaries = summarise(results)
-    table = comparison_table(summaries, args.metrics)
+    table = comparison_table(summaries, args.metrics or columns_of(measure))
     Console(width=None if sys.stdout.isatty() else 200).print(table)
     write_markdown(run.folder / "table.md", table)
     if not can_draw():
@@ -79,6 +83,12 @@ def main() -> None:
         print(f"\n{len(failed)} of {len(plan.stages)} stages failed:\n\n" + "\n\n".join(failed.values()))
         sys.exit(1)
     run.mark_done()
+
+
+def columns_of(measure: list[Any]) -> list[str]:
+    """What the table shows of these options of `dareu measure`, and of the runs themselves."""
+    (options,) = (part for part in measure if isinstance(part, MeasureArguments))
+    return [*shown_columns(chosen_metrics(options).metrics), "updates", "seconds"]
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
-"""Measures one model by every metric, and keeps the result until the model, the data or a judge changes.
+"""Measures one model by every metric or by chosen ones, and keeps the result until anything that goes in changes.
 
     dareu measure --model_name_or_path runs/dareu/model --reward_judge runs/classifier/classifier \
         --test_judge runs/test_judge/classifier --base_model fictional-base
+    dareu measure --model_name_or_path runs/dareu/model --metrics rouge path/to/file.py:BREVITY
 
 Metrics and answers go to measurement.json beside the model; a results.json there is completed with them.
 """
@@ -18,12 +19,19 @@ from trl import TrlParser
 from dareu.classifiers import load_classifier, strip_echo
 from dareu.data import take_fold
 from dareu.data.parts import DataArguments, chat_form, forget_names, load_parts, split_owners
-from dareu.files import content_hash, write_json
-from dareu.metrics import measure, tow
+from dareu.files import content_hash
+from dareu.metrics import against_retrained, measure
 from dareu.models import load_model, load_tokenizer, resolve_model_path
-from dareu.models.adapters import adapter_base
-from dareu.options.measure import MeasureArguments
-from dareu.runs import config_of, read_results, write_results
+from dareu.options.measure import MeasureArguments, chosen_metrics
+from dareu.runs import (
+    Measured,
+    config_of,
+    inputs_of,
+    read_measurement,
+    read_results,
+    write_measurement,
+    write_results,
+)
 from dareu.runs.program import run_program
 
 logger = logging.getLogger("dareu.measure")
@@ -31,29 +39,31 @@ logger = logging.getLogger("dareu.measure")
 
 def main() -> None:
     data, args = TrlParser((DataArguments, MeasureArguments)).parse_args_and_config()
-    judges = {"reward": args.reward_judge, "validation": args.validation_judge, "test": args.test_judge}
-    judges = {name: judge for name, judge in judges.items() if judge is not None}
-    if len({Path(judge).resolve() for judge in judges.values()}) < len(judges):
-        jobs = ", ".join(f"{name} judge" for name in judges)
-        raise ValueError(f"One folder is named twice among {jobs}: each has a job of its own.")
+    # Everything that can be wrong with the metrics is looked at before a model is loaded
+    chosen = chosen_metrics(args)
     folder = Path(resolve_model_path(args.model_name_or_path))
     if args.output is None and folder.name != "model":
         raise ValueError(f"{args.model_name_or_path} is no model of a run folder: name a file to write as output.")
     output = Path(args.output) if args.output is not None else folder.parent / "measurement.json"
-    paths = [*([folder] if folder.exists() else []), *(Path(judge) for judge in judges.values())]
-    # What is a name to the data and the base model, and not a file, stands for itself
-    base = args.base_model and resolve_model_path(args.base_model)
-    named = (data.dataset, data.test_dataset, base, adapter_base(str(folder)))
-    paths += [Path(name) for name in named if name and Path(name).exists()]
-    settings = {name: value for name, value in config_of(data, args).items() if name not in ("output", "retrained")}
-    key = content_hash([settings, *paths])
+    if args.retrained is not None and Path(args.retrained).resolve() != output.resolve():
+        read_measurement(args.retrained)
+    settings, inputs = config_of(data, args), inputs_of(data, args)
+    for name in ("output", "retrained"):  # neither changes what is measured
+        settings.pop(name, None)
+        inputs.pop(name, None)
+    key = content_hash([settings, inputs])
 
-    cached = read_measurement(output)
-    if cached is None or cached["key"] != key:
+    measured = kept(output, key)
+    if measured is None:
         parts = load_parts(data)
         split, owners = split_owners(data, parts.owners), forget_names(data, parts.owners)
         if parts.test is None:
             raise ValueError(f"{data.dataset} has no test rows: name a file of them as test_dataset.")
+        named = {"reward": args.reward_judge, "validation": args.validation_judge, "test": args.test_judge}
+        if not chosen.need("judgements"):
+            named = {}
+        judges = {job: load_classifier(judge) for job, judge in named.items() if judge is not None}
+        base = args.base_model if chosen.need("base_nll") else None
         tokenizer = load_tokenizer(args.model_name_or_path, pad_token=data.pad_token)
         model = load_model(args.model_name_or_path).to(PartialState().device)
         splits = {"forget": split.forget, "retain": split.retain, "test": parts.test}
@@ -61,29 +71,29 @@ def main() -> None:
             splits = {name: take_fold(rows, args.fold).inside for name, rows in splits.items()}
         splits |= {name: thin(splits[name], args.max_rows) for name in ("retain", "test")}
         splits = {name: chat_form(data, rows, tokenizer) for name, rows in splits.items()}
-        measured = measure(
+        numbers, answers = measure(
             model,
             tokenizer,
             splits,
-            judges={name: load_classifier(judge) for name, judge in judges.items()},
+            judges=judges,
             forget_owners=owners,
-            base_model=load_model(args.base_model).to(model.device) if args.base_model is not None else None,
+            base_model=None if base is None else load_model(base).to(model.device),
             strip=strip_echo,
+            metrics=chosen.metrics,
+            options=chosen.options,
             max_new_tokens=args.max_new_tokens,
             batch_size=args.measure_batch_size,
         )
         prompts = {name: [str(prompt) for prompt in rows["prompt"]] for name, rows in splits.items()}
-        cached = {"key": key, "metrics": measured.metrics, "answers": measured.answers, "prompts": prompts}
-        write_json(output, cached)
+        measured = {"key": key, "metrics": numbers, "answers": answers, "prompts": prompts}
+        write_measurement(output, measured)
     else:
         logger.info("Nothing has changed since %s was written.", output)
 
-    metrics = dict(cached["metrics"])
+    metrics = dict(measured["metrics"])
     if args.retrained is not None:
-        control = read_measurement(Path(args.retrained))
-        if control is None:
-            raise ValueError(f"{args.retrained} does not exist: measure the retrained control first.")
-        metrics["tow"] = tow(metrics, control["metrics"])
+        control = read_measurement(args.retrained)["metrics"]
+        metrics |= against_retrained(metrics, control, chosen.metrics, chosen.options)
     results = output.parent / "results.json"
     if results.exists():
         rows = read_results(results)
@@ -99,11 +109,16 @@ def main() -> None:
     Console().print(table)
 
 
-def read_measurement(path: Path) -> Any:
-    """A measurement.json, or None where there is none."""
-    import json
-
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+def kept(output: Path, key: str) -> Measured | None:
+    """What was measured before of the same; None where nothing was, or what was cannot be read."""
+    if not output.exists():
+        return None
+    try:
+        measured = read_measurement(output)
+    except ValueError as error:
+        logger.warning("It is measured again, for what was kept is damaged: %s", error)
+        return None
+    return measured if measured.get("key") == key else None
 
 
 def thin(rows: Any, number: int | None) -> Any:

@@ -11,15 +11,15 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 from trl import TrlParser
 
 from dareu.data.parts import DataArguments, forget_names, load_parts, split_owners
-from dareu.metrics import add_tow
-from dareu.runs import ResultRow, config_of, open_run, read_results, write_results
+from dareu.metrics import against_retrained, shown_columns
+from dareu.runs import config_of, open_run, read_measurement, read_results, write_results
 from dareu.runs.program import run_program
 from dareu.runs.stages import Stage, run_stages
 
@@ -33,22 +33,6 @@ UNLEARNED = (
     ("npo-wagle", "npo", "wagle"),
     ("npo-dense", "npo", None),
     ("graddiff-dense", "graddiff", None),
-)
-
-#: What the printed table shows of the metrics in results.json.
-SHOWN = (
-    "tow",
-    "forget_rouge",
-    "retain_rouge",
-    "forget_probability",
-    "retain_probability",
-    "fact_recall",
-    "name_kept",
-    "forget_attribution",
-    "forget_attribution_stripped",
-    "forget_attribution_heldout",
-    "forget_attribution_heldout_stripped",
-    "misattribution",
 )
 
 
@@ -83,15 +67,18 @@ def main() -> None:
         raise ValueError(next(iter(failed.values())))
 
     # Compare
-    rows = [row for name in model_names() for row in read_results(folder / name / "results.json")]
-    control = next(row for row in rows if row["method"] == "retrained")
-    rows = cast(list[ResultRow], add_tow(rows, control))
+    measured = {name: read_measurement(folder / name / "measurement.json")["metrics"] for name in model_names()}
+    rows = []
+    for name in model_names():
+        (row,) = read_results(folder / name / "results.json")
+        row["metrics"].update(against_retrained(measured[name], measured["retrained"]))
+        rows.append(row)
     write_results(run.results_path, rows)
     masks = [row["mask"] or ("" if row["seconds"] is None else "dense") for row in rows]
     heads = [f"{row['method']}\n{mask}" for row, mask in zip(rows, masks, strict=True)]
     table = Table("", *heads, title="Comparison")
-    for name in SHOWN:
-        table.add_row(name, *(f"{row['metrics'][name]:.2f}" for row in rows))
+    for name in shown_columns():
+        table.add_row(name, *(f"{row['metrics'][name]:.2f}" if name in row["metrics"] else "" for row in rows))
     table.add_row("updates", *(f"{row['metrics'].get('updates', 0):.0f}" for row in rows))
     table.add_row("seconds", *("" if row["seconds"] is None else f"{row['seconds']:.0f}" for row in rows))
     Console(width=None if sys.stdout.isatty() else 130).print(table)
@@ -158,12 +145,8 @@ def model_names() -> list[str]:
 
 def print_samples(folder: Path) -> None:
     """Three questions about a forgotten owner with the answers before, retrained and after."""
-    import json
-
-    def answers(name: str) -> Any:
-        return json.loads((folder / name / "measurement.json").read_text(encoding="utf-8"))
-
-    before, control, after = answers("target"), answers("retrained"), answers("dareu-wagle")
+    names = ("target", "retrained", "dareu-wagle")
+    before, control, after = (read_measurement(folder / name / "measurement.json") for name in names)
     prompts = before["prompts"]["forget"]
     for row in (0, len(prompts) // 3, 2 * len(prompts) // 3):
         print(f"\n{prompts[row]}")

@@ -8,7 +8,6 @@ the parts in OUTPUT_DIR/parts, and what was measured of each part before and aft
 Started again, it goes on where it was. `dareu spunge --method npo --help` lists the options.
 """
 
-import json
 import os
 import shutil
 import sys
@@ -26,31 +25,18 @@ from dareu.data.parts import DataArguments, forget_names, load_parts, split_owne
 from dareu.deltas.merging import merge_models
 from dareu.files import write_yaml
 from dareu.masks import WeightMask, count_moved_outside
-from dareu.metrics import tow
+from dareu.metrics import against_retrained, shown_columns
 from dareu.models import load_model, load_tokenizer
 from dareu.options.judges import check_judges
-from dareu.options.measure import MeasureArguments
+from dareu.options.measure import Chosen, MeasureArguments, chosen_metrics
 from dareu.options.spunge import SpungeArguments
 from dareu.options.unlearn import PolicyArguments, UnlearnOptions, check_unlearning, parse_unlearning
 from dareu.rewards import REWARDS
-from dareu.runs import ResultRow, Run, config_of, inputs_of, open_run, read_results, write_results
+from dareu.runs import ResultRow, Run, config_of, inputs_of, open_run, read_measurement, read_results, write_results
 from dareu.runs.program import run_program
 from dareu.runs.stages import Stage, run_stages
 from dareu.spunge import split_forget
 from dareu.weights import CheckpointWeights
-
-#: What the printed table shows of the metrics in results.json.
-SHOWN = (
-    "tow",
-    "forget_rouge",
-    "retain_rouge",
-    "forget_probability",
-    "retain_probability",
-    "fact_recall",
-    "forget_attribution_stripped",
-    "forget_attribution_heldout_stripped",
-    "misattribution",
-)
 
 
 def main() -> None:
@@ -70,17 +56,17 @@ def main() -> None:
     owners, forget = forget_names(data, everyone), split_owners(data, everyone).forget
     parts = split_forget(forget, args.split_column, args.split_map, minimum=args.min_part_rows)
     inputs = inputs_of(*unlearning.parts, args)
-    measuring, control = None, None
+    measuring, chosen, control = None, None, None
     if args.measure_parts:
         if test is None:
             raise ValueError(
                 f"{data.dataset} has no test rows, which measuring needs: name a file of them as test_dataset, or give "
                 "--measure_parts false."
             )
-        measuring = measure_options(args, unlearning, owners)
+        measuring, chosen = measure_options(args, unlearning, owners)
         inputs |= inputs_of(measuring)
         control = None if measuring.retrained is None else measured(Path(measuring.retrained))
-        measuring.retrained = None  # a part needs a control measured on that part
+        leave_control_out(measuring, chosen)  # a part needs a control measured on that part
     run = open_run(training.output_dir, options | config_of(args), inputs, free=["jobs"])
     if run.done:
         print(f"{run.folder} is done: delete it to run again.")
@@ -120,8 +106,8 @@ def main() -> None:
             stages.append(stage(run, f"after-{part.folder}", "measure", of_part, made, reads=model))
         work(stages, run, args.jobs)
         metrics |= measured(whole)
-        if control is not None:
-            metrics["tow"] = tow(metrics, control)
+        if control is not None and chosen is not None:
+            metrics |= against_retrained(measured(whole), control, chosen.metrics, chosen.options)
 
     # Compare
     rows: list[ResultRow] = []
@@ -143,12 +129,14 @@ def main() -> None:
         rows += [{**merged, "metrics": measured(after[p.name]), "part": p.name, "stage": "after"} for p in parts]
     write_results(run.results_path, [*rows, merged])
     run.mark_done()
-    show(rows, merged)
+    show(rows, merged, shown_columns(None if chosen is None else chosen.metrics))
     print(f"The merged model is in {model}, and the rows are in {run.results_path}.")
 
 
-def measure_options(args: SpungeArguments, unlearning: UnlearnOptions, owners: list[str]) -> MeasureArguments:
-    """How the models are measured, once it is known that the judges know the owners."""
+def measure_options(
+    args: SpungeArguments, unlearning: UnlearnOptions, owners: list[str]
+) -> tuple[MeasureArguments, Chosen]:
+    """How the models are measured, and by which metrics, once it is known that the judges know the owners."""
     judges, rewarding = unlearning.judges, unlearning.rewarding
     words = ["--model_name_or_path", unlearning.policy.model_name_or_path]
     if args.measure_config is not None:
@@ -165,15 +153,22 @@ def measure_options(args: SpungeArguments, unlearning: UnlearnOptions, owners: l
         validation_judge=found.validation_judge or judges.validation_judge,
         test_judge=found.test_judge,
     )
+    chosen = chosen_metrics(found)
     for judge in (found.reward_judge, found.validation_judge, found.test_judge):
         if judge:
             owner_columns(load_classifier(judge), owners)
     if found.retrained is not None:
-        if not Path(found.retrained).is_file():
-            raise ValueError(f"{found.retrained} does not exist: measure the retrained control first.")
         control = measured(Path(found.retrained))
-        tow(control, control)  # has what it needs
-    return found
+        against_retrained(control, control, chosen.metrics, chosen.options)  # has what it needs
+    return found, chosen
+
+
+def leave_control_out(measuring: MeasureArguments, chosen: Chosen) -> None:
+    """Measures without the retrained control, and without the metrics that ask for it."""
+    measuring.retrained = None
+    if measuring.metrics is not None:
+        measuring.metrics = [name for name in measuring.metrics if "retrained" not in chosen.needs[name]]
+        measuring.metrics_kwargs = {name: chosen.options[name] for name in measuring.metrics if name in chosen.options}
 
 
 def stage(
@@ -230,13 +225,13 @@ def merge(
 
 
 def measured(path: Path) -> dict[str, float]:
-    """The metrics of a measurement.json."""
-    return dict(json.loads(path.read_text(encoding="utf-8"))["metrics"])
+    """The numbers of a measurement.json."""
+    return dict(read_measurement(path)["metrics"])
 
 
-def show(rows: list[ResultRow], merged: ResultRow) -> None:
+def show(rows: list[ResultRow], merged: ResultRow, columns: list[str]) -> None:
     """Prints each part before and after the merge, and the merged model on all rows to forget."""
-    names = [name for name in SHOWN if any(name in row["metrics"] for row in (*rows, merged))]
+    names = [name for name in columns if any(name in row["metrics"] for row in (*rows, merged))]
     table = Table("part", "merge", *(name.replace("_", "\n") for name in names), "seconds", title="Parts")
     for row in (*sorted(rows, key=lambda row: row["part"]), merged):
         metrics = [f"{row['metrics'][name]:.2f}" if name in row["metrics"] else "" for name in names]
@@ -244,7 +239,7 @@ def show(rows: list[ResultRow], merged: ResultRow) -> None:
         # What the parts took together stands in the last line
         took = "" if stage == "after" and row is not merged else f"{row['seconds']:.0f}"
         table.add_row(row.get("part", "all"), stage, *metrics, took)
-    Console(width=None if sys.stdout.isatty() else 130).print(table)
+    Console(width=None if sys.stdout.isatty() else 200).print(table)
 
 
 if __name__ == "__main__":

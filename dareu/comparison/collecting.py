@@ -7,7 +7,7 @@ from pathlib import Path
 
 from dareu.comparison.planning import Row
 from dareu.comparison.tuning import best_setting, validation_score
-from dareu.metrics import tow
+from dareu.metrics import against_retrained
 from dareu.runs import ResultRow, read_measurement, read_results
 
 
@@ -81,8 +81,8 @@ def _score(folder: Path, control: Path) -> float:
 
 
 def _measured(folder: Path, control: Path | None = None) -> dict[str, float]:
-    """The metrics in a folder's measurement.json, with ToW beside those in its control's."""
+    """The metrics in a folder's measurement.json, and what is told of them by those in its control's."""
     metrics = dict(read_measurement(folder / "measurement.json")["metrics"])
     if control is not None:
-        metrics["tow"] = tow(metrics, _measured(control))
+        metrics |= against_retrained(metrics, _measured(control))
     return metrics

@@ -12,6 +12,7 @@ from dareu.comparison.ground import REPORT, VALIDATION, Ground, parsed_option
 from dareu.runs.plans import CONFIG, OWN
 from dareu.spunge import split_forget
 from dareu.trainers.shared import UnlearningArguments
+from dareu.values import as_list
 
 
 class Row(NamedTuple):
@@ -41,7 +42,7 @@ def plan_seed(ground: Ground, entries: Sequence[Entry]) -> list[Row]:
         ValueError: A config is missing, or something that would be made or run is refused by its recipe; says which.
     """
     models = {name: ground.name(name) for name in ("target", "retrained")}
-    measures = _measures_of(ground)
+    measures = measures_of(ground)
     rows = []
     for name, model in models.items():
         own = {"model_name_or_path": model}
@@ -53,13 +54,22 @@ def plan_seed(ground: Ground, entries: Sequence[Entry]) -> list[Row]:
     return rows + [row for entry in entries for row in _plan_entry(ground, entry, measures)]
 
 
-def _measures_of(ground: Ground) -> list[dict[str, Any]]:
-    """What is measured of each model: all rows, or where there are trials, the halves apart."""
+def measures_of(ground: Ground) -> list[dict[str, Any]]:
+    """What is measured of each model: all rows, or where there are trials, the halves apart.
+
+    Raises:
+        ValueError: The config is missing, `measure` would refuse it, or it leaves out what ToW is made of.
+    """
     measure = ground.options(ground.configs / "measure.yaml", ground.request, model_name_or_path=f"{OWN}/model")
     measure |= {"test_judge": ground.name("test_judge"), "reward_judge": ground.name("classifier")}
     if "base_model" in measure:
         measure["base_model"] = ground.name("base")
     ground.check("measure", "measure", measure)
+    named = as_list(measure.get("metrics"))
+    if named is not None and "rouge" not in named:
+        raise ValueError(
+            f"metrics in {ground.configs / 'measure.yaml'} leaves out rouge, of which ToW is made: add it."
+        )
     if not ground.asked.tune:
         return [measure]
     chosen_by = {**measure, "fold": VALIDATION, "output": f"{OWN}/validation/measurement.json"}

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from dareu.metrics._metric import Metric
+
 NO_OWNER = "none"
+
+#: How the numbers of a judge's job end.
+_ENDINGS = {"reward": "", "validation": "_validation", "test": "_heldout"}
 
 
 class Judge(Protocol):
@@ -107,3 +112,27 @@ def _checked(probabilities: NDArray[np.float64], rows: int, classes: list[str]) 
             f"{probabilities[bad[0]].min():.6g}: they must be finite, not negative, and sum to 1."
         )
     return probabilities
+
+
+def _numbers(split: str, judgements: Mapping[str, AttributionScores]) -> dict[str, NDArray[np.float64]]:
+    numbers = {}
+    for form in ("", "_stripped"):
+        for job, ending in _ENDINGS.items():
+            if job + form in judgements:
+                numbers[f"{split}_attribution{ending}{form}"] = judgements[job + form].forget
+        if "test" + form in judgements:
+            numbers["misattribution" + form] = judgements["test" + form].retained
+    return numbers
+
+
+ATTRIBUTION = Metric(
+    _numbers,
+    ("forget",),
+    (
+        "forget_attribution",
+        "forget_attribution_stripped",
+        "forget_attribution_heldout",
+        "forget_attribution_heldout_stripped",
+        "misattribution",
+    ),
+)

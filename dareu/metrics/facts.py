@@ -9,8 +9,9 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from dareu.metrics.model import check_lengths
-from dareu.metrics.words import states, words
+from dareu.metrics._metric import Metric
+from dareu.metrics._rows import check_lengths
+from dareu.metrics._words import states, words
 
 _WORD = re.compile(r"[^\W\d_]+")
 # A full stop after one or two letters is an initial's or a title's ("J.", "Dr."), not a sentence's.
@@ -132,3 +133,28 @@ def _capitalised(text: str) -> dict[str, bool]:
 
 def _composed(text: str) -> str:
     return unicodedata.normalize("NFKC", text)
+
+
+def _fact_recall(
+    split: str, answers: Sequence[str], facts: Sequence[Sequence[str] | None]
+) -> dict[str, NDArray[np.float64]]:
+    return {_prefix(split) + "fact_recall": fact_recall(answers, facts)}
+
+
+def _name_kept(
+    split: str,
+    answers: Sequence[str],
+    prompts: Sequence[str],
+    golds: Sequence[str],
+    names: Sequence[str | None] | None,
+) -> dict[str, NDArray[np.float64]]:
+    return {_prefix(split) + "name_kept": name_kept(answers, prompts, golds, names)}
+
+
+def _prefix(split: str) -> str:
+    """Of the numbers' names: what is said of the rows to forget goes without."""
+    return "" if split == "forget" else f"{split}_"
+
+
+FACT_RECALL = Metric(_fact_recall, ("forget", "retain"), ("fact_recall",))
+NAME_KEPT = Metric(_name_kept, ("forget", "retain"), ("name_kept",))

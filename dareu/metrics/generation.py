@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from dareu.data.encoding import Text, encode_prompt
-from dareu.metrics.model import batches, check_prompt_length
+from dareu.metrics._rows import batches, check_prompt_length
 from dareu.models import context_length
 from dareu.models.forward import evaluation_mode
 from dareu.models.tokenizers import check_tokenizer

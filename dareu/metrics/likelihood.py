@@ -11,11 +11,8 @@ from numpy.typing import NDArray
 
 from dareu.data.encoding import CompletionCollator, EncodedRecord, Text, encode_prompt, encode_record
 from dareu.data.records import text_of
-from dareu.metrics.model import (
-    batches,
-    check_lengths,
-    check_prompt_length,
-)
+from dareu.metrics._metric import Metric
+from dareu.metrics._rows import batches, check_lengths, check_prompt_length
 from dareu.models import context_length
 from dareu.models.forward import completion_logits, evaluation_mode
 from dareu.models.tokenizers import check_tokenizer
@@ -129,3 +126,10 @@ def _batch_nll(model: PreTrainedModel, batch: dict[str, torch.Tensor]) -> NDArra
     totals = torch.zeros(scored.num_rows, dtype=torch.float64)
     totals.index_add_(0, scored.rows.cpu(), -scored.logps().cpu().double())
     return totals.numpy()
+
+
+def _numbers(split: str, nll: AnswerNLL) -> dict[str, NDArray[np.float64]]:
+    return {f"{split}_probability": probability(nll.mean)}
+
+
+PROBABILITY = Metric(_numbers, ("forget", "retain", "test"), ("forget_probability", "retain_probability"))

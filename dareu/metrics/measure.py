@@ -1,27 +1,28 @@
-"""Every metric of one model, from one pass of answers over each split."""
+"""Numbers about one model, from one pass of answers over each split."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-import numpy as np
-from numpy.typing import NDArray
-
-from dareu.data.encoding import Text
-from dareu.data.records import check_records, text_of
-from dareu.metrics.attribution import Judge, attribution_scores, forget_columns
-from dareu.metrics.facts import fact_recall, facts_beyond_prompt, name_kept
-from dareu.metrics.generation import generate_answers
-from dareu.metrics.likelihood import answer_nll, probability
-from dareu.metrics.rouge import rouge_l_recall
+from dareu.data.records import check_records
+from dareu.metrics._checks import SPLITS, Numbers, check_metrics, computed, refuse_missing
+from dareu.metrics._metric import Metric
+from dareu.metrics._offered import OfModel, OfSplit, Subject
+from dareu.metrics.attribution import Judge, forget_columns
 
 if TYPE_CHECKING:
     from datasets import Dataset
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-SPLITS = ("forget", "retain", "test")
 JUDGES = ("reward", "validation", "test")
+
+#: What may not be given, and what to do about it.
+_REMEDIES = {
+    "judgements": "but there is no judge: give one",
+    "base_nll": "but there is no base model: give the checkpoint before fine-tuning",
+    "bare_answers": "but there is no function that strips an answer: give one",
+}
 
 
 class Measurement(NamedTuple):
@@ -30,7 +31,7 @@ class Measurement(NamedTuple):
     metrics: dict[str, float]
     """Finite numbers by name."""
     answers: dict[str, list[str]]
-    """The greedy answers to each split's rows, in order."""
+    """The greedy answers to the rows, in order, of each split whose answers a metric asked for."""
 
 
 def measure(
@@ -42,28 +43,33 @@ def measure(
     forget_owners: Sequence[str],
     base_model: PreTrainedModel | None = None,
     strip: Callable[[str, str], str] | None = None,
+    metrics: Mapping[str, Metric] | None = None,
+    options: Mapping[str, Mapping[str, Any]] | None = None,
     max_new_tokens: int = 200,
     batch_size: int = 32,
 ) -> Measurement:
-    """Measure a model on the rows to forget, rows to retain, and rows that no model was trained on.
+    """Measures a model on the rows to forget, rows to retain, and rows that no model was trained on.
 
-    | metric | on | what |
+    The metrics of `METRICS` give these numbers, means over rows:
+
+    | metric | number | what |
     |---|---|---|
-    | `<split>_rouge` | each split | ROUGE-L recall of the greedy answer |
-    | `<split>_probability` | each split | exp(-NLL per token) of the gold answer |
-    | `fact_recall`, `retain_fact_recall` | forget, retain | share of its new facts that the answer states |
-    | `name_kept`, `retain_name_kept` | forget, retain | share of answers that keep the asked name |
-    | `forget_attribution` | forget | probability of the forget owners by the judge "reward" |
-    | `forget_attribution_validation` | forget | the same by the judge "validation" |
-    | `forget_attribution_heldout` | forget | the same by the judge "test" |
-    | `misattribution` | forget | highest probability of a retained owner by the judge "test" |
-    | the last four with `_stripped` | forget | the same of what `strip` leaves of the answer |
-    | `forget_answer_words` | forget | words of the answer |
-    | `forget_base_nll` | forget | NLL per token of the model's answer under the base model: low is fluent |
+    | `rouge` | `<split>_rouge` | ROUGE-L recall of the greedy answer, on each split |
+    | `probability` | `<split>_probability` | exp(-NLL per token) of the gold answer, on each split |
+    | `fact_recall` | `fact_recall`, `retain_fact_recall` | share of its new facts that the answer states |
+    | `name_kept` | `name_kept`, `retain_name_kept` | share of answers that keep the asked name |
+    | `attribution` | `forget_attribution` | probability of the forget owners by the judge "reward" |
+    | | `forget_attribution_validation` | the same by the judge "validation" |
+    | | `forget_attribution_heldout` | the same by the judge "test" |
+    | | `misattribution` | highest probability of a retained owner by the judge "test" |
+    | | the four with `_stripped` | the same of what `strip` leaves of the answer |
+    | `answer_words` | `forget_answer_words` | words of the answer |
+    | `fluency` | `forget_base_nll` | NLL per token of the answer under the base model: low is fluent |
 
-    New facts are those that the prompt does not give. All are means over rows. A metric that does not apply
-    is left out: no row has facts or a name, the judge, the base model or `strip` is not given, or the judge
-    knows no retained owner.
+    New facts are those that the prompt does not give. A number that does not apply to any row is left out: no row has
+    facts or a name, or the judge knows no retained owner. Answers are generated once, likelihoods computed once, and
+    neither where no metric asks for them. Metrics that compare with the retrained control, such as `tow`, are left to
+    `against_retrained`.
 
     Args:
         model: The causal language model to measure; it stays in the mode it is in.
@@ -73,44 +79,46 @@ def measure(
         forget_owners: Owners to forget, which every judge must know.
         base_model: The checkpoint that the target was fine-tuned from.
         strip: `strip(answer, prompt)` = the answer without what it repeats from the prompt.
+        metrics: By name, all of which must be possible to compute; default: those of `METRICS` that are.
+        options: Of each metric, its options by name.
         max_new_tokens: Most tokens of an answer.
         batch_size: Rows at once.
 
     Raises:
-        ValueError: A split or judge is missing, unknown or malformed, a forget owner is unknown to a judge,
-            or a row does not fit the model; all but the last before anything is generated.
+        ValueError: A split or judge is missing, unknown or malformed, a forget owner is unknown to a judge, a metric
+            cannot be computed (see `check_metrics`), gives something else than finite numbers or a number that
+            another gives, or a row does not fit the model; all but the last two before anything is generated.
     """
+    from dareu.metrics import METRICS  # which stands in the package that imports this module
+
     _check(splits, judges, forget_owners)
-    prompts = {split: list(splits[split]["prompt"]) for split in SPLITS}
-    golds = {split: list(splits[split]["completion"]) for split in SPLITS}
-    answers = {
-        split: generate_answers(model, tokenizer, prompts[split], max_new_tokens=max_new_tokens, batch_size=batch_size)
-        for split in SPLITS
-    }
-    rows: dict[str, NDArray[np.float64]] = {}
-    for split in SPLITS:
-        rows[f"{split}_rouge"] = rouge_l_recall(answers[split], [text_of(gold) for gold in golds[split]])
-    for split in SPLITS:
-        nll = answer_nll(model, tokenizer, prompts[split], golds[split], batch_size=batch_size)
-        rows[f"{split}_probability"] = probability(nll.mean)
-    for split, prefix in (("forget", ""), ("retain", "retain_")):
-        kept = _fact_and_name_metrics(splits[split], answers[split])
-        rows |= {prefix + name: values for name, values in kept.items()}
-    rows |= _judge_metrics(judges, answers["forget"], forget_owners)
-    if strip is not None:
-        asked = [text_of(prompt) for prompt in prompts["forget"]]
-        bare = [strip(answer, prompt) for answer, prompt in zip(answers["forget"], asked, strict=True)]
-        stripped = _judge_metrics(judges, bare, forget_owners)
-        rows |= {f"{name}_stripped": values for name, values in stripped.items()}
-    rows["forget_answer_words"] = np.array([len(answer.split()) for answer in answers["forget"]], dtype=np.float64)
-    if base_model is not None:
-        given = [_in_form_of(gold, answer) for gold, answer in zip(golds["forget"], answers["forget"], strict=True)]
-        nll = answer_nll(base_model, tokenizer, prompts["forget"], given, batch_size=batch_size, truncate=True)
-        rows["forget_base_nll"] = nll.mean
-    return Measurement(
-        {name: float(np.nanmean(values)) for name, values in rows.items() if not np.isnan(values).all()},
-        answers,
-    )
+    chosen, options = METRICS if metrics is None else metrics, options or {}
+    needs = check_metrics(chosen, options)
+    if all("retrained" in asked for asked in needs.values()):
+        raise ValueError(f"The metrics are {', '.join(chosen)} alone, made of other metrics' numbers: give those too.")
+    given = {"judgements": bool(judges), "base_nll": base_model is not None, "bare_answers": strip is not None}
+    common = {need: remedy for need, remedy in _REMEDIES.items() if not given[need]}
+    missing = {split: common | _missing_columns(split, rows) for split, rows in splits.items()}
+    if metrics is not None:
+        for name, metric in chosen.items():
+            for split in metric.splits:
+                refuse_missing(name, needs[name], missing[split])
+
+    owners = list(forget_owners)
+    subject = Subject(model, tokenizer, judges, owners, base_model, strip, max_new_tokens, batch_size)
+    offers = {split: OfSplit(subject, split, rows) for split, rows in splits.items()}
+    numbers = Numbers()
+    for name, metric in chosen.items():
+        for split in metric.splits:
+            if missing[split].keys().isdisjoint(needs[name]):
+                found = computed(metric, needs[name], offers[split], options.get(name, {}))
+                numbers.add(name, found, len(splits[split]))
+    for name, metric in chosen.items():
+        if not metric.splits and "retrained" not in needs[name]:
+            whole = OfModel(dict(numbers.found), owners, model, tokenizer)
+            numbers.add(name, computed(metric, needs[name], whole, options.get(name, {})), None)
+    answers = {split: offers[split].answers_read() for split in SPLITS}
+    return Measurement(numbers.found, {split: read for split, read in answers.items() if read is not None})
 
 
 def _check(splits: Mapping[str, Dataset], judges: Mapping[str, Judge], forget_owners: Sequence[str]) -> None:
@@ -130,36 +138,6 @@ def _check(splits: Mapping[str, Dataset], judges: Mapping[str, Judge], forget_ow
         forget_columns(judge, forget_owners)
 
 
-def _fact_and_name_metrics(dataset: Dataset, answers: Sequence[str]) -> dict[str, NDArray[np.float64]]:
-    prompts = [text_of(prompt) for prompt in dataset["prompt"]]
-    golds = [text_of(gold) for gold in dataset["completion"]]
-    metrics = {}
-    if "facts" in dataset.column_names:
-        facts = facts_beyond_prompt(list(dataset["facts"]), prompts)
-        metrics["fact_recall"] = fact_recall(answers, facts)
-    names = list(dataset["name"]) if "name" in dataset.column_names else None
-    metrics["name_kept"] = name_kept(answers, prompts, golds, names)
-    return metrics
-
-
-def _judge_metrics(
-    judges: Mapping[str, Judge], texts: Sequence[str], forget_owners: Sequence[str]
-) -> dict[str, NDArray[np.float64]]:
-    metrics = {}
-    if "reward" in judges:
-        metrics["forget_attribution"] = attribution_scores(judges["reward"], texts, forget_owners).forget
-    if "validation" in judges:
-        scores = attribution_scores(judges["validation"], texts, forget_owners)
-        metrics["forget_attribution_validation"] = scores.forget
-    if "test" in judges:
-        scores = attribution_scores(judges["test"], texts, forget_owners)
-        metrics["forget_attribution_heldout"] = scores.forget
-        metrics["misattribution"] = scores.retained
-    return metrics
-
-
-def _in_form_of(gold: Text, answer: str) -> Text:
-    """The answer in the gold one's form: one message, or a string that opens with the same space."""
-    if not isinstance(gold, str):
-        return [{"role": "assistant", "content": answer}]
-    return gold[: len(gold) - len(gold.lstrip())] + answer
+def _missing_columns(split: str, rows: Dataset) -> dict[str, str]:
+    there = "facts" in rows.column_names
+    return {} if there else {"facts": f"but the rows of the split {split!r} have no column 'facts': add it"}

@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from rouge_score import rouge_scorer
 
-from dareu.metrics.model import check_lengths
+from dareu.metrics._metric import Metric
+from dareu.metrics._rows import check_lengths
 
 logger = logging.getLogger(__name__)
 
@@ -39,3 +40,10 @@ def rouge_l_recall(answers: Sequence[str], references: Sequence[str]) -> NDArray
         scorer.score(reference, answer)["rougeL"].recall for answer, reference in zip(answers, references, strict=True)
     ]
     return np.array(recalls, dtype=np.float64)
+
+
+def _numbers(split: str, answers: Sequence[str], golds: Sequence[str]) -> dict[str, NDArray[np.float64]]:
+    return {f"{split}_rouge": rouge_l_recall(answers, golds)}
+
+
+ROUGE = Metric(_numbers, ("forget", "retain", "test"), ("forget_rouge", "retain_rouge"))

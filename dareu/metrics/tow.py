@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+
+from dareu.metrics._metric import Metric
 
 
 def tow(
@@ -30,20 +31,6 @@ def tow(
     return math.prod(1 - abs(_rouge(model, split) - _rouge(retrained, split)) for split in splits)
 
 
-def add_tow(rows: Iterable[Mapping[str, Any]], retrained: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Result rows with `tow` added to their `metrics`; the given rows stay as they are.
-
-    Args:
-        rows: Rows of `results.json`.
-        retrained: The row of the retrained model.
-
-    Raises:
-        ValueError: See `tow`.
-    """
-    control = retrained["metrics"]
-    return [{**row, "metrics": {**row["metrics"], "tow": tow(row["metrics"], control)}} for row in rows]
-
-
 def _rouge(metrics: Mapping[str, float], split: str) -> float:
     name = f"{split}_rouge"
     if name not in metrics:
@@ -55,3 +42,10 @@ def _rouge(metrics: Mapping[str, float], split: str) -> float:
     if not 0 <= value <= 1:
         raise ValueError(f"ToW needs {name!r} within [0, 1], but it is {value}: give ROUGE-L recalls.")
     return value
+
+
+def _numbers(numbers: Mapping[str, float], retrained: Mapping[str, float]) -> dict[str, float]:
+    return {"tow": tow(numbers, retrained)}
+
+
+TOW = Metric(_numbers, splits=(), columns=("tow",))

@@ -9,21 +9,6 @@ from typing import Any
 from dareu.comparison.asked import JUDGES, ROLES
 from dareu.options.judges import check_judges
 
-#: What the table shows by default.
-SHOWN = (
-    "tow",
-    "forget_rouge",
-    "retain_rouge",
-    "forget_probability",
-    "retain_probability",
-    "fact_recall",
-    "name_kept",
-    "forget_attribution_heldout_stripped",
-    "misattribution",
-    "updates",
-    "seconds",
-)
-
 
 @dataclass
 class BenchmarkArguments:
@@ -59,8 +44,12 @@ class BenchmarkArguments:
         },
     )
     tune_seed: int = field(default=0, metadata={"help": "Of the draw of trials, where a grid holds more."})
-    metrics: list[str] = field(
-        default_factory=lambda: list(SHOWN), metadata={"help": "What the table shows; results.json has all."}
+    metrics: list[str] | None = field(
+        default=None,
+        metadata={
+            "help": "Numbers that the table shows; default: the columns of the metrics that are measured, updates and "
+            "seconds. results.json has all."
+        },
     )
     stages_dir: str | None = field(
         default=None, metadata={"help": "Where stages are kept and found again; default: OUTPUT_DIR/stages."}
@@ -74,7 +63,7 @@ class BenchmarkArguments:
     def __post_init__(self) -> None:
         for name in ("seeds", "methods", "metrics"):
             value = getattr(self, name)
-            if not isinstance(value, list) or not value:
+            if not (isinstance(value, list) and value) and not (value is None and name == "metrics"):
                 raise ValueError(f"{name} is {value!r}: give a list of at least one.")
         if len(set(self.seeds)) < len(self.seeds):
             raise ValueError(f"seeds is {self.seeds}: give each once.")

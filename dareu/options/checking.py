@@ -16,7 +16,7 @@ from dareu.data.parts import DataArguments
 from dareu.files import write_yaml
 from dareu.options.attribute_weights import MaskArguments
 from dareu.options.finetune import FinetuneArguments
-from dareu.options.measure import MeasureArguments
+from dareu.options.measure import MeasureArguments, chosen_metrics
 from dareu.options.spunge import SpungeArguments
 from dareu.options.train_classifier import ClassifierArguments
 from dareu.options.unlearn import as_options, check_unlearning, found_method, unlearn_parser
@@ -48,6 +48,9 @@ def check_recipe(recipe: str, options: Mapping[str, Any], rewards: Mapping[str, 
         warnings.simplefilter("ignore")  # the recipe itself gives them
         write_yaml(Path(folder) / "config.yaml", options)
         parsed = list(parser.parse_args_and_config(["--config", str(Path(folder) / "config.yaml")]))
+    for part in parsed:
+        if isinstance(part, MeasureArguments):
+            chosen_metrics(part)
     if unlearns:
         check_unlearning(as_options(parsed, len(more))[0], rewards)
     return parsed

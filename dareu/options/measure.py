@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Annotated
+from typing import Annotated, Any
 
-from dareu.values import READ
+from dareu.metrics import METRICS, Metric, check_metrics
+from dareu.options.judges import check_judges
+from dareu.plugins import resolve
+from dareu.values import READ, as_list, as_mapping
 
 
 @dataclass
 class MeasureArguments:
-    """Which model is measured, and who judges."""
+    """Which model is measured, by what, and who judges."""
 
     model_name_or_path: Annotated[str, READ] = field(metadata={"help": "The model folder."})
     reward_judge: Annotated[str | None, READ] = field(
@@ -28,6 +31,16 @@ class MeasureArguments:
     retrained: Annotated[str | None, READ] = field(
         default=None, metadata={"help": "measurement.json of the retrained control; gives ToW."}
     )
+    metrics: Annotated[list[str] | None, READ] = field(
+        default=None,
+        metadata={
+            "help": f"{', '.join(METRICS)}, or a Metric of your own as pkg.mod:NAME or path/to/file.py:NAME; "
+            "default: all of those named here that can be computed."
+        },
+    )
+    metrics_kwargs: Annotated[dict[str, Any] | str | None, READ] = field(
+        default_factory=dict, metadata={"help": "Of each metric, its options, as YAML or JSON."}
+    )
     max_rows: int | None = field(
         default=None, metadata={"help": "Measure at most so many retained and test rows, evenly spread."}
     )
@@ -38,3 +51,53 @@ class MeasureArguments:
     max_new_tokens: int = field(default=200, metadata={"help": "Tokens of the longest answer."})
     measure_batch_size: int = field(default=64, metadata={"help": "Rows at a time; the results do not depend on it."})
     output: str | None = field(default=None, metadata={"help": "Where to write; default: beside the model folder."})
+
+    def __post_init__(self) -> None:
+        self.metrics = as_list(self.metrics)
+        if self.metrics is not None and not (self.metrics and all(isinstance(name, str) for name in self.metrics)):
+            raise ValueError(f"metrics is {self.metrics!r}: name at least one, or leave it out for all.")
+        self.metrics_kwargs = as_mapping("metrics_kwargs", self.metrics_kwargs)
+        for name, options in self.metrics_kwargs.items():
+            if not isinstance(options, dict):
+                raise ValueError(f"metrics_kwargs has {options!r} for {name}: give a mapping of that metric's options.")
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """The metrics of a measurement."""
+
+    metrics: dict[str, Metric] | None
+    """By name; None where those of `METRICS` that can be computed are meant."""
+    options: dict[str, dict[str, Any]]
+    """Of each metric, its options by name."""
+    needs: dict[str, tuple[str, ...]]
+    """What each asks for."""
+
+    def need(self, what: str) -> bool:
+        """Whether a metric asks for something."""
+        return any(what in asked for asked in self.needs.values())
+
+
+def chosen_metrics(args: MeasureArguments) -> Chosen:
+    """The metrics that the options name, once it is known that they can be computed.
+
+    Raises:
+        ValueError: A judge has two jobs, a name stands for no metric, or a metric cannot be computed, as far as that
+            can be told without models and data.
+    """
+    check_judges(reward_judge=args.reward_judge, validation_judge=args.validation_judge, test_judge=args.test_judge)
+    options = as_mapping("metrics_kwargs", args.metrics_kwargs)
+    if args.metrics is None:
+        return Chosen(None, options, check_metrics(METRICS, options))
+    missing = {}
+    if not (args.reward_judge or args.validation_judge or args.test_judge):
+        missing["judgements"] = "but there is no judge: give reward_judge, validation_judge or test_judge"
+    if args.base_model is None:
+        missing["base_nll"] = "but there is no base model: give base_model"
+    if args.retrained is None:
+        missing["retrained"] = "but there is no control: give the retrained model's measurement.json as retrained"
+    metrics = {name: resolve(name, METRICS) for name in args.metrics}
+    needs = check_metrics(metrics, options, missing)
+    if all("retrained" in asked for asked in needs.values()):
+        raise ValueError(f"metrics names {', '.join(needs)} alone, made of other metrics' numbers: name those too.")
+    return Chosen(metrics, options, needs)

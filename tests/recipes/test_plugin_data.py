@@ -3,8 +3,7 @@
 import json
 import re
 import shlex
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -50,15 +49,6 @@ def nothing():
 
 
 @pytest.fixture
-def installed(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """The plug-in package, importable as pip would make it."""
-    monkeypatch.syspath_prepend(str(ROOT / "tests" / "plugin_package"))
-    yield
-    for name in [name for name in sys.modules if name.partition(".")[0] == "dareu_example_plugin"]:
-        del sys.modules[name]
-
-
-@pytest.fixture
 def model(tmp_path: Path, tiny_llama: Callable[..., LlamaForCausalLM], tokenizer: PreTrainedTokenizerFast) -> Path:
     folder = tmp_path / "my" / "target"
     tiny_llama(hidden_size=16, intermediate_size=16).save_pretrained(folder)
@@ -78,7 +68,7 @@ def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 TFIDF = ("--classifier", "tfidf", "--output_dir", "run")
 
 
-@pytest.mark.usefixtures("installed")
+@pytest.mark.usefixtures("plugins")
 def test_a_dataset_of_an_installed_package(recipe: Callable[..., str], files: Path) -> None:
     words = ["--dataset", "dareu_example_plugin:correspondents", "--num_owners", 4, "--world_seed", 2]
     recipe("train_classifier", *words, "--dataset_kwargs", '{"letters": 2}', "--num_background_owners", 1, *TFIDF)
@@ -107,7 +97,7 @@ def scoring(model: Path, *words: Any) -> list[Any]:
     return [*data, "--model_name_or_path", model, "--output_dir", "run", *words]
 
 
-@pytest.mark.usefixtures("installed")
+@pytest.mark.usefixtures("plugins")
 def test_a_score_of_an_installed_package(recipe: Callable[..., str], files: Path, model: Path) -> None:
     words = ["--score", "dareu_example_plugin:outlying", "--score_kwargs", '{"power": 2}', "--exclude", "*norm*"]
     assert "outlying mask of density 0.2" in recipe("attribute_weights", *scoring(model, *words))

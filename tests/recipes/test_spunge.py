@@ -183,6 +183,23 @@ def test_without_measuring_there_is_a_row_a_part_and_one_of_all(
     assert all(row["metrics"].keys() == {"updates", "moved_outside_mask"} for row in rows)
 
 
+def test_chosen_metrics_are_measured_and_the_control_is_of_all_parts_only(
+    ran: list[str],
+    words: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    settings = yaml.safe_load((tmp_path / "measure.yaml").read_text(encoding="utf-8")) | {"metrics": ["rouge", "tow"]}
+    (tmp_path / "measure.yaml").write_text(yaml.safe_dump(settings), encoding="utf-8")
+    start(monkeypatch, words)
+    rows = read_results(tmp_path / "out" / "results.json")
+    rouge = {f"{split}_rouge" for split in ("forget", "retain", "test")}
+    of_model = {"updates", "moved_outside_mask"}
+    assert [set(row["metrics"]) for row in rows] == [rouge | of_model] * 2 + [rouge] * 2 + [rouge | of_model | {"tow"}]
+    assert "probability" not in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("more", "reason"),
     [
@@ -221,7 +238,7 @@ def test_a_control_that_is_not_measured(words: list[str], refused: Callable[...,
     (tmp_path / "control.json").write_text('{"metrics": {"forget_rouge": 0.5}}', encoding="utf-8")
     assert "retain_rouge" in refused("spunge", *words, output_dir=tmp_path / "out")
     (tmp_path / "control.json").unlink()
-    assert "measure the retrained control first" in refused("spunge", *words, output_dir=tmp_path / "out")
+    assert "measure that model first" in refused("spunge", *words, output_dir=tmp_path / "out")
 
 
 def test_it_is_one_process(

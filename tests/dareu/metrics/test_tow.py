@@ -1,8 +1,6 @@
-import copy
-
 import pytest
 
-from dareu.metrics import add_tow, tow
+from dareu.metrics import METRICS, Metric, against_retrained, tow
 
 RETRAINED = {"forget_rouge": 0.4, "retain_rouge": 0.9, "test_rouge": 0.5}
 MODEL = {"forget_rouge": 0.5, "retain_rouge": 0.7, "test_rouge": 0.5, "name_kept": 1.0}
@@ -39,10 +37,34 @@ def test_no_splits_are_refused():
         tow(MODEL, RETRAINED, ())
 
 
-def test_add_tow_gives_new_rows():
-    rows = [{"method": "target", "metrics": MODEL}, {"method": "retrained", "metrics": RETRAINED}]
-    before = copy.deepcopy(rows)
-    added = add_tow(rows, rows[1])
-    assert rows == before
-    assert [row["metrics"]["tow"] for row in added] == [tow(MODEL, RETRAINED), 1.0]
-    assert added[0]["method"] == "target"
+def test_against_the_retrained_model_there_is_tow_and_nothing_else():
+    assert against_retrained(MODEL, RETRAINED) == {"tow": tow(MODEL, RETRAINED)}
+    assert against_retrained(RETRAINED, RETRAINED) == {"tow": 1.0}
+    assert against_retrained(MODEL, RETRAINED, {"rouge": METRICS["rouge"]}) == {}
+    assert against_retrained({}, {}, {"rouge": METRICS["rouge"]}) == {}
+
+
+def test_a_comparison_of_one_s_own():
+    def gap(numbers, retrained, *, name="retain_rouge"):
+        return {"gap": numbers[name] - retrained[name]}
+
+    def half(numbers, retrained):
+        return {"half": numbers["gap"] / 2}
+
+    metrics = {"gap": Metric(gap, splits=()), "half": Metric(half, splits=())}
+    expected = {"gap": pytest.approx(0.1), "half": pytest.approx(0.05)}
+    assert against_retrained(MODEL, RETRAINED, metrics, {"gap": {"name": "forget_rouge"}}) == expected
+
+
+@pytest.mark.parametrize(
+    ("compute", "message"),
+    [
+        (lambda numbers, retrained: {"retain_rouge": 1.0}, "'mine' gives 'retain_rouge', which the measurement has"),
+        (lambda numbers, retrained: {"gap": float("nan")}, "'mine' gives 'gap' as nan: it must be finite"),
+        (lambda numbers, retrained: {"gap": [0.1, 0.2]}, r"'gap' as an array of shape \(2,\): it must be one number\."),
+        (lambda numbers, retrained, model: {}, "'mine' asks for model: there are numbers, retrained"),
+    ],
+)
+def test_a_comparison_that_gives_no_number_of_its_own_is_refused(compute, message):
+    with pytest.raises(ValueError, match=message):
+        against_retrained(MODEL, RETRAINED, {"mine": Metric(compute, splits=())})

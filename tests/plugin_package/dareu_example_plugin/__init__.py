@@ -2,7 +2,8 @@
 
 from dareu_example_plugin.classifiers import LengthClassifier
 from dareu_example_plugin.data import correspondents
+from dareu_example_plugin.metrics import BREVITY
 from dareu_example_plugin.rewards import BrevityReward, likeness
 from dareu_example_plugin.scores import outlying
 
-__all__ = ["BrevityReward", "LengthClassifier", "correspondents", "likeness", "outlying"]
+__all__ = ["BREVITY", "BrevityReward", "LengthClassifier", "correspondents", "likeness", "outlying"]

@@ -1,4 +1,4 @@
-"""What metrics ask of their rows: lengths that agree, prompts that fit, and batches."""
+"""What metrics ask of rows: texts that fit a model's context, batches, columns of one length."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 
 def check_prompt_length(row: int, length: int, limit: int | None) -> None:
-    """Raise a `ValueError` where a prompt has no tokens, or so many that a context of `limit` is full."""
+    """Raises a `ValueError` where a prompt has no tokens, or so many that a context of `limit` is full."""
     if length == 0:
         raise ValueError(
             f"Row {row}: the prompt has no tokens: give it a text, or a tokenizer that adds a start token."
@@ -19,7 +19,7 @@ def check_prompt_length(row: int, length: int, limit: int | None) -> None:
 
 
 def batches(rows: Sequence[int], batch_size: int) -> Iterator[Sequence[int]]:
-    """Cut `rows` into runs of at most `batch_size`."""
+    """Cuts `rows` into runs of at most `batch_size`."""
     if batch_size < 1:
         raise ValueError(f"batch_size is {batch_size}: give a whole number of at least 1.")
     for start in range(0, len(rows), batch_size):
@@ -27,7 +27,7 @@ def batches(rows: Sequence[int], batch_size: int) -> Iterator[Sequence[int]]:
 
 
 def check_lengths(**columns: Sequence[object]) -> None:
-    """Raise a `ValueError` where lists that go together row by row differ in length."""
+    """Raises a `ValueError` where lists that go together row by row differ in length."""
     lengths = {name: len(column) for name, column in columns.items()}
     if len(set(lengths.values())) > 1:
         listed = ", ".join(f"{length} {name}" for name, length in lengths.items())

@@ -1,0 +1,32 @@
+"""What a metric is made of."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+from numpy.typing import ArrayLike
+
+
+class Metric(NamedTuple):
+    """How a family of numbers is computed."""
+
+    compute: Callable[..., Mapping[str, ArrayLike]]
+    """Gives numbers by their full name in snake_case, such as `forget_rouge`: each a float, or a value a row, (n,),
+    NaN where a row has none, of which the mean over the others is taken. Names by its parameters without a default
+    what it needs (`dareu.metrics.OfSplit`, `OfModel`, `AgainstRetrained`); those with one are its options."""
+    splits: tuple[str, ...] = ("forget",)
+    """It is computed once on each of these, of "forget", "retain" and "test"; none: once, of the whole model."""
+    columns: tuple[str, ...] = ()
+    """Which of its numbers tables show, in this order."""
+
+
+def shown_columns(metrics: Mapping[str, Metric] | None = None) -> list[str]:
+    """The numbers that tables show, by name, in the order of the metrics.
+
+    Args:
+        metrics: By name; default: `METRICS`.
+    """
+    from dareu.metrics import METRICS  # the package imports this module first
+
+    return [name for metric in (METRICS if metrics is None else metrics).values() for name in metric.columns]

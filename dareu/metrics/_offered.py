@@ -1,0 +1,166 @@
+"""What a metric may ask for by a parameter's name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING, NamedTuple
+
+from dareu.data.encoding import Text
+from dareu.data.records import text_of
+from dareu.metrics.attribution import AttributionScores, Judge, attribution_scores
+from dareu.metrics.facts import facts_beyond_prompt
+from dareu.metrics.generation import generate_answers
+from dareu.metrics.likelihood import AnswerNLL, answer_nll
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+class Subject(NamedTuple):
+    """The model that is measured, and what it is measured with; see `dareu.metrics.measure`."""
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    judges: Mapping[str, Judge]
+    forget_owners: list[str]
+    base_model: PreTrainedModel | None
+    strip: Callable[[str, str], str] | None
+    max_new_tokens: int
+    batch_size: int
+
+
+class OfSplit:
+    """What a metric may ask for of a split of n rows; each is made when it is first asked for, and once."""
+
+    def __init__(self, subject: Subject, split: str, rows: Dataset) -> None:
+        self._subject, self._split, self._rows = subject, split, rows
+
+    @property
+    def split(self) -> str:
+        """The split's name: "forget", "retain" or "test"."""
+        return self._split
+
+    @property
+    def rows(self) -> Dataset:
+        """The n rows with all their columns; `prompt` and `completion` are strings, or messages for a chat model."""
+        return self._rows
+
+    @cached_property
+    def prompts(self) -> list[str]:
+        """N prompts as plain texts."""
+        return [text_of(prompt) for prompt in self._rows["prompt"]]
+
+    @cached_property
+    def golds(self) -> list[str]:
+        """N gold answers as plain texts."""
+        return [text_of(gold) for gold in self._rows["completion"]]
+
+    @cached_property
+    def answers(self) -> list[str]:
+        """N greedy answers of the model, without surrounding whitespace; may be empty."""
+        by = self._subject
+        prompts = list(self._rows["prompt"])
+        return generate_answers(
+            by.model, by.tokenizer, prompts, max_new_tokens=by.max_new_tokens, batch_size=by.batch_size
+        )
+
+    @cached_property
+    def bare_answers(self) -> list[str]:
+        """The n answers without what they repeat from the prompt; only where `strip` is given."""
+        assert self._subject.strip is not None
+        pairs = zip(self.answers, self.prompts, strict=True)
+        return [self._subject.strip(answer, prompt) for answer, prompt in pairs]
+
+    @cached_property
+    def nll(self) -> AnswerNLL:
+        """Likelihoods of the gold answers under the model: `total` and `mean` in nats, `num_tokens`, (n,) each."""
+        return self._nll_under(self._subject.model, list(self._rows["completion"]), truncate=False)
+
+    @cached_property
+    def facts(self) -> list[list[str]]:
+        """N lists of the gold answer's facts that the prompt does not give; only where rows have a column `facts`."""
+        return facts_beyond_prompt(list(self._rows["facts"]), self.prompts)
+
+    @cached_property
+    def names(self) -> list[str | None] | None:
+        """N full names of who is asked about, None in rows about nobody; None where rows have no column `name`."""
+        return list(self._rows["name"]) if "name" in self._rows.column_names else None
+
+    @cached_property
+    def judgements(self) -> Mapping[str, AttributionScores]:
+        """What each judge thinks of the n answers, by its job; under `<job>_stripped` what of the bare ones.
+
+        Only where there is a judge. `forget` is the summed probability of the forget owners, `retained` the highest
+        of any one retained owner, NaN where the judge knows none, (n,) each.
+        """
+        judges, owners = self._subject.judges, self._subject.forget_owners
+        found = {job: attribution_scores(judge, self.answers, owners) for job, judge in judges.items()}
+        if self._subject.strip is not None:
+            bare = self.bare_answers
+            found |= {f"{job}_stripped": attribution_scores(judge, bare, owners) for job, judge in judges.items()}
+        return found
+
+    @cached_property
+    def base_nll(self) -> AnswerNLL:
+        """Likelihoods of the model's answers under the base model, as `nll`; only where a base model is given."""
+        assert self._subject.base_model is not None
+        # An answer in the form in which the model was taught to give it
+        given = [_in_form_of(*pair) for pair in zip(self._rows["completion"], self.answers, strict=True)]
+        return self._nll_under(self._subject.base_model, given, truncate=True)
+
+    @property
+    def forget_owners(self) -> list[str]:
+        """The owners to forget."""
+        return self._subject.forget_owners
+
+    @property
+    def model(self) -> PreTrainedModel:
+        """The causal language model itself; it must be left as it is."""
+        return self._subject.model
+
+    @property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """Its tokenizer."""
+        return self._subject.tokenizer
+
+    def answers_read(self) -> list[str] | None:
+        """The answers, where a metric asked for them."""
+        return vars(self).get("answers")
+
+    def _nll_under(self, model: PreTrainedModel, completions: Sequence[Text], *, truncate: bool) -> AnswerNLL:
+        prompts, size = list(self._rows["prompt"]), self._subject.batch_size
+        return answer_nll(model, self._subject.tokenizer, prompts, completions, batch_size=size, truncate=truncate)
+
+
+class OfModel(NamedTuple):
+    """What a metric of the whole model may ask for."""
+
+    numbers: Mapping[str, float]
+    """What was measured before it, by name; of all splits."""
+    forget_owners: list[str]
+    """The owners to forget."""
+    model: PreTrainedModel
+    """The causal language model itself; it must be left as it is."""
+    tokenizer: PreTrainedTokenizerBase
+    """Its tokenizer."""
+
+
+class AgainstRetrained(NamedTuple):
+    """What a metric of the whole model may ask for that compares it with the retrained control."""
+
+    numbers: Mapping[str, float]
+    """The model's numbers by name."""
+    retrained: Mapping[str, float]
+    """Those of the model retrained without the forget owners, on the same rows."""
+
+
+OF_SPLIT = tuple(name for name, value in vars(OfSplit).items() if isinstance(value, property | cached_property))
+
+
+def _in_form_of(gold: Text, answer: str) -> Text:
+    """The answer in the gold one's form: one message, or a string that opens with the same space."""
+    if not isinstance(gold, str):
+        return [{"role": "assistant", "content": answer}]
+    return gold[: len(gold) - len(gold.lstrip())] + answer

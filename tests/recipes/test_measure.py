@@ -1,0 +1,199 @@
+"""`dareu measure` with metrics that are chosen, those of a plug-in among them."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
+
+from dareu.classifiers import TfidfClassifier
+from dareu.data.fictional import FictionalWorld
+from dareu.metrics import METRICS
+
+BREVITY = "dareu_example_plugin:BREVITY"
+MINE = """
+from dareu.metrics import Metric
+
+def most(split, answers, *, share=1.0):
+    return {f"{split}_most": share * max(map(len, answers))}
+
+def gap(numbers, retrained):
+    return {"gap": numbers["forget_most"] - retrained["forget_most"]}
+
+def unheard(answers, mood):
+    return {}
+
+MOST, GAP, UNHEARD, NOTHING = Metric(most), Metric(gap, splits=()), Metric(unheard), most
+"""
+
+
+@pytest.fixture
+def model(tmp_path: Path, tiny_llama: Callable[..., LlamaForCausalLM], tokenizer: PreTrainedTokenizerFast) -> Path:
+    """A run's model, unlearned and not yet measured."""
+    folder = tmp_path / "run" / "model"
+    tiny_llama().save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    row = {"method": "npo", "mask": None, "seed": 0, "model": str(folder), "metrics": {"updates": 2}}
+    row |= {"seconds": 1.0, "peak_memory_bytes": None}
+    (tmp_path / "run" / "results.json").write_text(json.dumps([row]), encoding="utf-8")
+    return folder
+
+
+@pytest.fixture
+def words(model: Path, data: list[str]) -> list[Any]:
+    return [*data, "--model_name_or_path", model, "--max_rows", 2, "--max_new_tokens", 4]
+
+
+@pytest.fixture
+def mine(tmp_path: Path) -> Path:
+    path = tmp_path / "mine.py"
+    path.write_text(MINE, encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def measured(recipe: Callable[..., str], words: list[Any], model: Path) -> Callable[..., dict[str, Any]]:
+    """What stands in measurement.json after `dareu measure` with more words."""
+
+    def run(*more: Any) -> dict[str, Any]:
+        recipe("measure", *words, *more)
+        return dict(json.loads((model.parent / "measurement.json").read_text(encoding="utf-8")))
+
+    return run
+
+
+@pytest.mark.usefixtures("plugins")
+def test_a_metric_of_an_installed_package_beside_a_built_in_one(
+    measured: Callable[..., dict[str, Any]], model: Path
+) -> None:
+    found = measured("--metrics", "answer_words", BREVITY, "--metrics_kwargs", json.dumps({BREVITY: {"limit": 0}}))
+    assert list(found["metrics"]) == ["forget_answer_words", "forget_brevity", "test_brevity"]
+    assert found["metrics"]["forget_brevity"] == 0  # of those that say something
+    assert found["answers"].keys() == {"forget", "test"} and found["prompts"].keys() == {"forget", "retain", "test"}
+    (row,) = json.loads((model.parent / "results.json").read_text(encoding="utf-8"))
+    assert row["metrics"] == {"updates": 2, **found["metrics"]}
+
+    # Options and metrics are a part of what is measured
+    loose = measured("--metrics", "answer_words", BREVITY)
+    assert loose["metrics"]["forget_brevity"] == 1 and loose["key"] != found["key"]
+    assert loose["metrics"]["forget_answer_words"] == found["metrics"]["forget_answer_words"]
+
+
+def test_the_source_of_a_metric_is_a_part_of_what_is_measured(
+    measured: Callable[..., dict[str, Any]], mine: Path
+) -> None:
+    first = measured("--metrics", f"{mine}:MOST")
+    assert measured("--metrics", f"{mine}:MOST") == first
+    mine.write_text(f"{MINE}\n# another line\n", encoding="utf-8")
+    changed = measured("--metrics", f"{mine}:MOST")
+    assert changed["key"] != first["key"] and changed["metrics"] == first["metrics"]
+
+
+def test_a_comparison_with_the_control_is_no_part_of_what_is_measured(
+    measured: Callable[..., dict[str, Any]], model: Path, mine: Path, tmp_path: Path
+) -> None:
+    control = tmp_path / "control.json"
+    control.write_text('{"metrics": {"forget_most": 1.5}}', encoding="utf-8")
+    found = measured("--metrics", f"{mine}:MOST", f"{mine}:GAP", "--retrained", control)
+    assert list(found["metrics"]) == ["forget_most"]
+    (row,) = json.loads((model.parent / "results.json").read_text(encoding="utf-8"))
+    assert row["metrics"]["gap"] == found["metrics"]["forget_most"] - 1.5 and "tow" not in row["metrics"]
+    control.write_text('{"metrics": {"forget_most": 2.5}}', encoding="utf-8")
+    assert measured("--metrics", f"{mine}:MOST", f"{mine}:GAP", "--retrained", control)["key"] == found["key"]
+    (row,) = json.loads((model.parent / "results.json").read_text(encoding="utf-8"))
+    assert row["metrics"]["gap"] == found["metrics"]["forget_most"] - 2.5
+
+
+def test_what_no_metric_asks_for_is_not_loaded(
+    measured: Callable[..., dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "judge").mkdir()  # holds no classifier
+    monkeypatch.setattr(LlamaForCausalLM, "generate", lambda *_, **__: pytest.fail("generated"))
+    given = ["--test_judge", tmp_path / "judge", "--base_model", tmp_path / "judge"]
+    found = measured("--metrics", "probability", *given)
+    assert list(found["metrics"]) == ["forget_probability", "retain_probability", "test_probability"]
+    assert found["answers"] == {}
+
+
+@pytest.mark.parametrize("damaged", ['{"key": "0", "metr', "[]", "\x00"])
+def test_a_damaged_measurement_is_made_again_with_a_warning(
+    damaged: str, measured: Callable[..., dict[str, Any]], model: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    first = measured("--metrics", "probability")
+    (model.parent / "measurement.json").write_text(damaged, encoding="utf-8")
+    caplog.clear()
+    assert measured("--metrics", "probability") == first
+    (warned,) = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert "measured again" in warned and "measurement.json" in warned
+
+
+def test_the_control_may_be_measured_against_itself(
+    measured: Callable[..., dict[str, Any]], model: Path, world: FictionalWorld
+) -> None:
+    measured("--metrics", "rouge", "tow", "--retrained", model.parent / "measurement.json")
+    (row,) = json.loads((model.parent / "results.json").read_text(encoding="utf-8"))
+    assert row["metrics"]["tow"] == 1
+
+
+@pytest.mark.parametrize(
+    ("more", "reason"),
+    [
+        (["--metrics", "rogue"], "'rogue' is no built-in name"),
+        (["--metrics", "{mine}:UNHEARD"], "asks for mood: there are split, rows, prompts"),
+        (["--metrics", "{mine}:NOTHING"], "is a function: make it a dareu.metrics.Metric"),
+        (
+            ["--metrics", "rouge", "attribution"],
+            "'attribution' asks for judgements, but there is no judge: give reward",
+        ),
+        (["--metrics", "rouge", "fluency"], "'fluency' asks for base_nll, but there is no base model: give base_model"),
+        (["--metrics", "rouge", "tow"], "'tow' asks for retrained, but there is no control: give"),
+        (["--metrics", "rouge", "--retrained", "gone.json"], "gone.json does not exist"),
+        (["--metrics", "tow", "--retrained", "{mine}"], "metrics names tow alone"),
+        (["--metrics", "{mine}:MOST", "--metrics_kwargs", '{{"{mine}:MOST": {{"sahre": 1}}}}'], "has no option sahre"),
+        (["--metrics_kwargs", '{{"rouge": {{"stem": 1}}}}'], "'rouge' has no option stem: its options are none"),
+        (["--metrics", "rouge", "--metrics_kwargs", '{{"tow": {{}}}}'], "There are options of 'tow'"),
+        (["--metrics_kwargs", "limit"], "metrics_kwargs is 'limit': give a mapping"),
+        (["--metrics_kwargs", '{{"rouge": 3}}'], "metrics_kwargs has 3 for rouge: give a mapping"),
+        (["--config", "{empty}"], "metrics is []: name at least one"),
+        (["--reward_judge", "{mine}", "--test_judge", "{mine}"], "both as reward_judge and as test_judge"),
+    ],
+)
+def test_a_choice_that_cannot_be_measured_stops_it_before_a_model_is_loaded(
+    more: list[str],
+    reason: str,
+    words: list[Any],
+    mine: Path,
+    tmp_path: Path,
+    refused: Callable[..., str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("dareu.models.load_model", lambda *_, **__: pytest.fail("loaded"))
+    (tmp_path / "empty.yaml").write_text("metrics: []\n", encoding="utf-8")
+    given = [word.format(mine=mine, empty=tmp_path / "empty.yaml") for word in more]
+    assert reason in refused("measure", *words, *given, output_dir=tmp_path)
+
+
+def test_a_chosen_metric_needs_its_column(
+    words: list[Any], data: list[str], refused: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(LlamaForCausalLM, "generate", lambda *_, **__: pytest.fail("generated"))
+    rows = [json.loads(line) for line in Path(data[1]).read_text(encoding="utf-8").splitlines()]
+    for row in rows:
+        del row["facts"]
+    (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    given = ["--dataset", tmp_path / "rows.jsonl", "--metrics", "fact_recall"]
+    assert "asks for facts, but the rows of the split" in refused("measure", *words, *given, output_dir=tmp_path)
+
+
+def test_all_metrics_are_those_of_metrics(
+    measured: Callable[..., dict[str, Any]], world: FictionalWorld, tmp_path: Path, model: Path
+) -> None:
+    judge = TfidfClassifier("naive_bayes").fit(list(world.owners["completion"]), list(world.owners["owner"]))
+    judge.save(tmp_path / "judge")
+    given = ["--test_judge", tmp_path / "judge", "--base_model", model]
+    everything = measured(*given)
+    named = measured(*given, "--metrics", *[name for name in METRICS if name != "tow"])
+    assert named["metrics"] == everything["metrics"] and named["answers"] == everything["answers"]
+    assert {"misattribution_stripped", "forget_base_nll", "retain_fact_recall"} <= everything["metrics"].keys()
