@@ -122,7 +122,7 @@ def main() -> None:
             task_type="CAUSAL_LM",
         )
 
-    # Train; what is computed once, such as the reference's log-probabilities, counts in time and memory
+    # Train; what is computed once, such as the original's log-probabilities, counts in time and memory
     with PeakMemory(training.device) as memory, stopwatch:
         trainer = method.trainer(
             model,

@@ -149,7 +149,7 @@ class RMUTrainer(UnlearnTrainer):
                 "weights in its scope, or choose another layer."
             )
         if retained is not None:
-            self.reference = original_policy(model, kept, fresh_adapter=fresh_adapter)
+            self.original = original_policy(model, kept, fresh_adapter=fresh_adapter)
             # Its batches are taken as they are; what π_N says of them is another matter here
             self._retain = self._retain_term(model, tokenizer, args, retained, "nll")
 
@@ -175,9 +175,9 @@ class RMUTrainer(UnlearnTrainer):
         """The weighted sum of both errors on one micro-batch."""
         retained = self._prepare_retain()
         if retained is not None:
-            assert self.reference is not None
-            with self.reference() as original, self.accelerator.autocast():
-                target = self._hidden(original, retained.inputs)
+            assert self.original is not None
+            with self.original() as teacher, self.accelerator.autocast():
+                target = self._hidden(teacher, retained.inputs)
         hidden = self._hidden(model, inputs)
         self._control = self._control.to(hidden.device)
         tensors = {"hidden": hidden, "target": self._control, "attention_mask": inputs["attention_mask"]}

@@ -105,7 +105,7 @@ class ScrubTrainer(UnlearnTrainer):
         assert isinstance(args, ScrubConfig)
         args.check()
         retained = needed_rows(retain_dataset, "SCRUB")
-        options["needs_reference"] = True
+        options["needs_original"] = True
         super()._set_up(model, tokenizer, args, retain_dataset=retained, **options)
         self._retain = self._retain_term(model, tokenizer, args, retained, "kl")
 
@@ -123,11 +123,11 @@ class ScrubTrainer(UnlearnTrainer):
 
     def compute_loss(self, model: nn.Module, inputs: dict[str, Tensor], *args: Any, **kwargs: Any) -> Tensor:
         """The loss of this update's kind on one micro-batch."""
-        assert self.reference is not None
+        assert self.original is not None
         if self._ascends():
             batch = self._forget_batch()
-            with self.reference() as original, self.accelerator.autocast():
-                teacher = completion_logits(original, batch)
+            with self.original() as teacher_model, self.accelerator.autocast():
+                teacher = completion_logits(teacher_model, batch)
             kl, _ = _per_record(teacher, completion_logits(model, batch))
             forget = self.forget_loss(kl, **self.loss_kwargs)
             self._note(model, {"forget_kl": kl.mean()})

@@ -22,7 +22,7 @@ from dareu.options.train_classifier import ClassifierArguments
 from dareu.options.unlearn import RewardArguments, UnlearnArguments, check_unlearning, unlearn_parser
 from dareu.plugins import resolve
 from dareu.trainers import FinetuneConfig
-from dareu.trainers.shared import UnlearningArguments
+from dareu.trainers.shared import SharedArguments
 
 _PARSED: dict[str, list[Any]] = {
     "finetune": [DataArguments, FinetuneArguments, FinetuneConfig],
@@ -61,5 +61,5 @@ def check_recipe(recipe: str, options: Mapping[str, Any]) -> list[Any]:
         def found(kind: type[Any]) -> Any:
             return next((part for part in parsed if isinstance(part, kind)), None)
 
-        check_unlearning(method, found(UnlearnArguments), found(UnlearningArguments), found(RewardArguments))
+        check_unlearning(method, found(UnlearnArguments), found(SharedArguments), found(RewardArguments))
     return parsed

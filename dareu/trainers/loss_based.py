@@ -1,4 +1,4 @@
-"""Loss-based unlearning over forget batches, with the same mask, reference and retain term as DareU."""
+"""Loss-based unlearning over forget batches, with the same mask, original model and retain term as DareU."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ from dareu.trainers.forget_tensors import (
     ForgetLoss,
     try_loss,
 )
-from dareu.trainers.original_logps import reference_logps
-from dareu.trainers.shared import StopWhenForgotten, UnlearningArguments, UnlearningMixin, Validate, load_policy
+from dareu.trainers.original_logps import original_logps
+from dareu.trainers.shared import SharedArguments, SharedMixin, StopWhenForgotten, Validate, load_policy
 from dareu.values import READ, as_mapping
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 
 @dataclass
-class UnlearnConfig(UnlearningArguments, TrainingArguments):
+class UnlearnConfig(SharedArguments, TrainingArguments):
     """`TrainingArguments` with the options that all unlearning trainers share, and the weight of the forget loss."""
 
     forget_coef: float = field(default=1.0, metadata={"help": "Weight of the forget loss."})
@@ -50,7 +50,7 @@ class UnlearnConfig(UnlearningArguments, TrainingArguments):
         default=None,
         metadata={"help": "What idk and dpo teach in place of the answers: 'common', or a text file with one a line."},
     )
-    reference_cache_dir: str | None = field(
+    original_cache_dir: str | None = field(
         default=None,
         metadata={
             "help": "Where the original model's log-probabilities are kept, known by their content; default: the "
@@ -76,7 +76,7 @@ class UnlearnConfig(UnlearningArguments, TrainingArguments):
             raise ValueError(f"forget_coef is {self.forget_coef}: give a number ≥ 0.")
 
 
-class UnlearnTrainer(UnlearningMixin, Trainer):
+class UnlearnTrainer(SharedMixin, Trainer):
     """Minimises forget_coef · forget loss + retain_coef · retain term.
 
     Args:
@@ -89,7 +89,7 @@ class UnlearnTrainer(UnlearningMixin, Trainer):
         mask: The weights that may move; None: all.
         processing_class: The tokenizer; loaded with the model where `model` is a string.
         peft_config: Trains a fresh adapter in place of the weights.
-        validate: Measures the model for early stopping; see `UnlearningArguments`.
+        validate: Measures the model for early stopping; see `SharedArguments`.
         callbacks: More Trainer callbacks.
 
     Raises:
@@ -131,7 +131,7 @@ class UnlearnTrainer(UnlearningMixin, Trainer):
             retain_dataset=retain_dataset,
             mask=mask,
             fresh_adapter=peft_config is not None,
-            needs_reference=not {*STORED, REF_LOGITS}.isdisjoint(self.needs),
+            needs_original=not {*STORED, REF_LOGITS}.isdisjoint(self.needs),
             validate=validate,
         )
         collator = CompletionCollator(processing_class)
@@ -153,10 +153,10 @@ class UnlearnTrainer(UnlearningMixin, Trainer):
         )
         self._records, self._refused, self._collator = records, refused, collator
         self._stored: dict[str, Tensor] = {}
-        self._original: dict[str, Any] = {}
+        self._identity: dict[str, Any] = {}
         if not set(STORED).isdisjoint(self.needs):  # looked at now, since training moves and splits the weights
             precision = {"dtype": str(next(model.parameters()).dtype), "autocast": self.accelerator.mixed_precision}
-            self._original = {"weights": self.identity(), "device": self.accelerator.device.type, **precision}
+            self._identity = {"weights": self.identity(), "device": self.accelerator.device.type, **precision}
         if validate is not None:
             self.add_callback(StopWhenForgotten(validate, self._measured))
 
@@ -181,31 +181,31 @@ class UnlearnTrainer(UnlearningMixin, Trainer):
             )
         return needs
 
-    def _reference_logps(self, name: str = "ref_logps") -> Tensor:
+    def _original_logps(self, name: str = "ref_logps") -> Tensor:
         """π_N's log-probabilities of the forget answers, or of the refusals, which are constant: float32 (rows,).
 
         The first step asks for them, since a model that is sharded runs only once training has begun.
         """
         if name not in self._stored:
-            assert self.reference is not None
-            self._stored[name] = reference_logps(
-                self.reference,
+            assert self.original is not None
+            self._stored[name] = original_logps(
+                self.original,
                 self._records if name == "ref_logps" else self._refused,
                 self._collator,
                 batch_size=self.args.per_device_train_batch_size,
                 accelerator=self.accelerator,
-                folder=self.args.reference_cache_dir or str(Path(self.args.output_dir) / "reference"),
-                model=self._original,
+                folder=self.args.original_cache_dir or str(Path(self.args.output_dir) / "original"),
+                identity=self._identity,
             )
         return self._stored[name]
 
     def _forget_tensors(self, model: nn.Module, inputs: dict[str, Any]) -> dict[str, Tensor]:
         """What the loss asks for and nothing else; π_N speaks before the model in training does."""
-        tensors = {name: self._reference_logps(name)[inputs["row"]] for name in STORED if name in self.needs}
+        tensors = {name: self._original_logps(name)[inputs["row"]] for name in STORED if name in self.needs}
         if REF_LOGITS in self.needs:
-            assert self.reference is not None
-            with self.reference() as original, self.accelerator.autocast():
-                tensors[REF_LOGITS] = completion_logits(original, inputs).logits
+            assert self.original is not None
+            with self.original() as teacher, self.accelerator.autocast():
+                tensors[REF_LOGITS] = completion_logits(teacher, inputs).logits
         for choices in (ANSWER, REFUSAL):
             if not choices.keys().isdisjoint(self.needs):
                 scored = completion_logits(model, inputs if choices is ANSWER else inputs["refusal"])

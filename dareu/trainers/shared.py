@@ -18,7 +18,7 @@ from dareu.masks import MaskedAdamW, WeightMask
 from dareu.masks.zero import ZeroMaskedAdamW
 from dareu.models import context_length, load_model, load_tokenizer
 from dareu.models.forward import give_positions
-from dareu.trainers.original import Reference, original_policy
+from dareu.trainers.original import Original, original_policy
 from dareu.trainers.processes import check_launch, check_started, load_whole_weights, place_frozen
 from dareu.trainers.resuming import Resumable
 from dareu.trainers.retain import RetainBatch, RetainTerm
@@ -38,7 +38,7 @@ RETAIN_LOSSES = ("kl", "nll", "none")
 
 
 @dataclass
-class UnlearningArguments:
+class SharedArguments:
     """Options that all unlearning trainers have in common."""
 
     retain_loss: str = field(
@@ -71,13 +71,13 @@ class UnlearningArguments:
             raise ValueError(f"validation_steps is {self.validation_steps}: give a number of updates, or 0.")
 
 
-class UnlearningMixin(Resumable):
+class SharedMixin(Resumable):
     """Mask, π_N, retain term and validation for a `transformers.Trainer`; stands before it in the bases."""
 
-    args: Any  # a TrainingArguments with UnlearningArguments
+    args: Any  # a TrainingArguments with SharedArguments
     model: nn.Module
     mask: WeightMask | None
-    reference: Reference | None
+    original: Original | None
 
     def _set_up(
         self,
@@ -88,11 +88,11 @@ class UnlearningMixin(Resumable):
         retain_dataset: Dataset | None,
         mask: WeightMask | None,
         fresh_adapter: bool,
-        needs_reference: bool,
+        needs_original: bool,
         validate: Validate | None,
     ) -> None:
         """Checks options, mask and retained rows against the untouched model, and remembers π_N where it is needed."""
-        assert isinstance(args, UnlearningArguments)
+        assert isinstance(args, SharedArguments)
         args.check()
         check_launch(args, masked=mask is not None)
         if mask is not None:
@@ -120,9 +120,9 @@ class UnlearningMixin(Resumable):
         self.mask = mask
         self._retain: RetainTerm | None = None
         retains = args.retain_loss != "none" and args.retain_coef > 0
-        self.reference = None
-        if needs_reference or (retains and args.retain_loss == "kl"):
-            self.reference = original_policy(
+        self.original = None
+        if needs_original or (retains and args.retain_loss == "kl"):
+            self.original = original_policy(
                 model,
                 # DeepSpeed lets nobody write to the weights.
                 mask if args.deepspeed_plugin is None else None,
@@ -149,7 +149,7 @@ class UnlearningMixin(Resumable):
             CompletionCollator(tokenizer),
             batch_size=args.retain_batch_size or args.per_device_train_batch_size,
             loss=loss,  # type: ignore[arg-type]  # checked by the options
-            reference=self.reference,
+            original=self.original,
             seed=args.seed,
         )
 
@@ -243,7 +243,7 @@ class StopWhenForgotten(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> TrainerControl:
         """Validates after every `validation_steps`-th update."""
-        assert isinstance(args, UnlearningArguments)
+        assert isinstance(args, SharedArguments)
         if not args.validation_steps or state.global_step % args.validation_steps:
             return control
         # Every process measures, for a sharded model takes all of them; the main one's numbers count for all.

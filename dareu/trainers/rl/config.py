@@ -9,11 +9,11 @@ import torch
 from trl import GRPOConfig
 
 from dareu.trainers.processes import check_vllm
-from dareu.trainers.shared import UnlearningArguments
+from dareu.trainers.shared import SharedArguments
 
 
 @dataclass
-class DareUConfig(UnlearningArguments, GRPOConfig):
+class DareUConfig(SharedArguments, GRPOConfig):
     """TRL's `GRPOConfig` with what de-attribution adds, and defaults that suit it.
 
     Changed defaults: a learning rate of 1e-5 (TRL's 1e-6 hardly moves full weights), no division of advantages by

@@ -64,7 +64,7 @@ def take_apart(
 def put_together(
     samples: Sequence[Sample], pad_token_id: int, device: torch.device
 ) -> tuple[dict[str, Tensor], TokenScores]:
-    """What `take_apart` took apart: TRL's batch, whose old and reference log-probabilities are the stored ones."""
+    """What `take_apart` took apart: TRL's batch, whose old and original log-probabilities are the stored ones."""
 
     def padded(name: str, value: float = 0.0, side: str = "right") -> Tensor:
         return pad_sequence([getattr(sample, name) for sample in samples], True, value, side).to(device)

@@ -20,7 +20,7 @@ from dareu.trainers.rl.estimators import TokenScores, critic_estimate, group_est
 from dareu.trainers.rl.original import ROW, expected_length, make_rollouts, stored_batch
 from dareu.trainers.rl.rollouts import Sample, length_sorted_batches
 from dareu.trainers.rl.scoring import SliceScorer
-from dareu.trainers.shared import StopWhenForgotten, UnlearningMixin, Validate, check_prompt_lengths, load_policy
+from dareu.trainers.shared import SharedMixin, StopWhenForgotten, Validate, check_prompt_lengths, load_policy
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from dareu.masks import WeightMask
 
 
-class DareUTrainer(UnlearningMixin, GRPOTrainer):
+class DareUTrainer(SharedMixin, GRPOTrainer):
     """TRL's `GRPOTrainer` with token-level advantages from slice rewards, a mask and a retain term.
 
     For each prompt of the forget set completions are sampled and every reward scores them, slice by slice where it
@@ -49,7 +49,7 @@ class DareUTrainer(UnlearningMixin, GRPOTrainer):
         mask: The weights that may move; None: all.
         processing_class: The tokenizer; loaded with the model where `model` is a string.
         peft_config: Trains a fresh adapter in place of the weights.
-        validate: Measures the model for early stopping; see `UnlearningArguments`.
+        validate: Measures the model for early stopping; see `SharedArguments`.
         callbacks: More Trainer callbacks.
         **kwargs: Other arguments of `GRPOTrainer`.
 
@@ -100,16 +100,16 @@ class DareUTrainer(UnlearningMixin, GRPOTrainer):
             retain_dataset=retain_dataset,
             mask=mask,
             fresh_adapter=peft_config is not None,
-            needs_reference=args.kl_coef > 0 and args.rollout_policy == "current",
+            needs_original=args.kl_coef > 0 and args.rollout_policy == "current",
             validate=validate,
         )
-        train_dataset = _with_reference(train_dataset)
+        train_dataset = _with_gold(train_dataset)
         if args.rollout_policy == "original":
             train_dataset = train_dataset.add_column(ROW, list(range(len(train_dataset))))
         if isinstance(held_out := kwargs.get("eval_dataset"), dict):
-            kwargs["eval_dataset"] = {name: _with_reference(dataset) for name, dataset in held_out.items()}
+            kwargs["eval_dataset"] = {name: _with_gold(dataset) for name, dataset in held_out.items()}
         elif held_out is not None:
-            kwargs["eval_dataset"] = _with_reference(held_out)
+            kwargs["eval_dataset"] = _with_gold(held_out)
         self.critic: Critic | None = None
         rewards = list(reward_funcs) if isinstance(reward_funcs, list | tuple) else [reward_funcs]
         super().__init__(
@@ -162,7 +162,7 @@ class DareUTrainer(UnlearningMixin, GRPOTrainer):
                 logps = self.policy_logps(output)
             if training and self.args.kl_coef:
                 assert logps is not None
-                kl = torch.where(scores.mask, logps - self._reference_logps(output), 0.0)
+                kl = torch.where(scores.mask, logps - self._original_logps(output), 0.0)
                 self._log_token_mean("kl", kl, scores.mask)
                 scores = scores._replace(rewards=scores.rewards - self.args.kl_coef * kl)
         return output | self._advantages(scores)
@@ -257,10 +257,10 @@ class DareUTrainer(UnlearningMixin, GRPOTrainer):
             )[0]
         return logps
 
-    def _reference_logps(self, rollout: dict[str, Any]) -> Tensor:
+    def _original_logps(self, rollout: dict[str, Any]) -> Tensor:
         """(B, T) log-probabilities under π_N of the sampled tokens at the sampling temperature, 0 on padding."""
-        assert self.reference is not None
-        with self.reference() as model, self.accelerator.autocast():
+        assert self.original is not None
+        with self.original() as model, self.accelerator.autocast():
             size = self.args.per_device_train_batch_size
             return sampled_logps(model, rollout, batch_size=size, temperature=self.temperature)
 
@@ -317,7 +317,7 @@ class DareUTrainer(UnlearningMixin, GRPOTrainer):
         self._metrics["train"][name].append((totals[0] / totals[1].clamp(min=1.0)).item())
 
 
-def _with_reference(dataset: Dataset) -> Dataset:
+def _with_gold(dataset: Dataset) -> Dataset:
     """The rows with the gold completion as `reference`, for TRL keeps `completion` from the rewards."""
     if "completion" not in dataset.column_names:
         return dataset

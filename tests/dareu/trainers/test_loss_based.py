@@ -41,7 +41,7 @@ def build(
     return make
 
 
-def test_reference_logps_are_those_of_the_untouched_model(
+def test_original_logps_are_those_of_the_untouched_model(
     build: Build,
     tiny_llama: Callable[..., LlamaForCausalLM],
     tokenizer: PreTrainedTokenizerFast,
@@ -50,7 +50,7 @@ def test_reference_logps_are_those_of_the_untouched_model(
     model = tiny_llama()
     expected = -answer_nll(model, tokenizer, list(forget_rows["prompt"]), list(forget_rows["completion"])).total
     trainer = build(model)
-    assert trainer._reference_logps().tolist() == pytest.approx(expected.tolist(), abs=1e-4)
+    assert trainer._original_logps().tolist() == pytest.approx(expected.tolist(), abs=1e-4)
 
 
 @pytest.mark.parametrize("loss", [npo, gradient_ascent])
