@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 
 @dataclass
-class UnlearnConfig(SharedArguments, TrainingArguments):
+class UnlearnConfig(SharedArguments, TrainingArguments):  # type: ignore[misc]  # the types of bf16
     """`TrainingArguments` with the options that all unlearning trainers share, and the weight of the forget loss."""
 
     forget_coef: float = field(default=1.0, metadata={"help": "Weight of the forget loss."})
@@ -57,17 +57,9 @@ class UnlearnConfig(SharedArguments, TrainingArguments):
             "output folder. Runs that begin with the same weights may share it."
         },
     )
-    bf16: bool | None = field(  # type: ignore[assignment]  # as in GRPOConfig, None until the device is looked at
-        default=None, metadata={"help": "Compute in bfloat16; by default where the GPU has it."}
-    )
 
     # `TrainingArguments` turns JSON strings from the command line into dicts for these.
     _VALID_DICT_FIELDS = [*TrainingArguments._VALID_DICT_FIELDS, "loss_kwargs"]  # noqa: RUF012  # as in the base
-
-    def __post_init__(self) -> None:
-        if self.bf16 is None:
-            self.bf16 = not self.fp16 and torch.cuda.is_available() and torch.cuda.is_bf16_supported()
-        super().__post_init__()  # type: ignore[no-untyped-call]
 
     def check(self) -> None:
         """Raises `ValueError` for options that cannot be."""

@@ -19,6 +19,7 @@ from dareu.masks.zero import ZeroMaskedAdamW
 from dareu.models import context_length, load_model, load_tokenizer
 from dareu.models.forward import give_positions
 from dareu.trainers.original import Original, original_policy
+from dareu.trainers.precision import DevicePrecision
 from dareu.trainers.processes import check_launch, check_started, load_whole_weights, place_frozen
 from dareu.trainers.resuming import Resumable
 from dareu.trainers.retain import RetainBatch, RetainTerm
@@ -38,7 +39,7 @@ RETAIN_LOSSES = ("kl", "nll", "none")
 
 
 @dataclass
-class SharedArguments:
+class SharedArguments(DevicePrecision):
     """Options that all unlearning trainers have in common."""
 
     retain_loss: str = field(

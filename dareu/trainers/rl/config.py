@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, field
 
-import torch
 from trl import GRPOConfig
 
 from dareu.trainers.processes import check_vllm
@@ -135,13 +134,6 @@ class DareUConfig(SharedArguments, GRPOConfig):
             raise ValueError(f"num_slices is {self.num_slices}: give at least 1.")
         if not self.kl_coef >= 0:
             raise ValueError(f"kl_coef is {self.kl_coef}: give a number ≥ 0.")
-        if self.bf16 is None:
-            self.bf16 = not self.fp16 and torch.cuda.is_available() and torch.cuda.is_bf16_supported()
-        if self.use_transformers_continuous_batching and self.bf16:
-            raise ValueError(
-                "use_transformers_continuous_batching casts the trained weights to bf16 for good: "
-                "set bf16=False, or leave continuous batching off."
-            )
         if self.num_generations is None:
             self.num_generations = 1 if self.advantage_estimator == "gae" else 8
         alone = self.advantage_estimator == "gae" and self.num_generations == 1
@@ -158,9 +150,14 @@ class DareUConfig(SharedArguments, GRPOConfig):
                     "steps_per_generation."
                 )
         check_vllm(self)
-        super().__post_init__()  # type: ignore[no-untyped-call]
+        super().__post_init__()
         if alone:
             self.num_generations = 1
+        if self.use_transformers_continuous_batching and self.bf16:
+            raise ValueError(
+                "use_transformers_continuous_batching casts the trained weights to bf16 for good: "
+                "set bf16=False, or leave continuous batching off."
+            )
 
     def _check_gae(self) -> None:
         for name in ("gamma", "lam"):
