@@ -22,12 +22,13 @@ from dareu.trainers.forget_tensors import (
     REF_LOGITS,
     REFUSAL,
     STORED,
-    TENSORS,
     ForgetLoss,
+    invented,
     try_loss,
 )
 from dareu.trainers.original_logps import original_logps
-from dareu.trainers.shared import SharedArguments, SharedMixin, StopWhenForgotten, Validate, load_policy
+from dareu.trainers.prepared import Prepared, prepare
+from dareu.trainers.shared import SharedArguments, SharedMixin, load_policy
 from dareu.values import READ, as_mapping
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
 
     from dareu.masks import WeightMask
+    from dareu.trainers.stopping import Validate
 
 
 @dataclass
@@ -73,8 +75,7 @@ class UnlearnTrainer(SharedMixin, Trainer):
 
     Args:
         model: The target: a path, a hub id or a loaded model. It is trained in place.
-        forget_loss: A pure function; each parameter without a default names a tensor of
-            `dareu.trainers.forget_tensors.TENSORS`.
+        forget_loss: A pure function; each parameter without a default names a tensor of `invented_tensors`.
         args: Options; `loss_kwargs` go to the loss.
         train_dataset: The forget rows, with `prompt` and `completion`.
         retain_dataset: The retained rows.
@@ -90,9 +91,6 @@ class UnlearnTrainer(SharedMixin, Trainer):
 
     # The loss is a mean over the micro-batch: the Trainer divides it by the accumulation steps.
     loss_is_scaled_for_ga = False
-
-    #: What the forget loss may ask for.
-    tensors: tuple[str, ...] = TENSORS
 
     def __init__(
         self,
@@ -113,10 +111,10 @@ class UnlearnTrainer(SharedMixin, Trainer):
         self.needs = self.check_options(forget_loss, args)
         refusals = None if args.refusals is None else load_refusals(args.refusals)
         model, processing_class = load_policy(model, processing_class, peft_config, args.seed)
-        if self.tensors is TENSORS:
-            try_loss(forget_loss, self.needs, self.loss_kwargs, model.config.get_text_config().vocab_size)
+        tensors = self.invented_tensors(model.config.get_text_config().vocab_size)
+        try_loss(forget_loss, {name: tensors[name] for name in self.needs}, self.loss_kwargs)
         args.remove_unused_columns = False
-        self._set_up(
+        prepared = self.prepare(
             model,
             processing_class,
             args,
@@ -125,6 +123,7 @@ class UnlearnTrainer(SharedMixin, Trainer):
             fresh_adapter=peft_config is not None,
             needs_original=not {*STORED, REF_LOGITS}.isdisjoint(self.needs),
             validate=validate,
+            accelerator=lambda: self.accelerator,
         )
         collator = CompletionCollator(processing_class)
         limit = context_length(model)
@@ -142,6 +141,8 @@ class UnlearnTrainer(SharedMixin, Trainer):
             data_collator=lambda items: _collate(collator, items, refused),
             processing_class=processing_class,
             callbacks=callbacks,
+            prepared=prepared,
+            validate=validate,
         )
         self._records, self._refused, self._collator = records, refused, collator
         self._stored: dict[str, Tensor] = {}
@@ -149,8 +150,22 @@ class UnlearnTrainer(SharedMixin, Trainer):
         if not set(STORED).isdisjoint(self.needs):  # looked at now, since training moves and splits the weights
             precision = {"dtype": str(next(model.parameters()).dtype), "autocast": self.accelerator.mixed_precision}
             self._identity = {"weights": self.identity(), "device": self.accelerator.device.type, **precision}
-        if validate is not None:
-            self.add_callback(StopWhenForgotten(validate, self._measured))
+
+    @classmethod
+    def invented_tensors(cls, vocab_size: int) -> dict[str, Tensor]:
+        """What the forget loss may ask for, by name, of two invented records; see `dareu.trainers.forget_tensors`.
+
+        Args:
+            vocab_size: Tokens that the model knows.
+        """
+        return invented(vocab_size)
+
+    @classmethod
+    def prepare(
+        cls, model: PreTrainedModel | PeftModel, tokenizer: PreTrainedTokenizerBase, args: Any, **options: Any
+    ) -> Prepared:
+        """Settles what the trainer is built with; the arguments are those of `dareu.trainers.prepared.prepare`."""
+        return prepare(model, tokenizer, args, **options)
 
     @classmethod
     def check_options(cls, forget_loss: ForgetLoss, args: UnlearnConfig) -> tuple[str, ...]:
@@ -160,7 +175,8 @@ class UnlearnTrainer(SharedMixin, Trainer):
             ValueError: The loss asks for a tensor that is not there, has no such option, needs refusals or has no use
                 for them, or there is nothing that it would train.
         """
-        needs = needed_parameters(forget_loss, cls.tensors, as_mapping("loss_kwargs", args.loss_kwargs), "The loss")
+        options = as_mapping("loss_kwargs", args.loss_kwargs)
+        needs = needed_parameters(forget_loss, cls.invented_tensors(vocab_size=2), options, "The loss")
         wanted = any("refusal" in name for name in needs)
         if wanted and args.refusals is None:
             raise ValueError("The loss needs refusals: set refusals to 'common', or to a text file with one a line.")

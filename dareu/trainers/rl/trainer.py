@@ -13,6 +13,7 @@ from trl import GRPOTrainer
 from dareu.data.encoding import encode_prompt
 from dareu.data.records import text_of
 from dareu.models.forward import evaluation_mode, sampled_logps
+from dareu.trainers.prepared import prepare
 from dareu.trainers.rl.advantages import clipped_value_loss
 from dareu.trainers.rl.config import DareUConfig
 from dareu.trainers.rl.critic import Critic
@@ -20,7 +21,7 @@ from dareu.trainers.rl.estimators import TokenScores, critic_estimate, group_est
 from dareu.trainers.rl.original import ROW, expected_length, make_rollouts, stored_batch
 from dareu.trainers.rl.rollouts import Sample, length_sorted_batches
 from dareu.trainers.rl.scoring import SliceScorer
-from dareu.trainers.shared import SharedMixin, StopWhenForgotten, Validate, check_prompt_lengths, load_policy
+from dareu.trainers.shared import SharedMixin, check_prompt_lengths, load_policy
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
 
     from dareu.masks import WeightMask
+    from dareu.trainers.stopping import Validate
 
 
 class DareUTrainer(SharedMixin, GRPOTrainer):
@@ -93,7 +95,7 @@ class DareUTrainer(SharedMixin, GRPOTrainer):
                 "per_device_train_batch_size or steps_per_generation."
             )
         # π_N is remembered before TRL patches the model's forward.
-        self._set_up(
+        prepared = prepare(
             model,
             processing_class,
             args,
@@ -102,6 +104,7 @@ class DareUTrainer(SharedMixin, GRPOTrainer):
             fresh_adapter=peft_config is not None,
             needs_original=args.kl_coef > 0 and args.rollout_policy == "current",
             validate=validate,
+            accelerator=lambda: self.accelerator,
         )
         train_dataset = _with_gold(train_dataset)
         if args.rollout_policy == "original":
@@ -119,10 +122,10 @@ class DareUTrainer(SharedMixin, GRPOTrainer):
             train_dataset,
             processing_class=processing_class,
             callbacks=callbacks,
+            prepared=prepared,
+            validate=validate,
             **kwargs,
         )
-        if validate is not None:
-            self.add_callback(StopWhenForgotten(validate, self._measured))
         self._stored: dict[int, list[Sample]] | None = None
         self.replayed: list[list[int]] | None = None
         if args.advantage_estimator == "gae":

@@ -33,11 +33,17 @@ def build(
     retain_rows: Dataset,
 ) -> Callable[..., RMUTrainer]:
     def make(
-        model: Any, *, retain: Dataset | None = retain_rows, mask: Any = None, lora: Any = None, **options: Any
+        model: Any,
+        *,
+        retain: Dataset | None = retain_rows,
+        mask: Any = None,
+        lora: Any = None,
+        loss: Any = rmu,
+        **options: Any,
     ) -> RMUTrainer:
         return RMUTrainer(
             model,
-            rmu,
+            loss,
             unlearn_config(RMUConfig, **({"layer": 3, "alpha": 10.0} | options)),
             forget_rows,
             retain_dataset=retain,
@@ -213,6 +219,8 @@ def test_gpt2_takes_a_pattern_of_its_own(build: Callable[..., RMUTrainer], token
         ({"retain_loss": "kl"}, "retain_loss and retain_coef are of the retain term that other methods share"),
         ({"retain_coef": 2.0}, "retain_loss and retain_coef are of the retain term that other methods share"),
         ({"loss_kwargs": {"beta": 1.0}}, "The loss has no option beta"),
+        ({"loss": lambda logps: logps.mean()}, "The loss asks for logps: there are hidden, target, attention_mask."),
+        ({"loss": lambda hidden: hidden}, r"The loss gives a tensor of shape \(2, 2, 4\)"),
         ({"retain": None}, "RMU holds retained rows in place: give a retain_dataset"),
         ({"lora": LoraConfig(r=2, target_modules=["q_proj"])}, "which are frozen here: give them an adapter"),
     ],
