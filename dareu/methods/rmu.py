@@ -118,7 +118,8 @@ class RMUTrainer(UnlearnTrainer):
         super().__init__(*args, **options)
         parent, name = layer_list(self.model)
         self._layer: nn.Module = getattr(parent, name)[self.args.layer]
-        size = self.model.config.get_text_config().hidden_size
+        config: Any = self.model.config
+        size = config.get_text_config().hidden_size
         self._control = self.args.steering_coef * control_vector(size, self.args.control_seed)
 
     @classmethod

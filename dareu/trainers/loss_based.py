@@ -17,6 +17,7 @@ from dareu.data.refusals import load_refusals, refuse
 from dareu.models import context_length
 from dareu.models.forward import completion_logits
 from dareu.plugins import needed_parameters
+from dareu.trainers._original_logps import original_logps
 from dareu.trainers.forget_tensors import (
     ANSWER,
     REF_LOGITS,
@@ -26,7 +27,6 @@ from dareu.trainers.forget_tensors import (
     invented,
     try_loss,
 )
-from dareu.trainers.original_logps import original_logps
 from dareu.trainers.prepared import Prepared, prepare
 from dareu.trainers.shared import SharedArguments, SharedMixin, load_policy
 from dareu.values import READ, as_mapping
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
 
     from dareu.masks import WeightMask
-    from dareu.trainers.stopping import Validate
+    from dareu.trainers._stopping import Validate
 
 
 @dataclass
@@ -162,10 +162,19 @@ class UnlearnTrainer(SharedMixin, Trainer):
 
     @classmethod
     def prepare(
-        cls, model: PreTrainedModel | PeftModel, tokenizer: PreTrainedTokenizerBase, args: Any, **options: Any
+        cls,
+        model: PreTrainedModel | PeftModel,
+        tokenizer: PreTrainedTokenizerBase,
+        args: Any,
+        *,
+        retain_dataset: Dataset | None,
+        mask: WeightMask | None,
+        fresh_adapter: bool,
+        **options: Any,
     ) -> Prepared:
         """Settles what the trainer is built with; the arguments are those of `dareu.trainers.prepared.prepare`."""
-        return prepare(model, tokenizer, args, **options)
+        shared = {"retain_dataset": retain_dataset, "mask": mask, "fresh_adapter": fresh_adapter}
+        return prepare(model, tokenizer, args, **shared, **options)
 
     @classmethod
     def check_options(cls, forget_loss: ForgetLoss, args: UnlearnConfig) -> tuple[str, ...]:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from dareu.masks import WeightMask
-    from dareu.trainers.stopping import Validate
+    from dareu.trainers._stopping import Validate
 
 logger = logging.getLogger(__name__)
 
@@ -105,7 +105,7 @@ def prepare(
         return Prepared(mask, original, None)
     if retain_dataset is None:
         raise ValueError("retain_loss needs a retain_dataset: give retained rows, or set retain_loss='none'.")
-    loss: RetainLoss = args.retain_loss  # type: ignore[assignment]  # checked by the options
+    loss: RetainLoss = args.retain_loss
     return Prepared(mask, original, retain_term(model, tokenizer, args, retain_dataset, loss, original))
 
 

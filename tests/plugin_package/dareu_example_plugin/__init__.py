@@ -1,13 +1,17 @@
-"""A plug-in for dareu: a classifier and a reward that it knows nothing of, and that know nothing of it.
+"""A plug-in for dareu: a classifier, a reward and advantage estimators that it knows nothing of.
 
-Install this folder with pip, and name them ``dareu_example_plugin:LengthClassifier`` and
-``dareu_example_plugin:BrevityReward``.
+Install this folder with pip, and name them ``dareu_example_plugin:LengthClassifier``,
+``dareu_example_plugin:BrevityReward``, ``dareu_example_plugin:leave_one_out`` and ``dareu_example_plugin:monte_carlo``.
 """
 
 from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
+
+from dareu_example_plugin.estimators import leave_one_out, monte_carlo
+
+__all__ = ["BrevityReward", "LengthClassifier", "leave_one_out", "monte_carlo"]
 
 
 class LengthClassifier:
