@@ -173,7 +173,7 @@ class UnlearnTrainer(SharedMixin, Trainer):
         **options: Any,
     ) -> Prepared:
         """Settles what the trainer is built with; the arguments are those of `dareu.trainers.prepared.prepare`."""
-        shared = {"retain_dataset": retain_dataset, "mask": mask, "fresh_adapter": fresh_adapter}
+        shared: dict[str, Any] = {"retain_dataset": retain_dataset, "mask": mask, "fresh_adapter": fresh_adapter}
         return prepare(model, tokenizer, args, **shared, **options)
 
     @classmethod
