@@ -18,15 +18,7 @@ from dareu.models import context_length
 from dareu.models.forward import completion_logits
 from dareu.plugins import needed_parameters
 from dareu.trainers._original_logps import original_logps
-from dareu.trainers.forget_tensors import (
-    ANSWER,
-    REF_LOGITS,
-    REFUSAL,
-    STORED,
-    ForgetLoss,
-    invented,
-    try_loss,
-)
+from dareu.trainers.forget_tensors import ANSWER, REF_LOGITS, REFUSAL, STORED, ForgetLoss, invented, try_loss
 from dareu.trainers.prepared import Prepared, prepare
 from dareu.trainers.shared import SharedArguments, SharedMixin, load_policy
 from dareu.values import READ, as_mapping
