@@ -128,7 +128,7 @@ def plan(path: Path) -> tuple[str, Any, MemoryPlan]:
     completion = config.get("completion_tokens", TOFU_COMPLETION)
     if recipe == "finetune":  # the loss looks at the prompts' logits too
         tokens = {"prompt_tokens": 0, "completion_tokens": prompt + completion}
-        return how, model, memory_plan(model, rows=rows, **tokens, keeps_reference=False, autocast=True)
+        return how, model, memory_plan(model, rows=rows, **tokens, keeps_original=False, autocast=True)
 
     judges = []
     if name := config.get("classifier"):
@@ -169,7 +169,7 @@ def devices(model: Any, alone: MemoryPlan, card: int) -> str:
 
 def table(paths: list[Path]) -> str:
     """A Markdown table of plans in GB, a row a config."""
-    parts = ("weights", "gradients", "optimizer", "reference", "judges", "rollouts", "activations", "logits", "total")
+    parts = ("weights", "gradients", "optimizer", "original", "judges", "rollouts", "activations", "logits", "total")
     titles = ("weights", "gradients", "state", *parts[3:-1])
     head = ("config", "trains", *titles, "peak", *(f"{card} GB" for card in CARDS))
     lines = [f"| {' | '.join(head)} |", f"|---|---|{'--:|' * (len(head) - 2)}"]

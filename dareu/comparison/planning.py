@@ -11,7 +11,7 @@ from dareu.comparison.entries import Entry, told
 from dareu.comparison.ground import REPORT, VALIDATION, Ground, parsed_option
 from dareu.runs.plans import CONFIG, OWN
 from dareu.spunge import split_forget
-from dareu.trainers.shared import UnlearningArguments
+from dareu.trainers.shared import SharedArguments
 from dareu.values import as_list
 
 
@@ -118,7 +118,7 @@ def _check_entry(ground: Ground, entry: Entry, options: dict[str, Any]) -> None:
     try:
         if (layers := ground.num_layers()) is not None:
             for part in parsed:
-                if isinstance(part, UnlearningArguments):
+                if isinstance(part, SharedArguments):
                     part.check_layers(layers)
         if entry.recipe == "spunge":
             column, groups, minimum = (

@@ -13,7 +13,7 @@ class Method(NamedTuple):
     trainer: type[Any]
     """Built as `trainer(model, loss or rewards, args, train_dataset, retain_dataset=…, mask=…, …)`."""
     config: type[Any]
-    """Its options, a `TrainingArguments` dataclass with `UnlearningArguments`."""
+    """Its options, a `TrainingArguments` dataclass with `SharedArguments`."""
     loss: Callable[..., Any] | None = None
     """Its forget loss; None where the forget signal is a reward."""
     defaults: Mapping[str, Any] = MappingProxyType({})

@@ -14,6 +14,7 @@ from dareu.methods._own_retain import OwnRetainConfig, needed_rows
 from dareu.models import layer_list
 from dareu.trainers.loss_based import UnlearnTrainer
 from dareu.trainers.original import original_policy
+from dareu.trainers.prepared import retain_term
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from dareu.masks import WeightMask
+    from dareu.trainers.prepared import Prepared
 
 
 def rmu(hidden: Tensor, target: Tensor, attention_mask: Tensor) -> Tensor:
@@ -117,10 +119,26 @@ class RMUTrainer(UnlearnTrainer):
             `UnlearnTrainer` raises.
     """
 
-    tensors = ("hidden", "target", "attention_mask")
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        parent, name = layer_list(self.model)
+        self._layer: nn.Module = getattr(parent, name)[self.args.layer]
+        config: Any = self.model.config
+        size = config.get_text_config().hidden_size
+        self._control = self.args.steering_coef * control_vector(size, self.args.control_seed)
 
-    def _set_up(
-        self,
+    @classmethod
+    def invented_tensors(cls, vocab_size: int) -> dict[str, Tensor]:
+        """`hidden`, `target` and `attention_mask` of two invented records of one and two tokens."""
+        return {
+            "hidden": torch.zeros(2, 2, 4),
+            "target": torch.zeros(4),
+            "attention_mask": torch.tensor([[1, 0], [1, 1]]),
+        }
+
+    @classmethod
+    def prepare(
+        cls,
         model: PreTrainedModel | PeftModel,
         tokenizer: PreTrainedTokenizerBase,
         args: Any,
@@ -129,14 +147,13 @@ class RMUTrainer(UnlearnTrainer):
         mask: WeightMask | None,
         fresh_adapter: bool,
         **options: Any,
-    ) -> None:
+    ) -> Prepared:
+        """As `UnlearnTrainer` does; all but what RMU trains stops requiring gradients, and π_N is of that alone."""
         assert isinstance(args, RMUConfig)
         args.check()
         retained = needed_rows(retain_dataset, "RMU") if args.alpha > 0 else None
-        self._layer, trained = _restrict(model, args)
-        size = model.config.get_text_config().hidden_size
-        self._control = args.steering_coef * control_vector(size, args.control_seed)
-        super()._set_up(
+        trained = _restrict(model, args)
+        prepared = super().prepare(
             model,
             tokenizer,
             args,
@@ -153,10 +170,13 @@ class RMUTrainer(UnlearnTrainer):
                 f"The mask selects no entry of what RMU trains, such as {next(iter(kept))!r}: make one with those "
                 "weights in its scope, or choose another layer."
             )
-        if retained is not None:
-            self.reference = original_policy(model, kept, fresh_adapter=fresh_adapter)
-            # Its batches are taken as they are; what π_N says of them is another matter here
-            self._retain = self._retain_term(model, tokenizer, args, retained, "nll")
+        if retained is None:
+            return prepared
+        original = original_policy(model, kept, fresh_adapter=fresh_adapter)
+        # Its batches are taken as they are; what π_N says of them is another matter here
+        return prepared._replace(
+            original=original, retain=retain_term(model, tokenizer, args, retained, "nll", original)
+        )
 
     def _hidden(self, model: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
         """The layer's output on a batch: (B, T, H), float32 at least."""
@@ -180,9 +200,9 @@ class RMUTrainer(UnlearnTrainer):
         """The weighted sum of both errors on one micro-batch."""
         retained = self._prepare_retain()
         if retained is not None:
-            assert self.reference is not None
-            with self.reference() as original, self.accelerator.autocast():
-                target = self._hidden(original, retained.inputs)
+            assert self.original is not None
+            with self.original() as teacher, self.accelerator.autocast():
+                target = self._hidden(teacher, retained.inputs)
         hidden = self._hidden(model, inputs)
         self._control = self._control.to(hidden.device)
         tensors = {"hidden": hidden, "target": self._control, "attention_mask": inputs["attention_mask"]}
@@ -197,8 +217,8 @@ class RMUTrainer(UnlearnTrainer):
         return loss
 
 
-def _restrict(model: nn.Module, args: RMUConfig) -> tuple[nn.Module, dict[str, nn.Parameter]]:
-    """The layer that is steered, and what is left to be trained, by name; nothing else requires a gradient."""
+def _restrict(model: nn.Module, args: RMUConfig) -> dict[str, nn.Parameter]:
+    """What is left to be trained, by name; nothing else requires a gradient."""
     parent, name = layer_list(model)
     layers = list(getattr(parent, name))
     args.check_layers(len(layers))
@@ -219,7 +239,7 @@ def _restrict(model: nn.Module, args: RMUConfig) -> tuple[nn.Module, dict[str, n
         parameter.requires_grad_(id(parameter) in wanted)
         if parameter.requires_grad:
             trained[name] = parameter
-    return layers[args.layer], trained
+    return trained
 
 
 RMU = Method(RMUTrainer, RMUConfig, rmu)

@@ -5,18 +5,22 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor, nn
 
 from dareu.methods._method import Method
 from dareu.methods._own_retain import OwnRetainConfig, needed_rows
 from dareu.models.forward import CompletionLogits, completion_logits, forward_kl
 from dareu.trainers.loss_based import UnlearnTrainer
+from dareu.trainers.prepared import retain_term
 from dareu.trainers.retain import stream_rows
 
 if TYPE_CHECKING:
     from datasets import Dataset
     from peft import PeftModel
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from dareu.trainers.prepared import Prepared
 
 
 def scrub(kl: Tensor) -> Tensor:
@@ -91,23 +95,28 @@ class ScrubTrainer(UnlearnTrainer):
         ValueError: There are no retained rows, or what `UnlearnTrainer` raises.
     """
 
-    tensors = ("kl",)
+    @classmethod
+    def invented_tensors(cls, vocab_size: int) -> dict[str, Tensor]:
+        """`kl` of two invented records."""
+        return {"kl": torch.zeros(2)}
 
-    def _set_up(
-        self,
+    @classmethod
+    def prepare(
+        cls,
         model: PreTrainedModel | PeftModel,
         tokenizer: PreTrainedTokenizerBase,
         args: Any,
         *,
         retain_dataset: Dataset | None,
         **options: Any,
-    ) -> None:
+    ) -> Prepared:
+        """As `UnlearnTrainer` does; π_N and the retained rows are always there."""
         assert isinstance(args, ScrubConfig)
         args.check()
         retained = needed_rows(retain_dataset, "SCRUB")
-        options["needs_reference"] = True
-        super()._set_up(model, tokenizer, args, retain_dataset=retained, **options)
-        self._retain = self._retain_term(model, tokenizer, args, retained, "kl")
+        options["needs_original"] = True
+        prepared = super().prepare(model, tokenizer, args, retain_dataset=retained, **options)
+        return prepared._replace(retain=retain_term(model, tokenizer, args, retained, "kl", prepared.original))
 
     def _ascends(self) -> bool:
         """Whether the update that is being made ascends."""
@@ -123,13 +132,13 @@ class ScrubTrainer(UnlearnTrainer):
 
     def compute_loss(self, model: nn.Module, inputs: dict[str, Tensor], *args: Any, **kwargs: Any) -> Tensor:
         """The loss of this update's kind on one micro-batch."""
-        assert self.reference is not None
+        assert self.original is not None
         if self._ascends():
             batch = self._forget_batch()
-            with self.reference() as original, self.accelerator.autocast():
-                teacher = completion_logits(original, batch)
+            with self.original() as teacher_model, self.accelerator.autocast():
+                teacher = completion_logits(teacher_model, batch)
             kl, _ = _per_record(teacher, completion_logits(model, batch))
-            forget = self.forget_loss(kl, **self.loss_kwargs)
+            forget = self.forget_loss(kl=kl, **self.loss_kwargs)
             self._note(model, {"forget_kl": kl.mean()})
             loss: Tensor = self.args.forget_coef * forget
             return loss

@@ -13,7 +13,7 @@ from dareu.trainers import UnlearnConfig, UnlearnTrainer
 def simnpo(logps: Tensor, lengths: Tensor, *, beta: float = 4.5, delta: float = 0.0) -> Tensor:
     """−(2/β) log σ(β (NLL_mean − δ)), averaged over records (Fan et al. 2024, arXiv 2410.07163).
 
-    NPO without a reference: the answers' own length takes its place.
+    NPO without the original model: the answers' own length takes its place.
 
     Args:
         logps: (B,) summed log-probabilities of the answers' tokens.

@@ -14,8 +14,7 @@ from dareu.trainers.loss_based import UnlearnTrainer
 from dareu.weights.entries import flat_part, part_like
 
 if TYPE_CHECKING:
-    from peft import PeftModel
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from peft import PeftConfig
 
 
 def task_vector(logps: Tensor, lengths: Tensor) -> Tensor:
@@ -84,20 +83,12 @@ class TaskVectorTrainer(UnlearnTrainer):
         ValueError: A fresh adapter has more than LoRA's two factors, or what `UnlearnTrainer` raises.
     """
 
-    def _set_up(
-        self,
-        model: PreTrainedModel | PeftModel,
-        tokenizer: PreTrainedTokenizerBase,
-        args: Any,
-        *,
-        fresh_adapter: bool,
-        **options: Any,
-    ) -> None:
-        super()._set_up(model, tokenizer, args, fresh_adapter=fresh_adapter, **options)
-        trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+    def __init__(self, *args: Any, peft_config: PeftConfig | None = None, **options: Any) -> None:
+        super().__init__(*args, peft_config=peft_config, **options)
+        trained = {name: parameter for name, parameter in self.model.named_parameters() if parameter.requires_grad}
         self._factors: list[str] = []
         self._start: dict[str, Tensor] = {}
-        if fresh_adapter:
+        if peft_config is not None:
             self._factors = _negatable(trained)
         else:
             self._start = {name: parameter.detach().to("cpu", copy=True) for name, parameter in trained.items()}

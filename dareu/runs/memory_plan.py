@@ -1,8 +1,8 @@
 """What a training run will take of a device's memory, worked out before it is started and without the weights.
 
-Parameters, gradients, optimizer state, reference and KV cache follow from shapes; activations are counted in a dry run
-of the forward on tensors without data. Nothing is measured, and what a device's libraries take for themselves and
-lose between blocks is not in it: leave a tenth of the card free.
+Parameters, gradients, optimizer state, the original model and the KV cache follow from shapes; activations are counted
+in a dry run of the forward on tensors without data. Nothing is measured, and what a device's libraries take for
+themselves and lose between blocks is not in it: leave a tenth of the card free.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class MemoryPlan:
         second_gradients: With a retain term, its gradients wait until those of the policy's loss are added to them, so
             that there are two of each, and a third of the largest one while it is added.
         optimizer: AdamW's moments, or those of `MaskedAdamW` with its positions or mask.
-        reference: What remembers π_N.
+        original: What remembers π_N.
         judges: Models beside the policy: the reward's classifier, the model that judges fluency.
         rollouts: The KV cache of the completions that are generated at once.
         activations: What autograd keeps of a micro-batch and of its retained rows.
@@ -45,7 +45,7 @@ class MemoryPlan:
     gradients: int
     second_gradients: int
     optimizer: int
-    reference: int
+    original: int
     judges: int
     rollouts: int
     activations: int
@@ -56,7 +56,7 @@ class MemoryPlan:
     @property
     def total(self) -> int:
         """The peak: what always lives, and the larger of a rollout and an update."""
-        always = self.weights + self.optimizer + self.reference + self.judges + self.gathered
+        always = self.weights + self.optimizer + self.original + self.judges + self.gathered
         update = self.gradients + max(self.activations + self.logits, self.second_gradients + self.waiting)
         return always + max(self.rollouts, update)
 
@@ -64,14 +64,14 @@ class MemoryPlan:
         """The plan of each of several processes under FSDP2, which shards everything but the judges.
 
         Args:
-            processes: Over how many the weights, gradients, state and reference are spread.
+            processes: Over how many the weights, gradients, state and the original are spread.
             model: The model; two of its layers at a time, and all outside of its layers, are gathered whole.
         """
         if processes == 1:
             return self
         parent, name = layer_list(model)
         layers = [parameter_bytes([layer]) for layer in getattr(parent, name)]
-        spread = ("weights", "gradients", "second_gradients", "optimizer", "reference")
+        spread = ("weights", "gradients", "second_gradients", "optimizer", "original")
         parts = {name: -(-getattr(self, name) // processes) for name in spread}
         return replace(self, **parts, gathered=parameter_bytes([model]) - sum(layers) + 2 * max(layers))
 
@@ -95,7 +95,7 @@ def memory_plan(
     retain_loss: Literal["kl", "nll", "none"] = "kl",
     rollout_rows: int = 0,
     selected: int | Mapping[str, Tensor] | None = None,
-    keeps_reference: bool = True,
+    keeps_original: bool = True,
     autocast: bool = False,
     judges: Iterable[nn.Module] = (),
 ) -> MemoryPlan:
@@ -111,7 +111,7 @@ def memory_plan(
         rollout_rows: Completions that are generated at once; 0: the method samples none.
         selected: The mask, or how many entries it selects, in all tensors the same share; None: all are trained, or
             an adapter is.
-        keeps_reference: Whether π_N is needed.
+        keeps_original: Whether π_N is needed.
         autocast: Whether bfloat16 is computed in (the Trainer's `bf16`).
         judges: Models that stay on the device beside the policy, as `empty_model` gives them.
 
@@ -131,18 +131,18 @@ def memory_plan(
     policy = 0 if rollout_rows else rows
     teacher, during = {"kl": (1, 7), "nll": (0, 4), "none": (0, 0)}[retain_loss]
     trained = [parameter.numel() * parameter.itemsize for parameter in model.parameters() if parameter.requires_grad]
-    reference = 0
-    if keeps_reference and not adapter:
-        reference = parameter_bytes([model])
+    original = 0
+    if keeps_original and not adapter:
+        original = parameter_bytes([model])
         if selected is not None:
             number = selected if isinstance(selected, int) else sum(int(mask.sum()) for mask in selected.values())
-            reference = number * (8 + _itemsize(model))
+            original = number * (8 + _itemsize(model))
     return MemoryPlan(
         weights=parameter_bytes([model]),
         gradients=sum(trained),
         second_gradients=sum(trained) + max(trained) if retain_rows else 0,
         optimizer=optimizer_bytes(model, selected),
-        reference=reference,
+        original=original,
         judges=parameter_bytes(judges),
         rollouts=kv_cache_bytes(config, rollout_rows, tokens, next(model.parameters()).dtype),
         activations=kept[rows] + kept[retain_rows],

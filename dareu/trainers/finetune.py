@@ -9,7 +9,8 @@ import torch
 from transformers import TrainingArguments
 
 from dareu.models.forward import IGNORED_LABEL
-from dareu.trainers.resuming import Resumable
+from dareu.trainers._resuming import Resumable
+from dareu.trainers.precision import DevicePrecision
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 
 @dataclass
-class FinetuneConfig(TrainingArguments):
+class FinetuneConfig(DevicePrecision, TrainingArguments):  # type: ignore[misc]  # the types of bf16
     """`TrainingArguments`, with one addition for models trained from scratch."""
 
     induction_steps: int = field(
@@ -27,14 +28,6 @@ class FinetuneConfig(TrainingArguments):
             "It teaches a model trained from scratch to copy what stands in its prompt. 0 for checkpoints."
         },
     )
-    bf16: bool | None = field(  # type: ignore[assignment]  # None until the device is looked at, as in our other configs
-        default=None, metadata={"help": "Compute in bfloat16; by default where the GPU has it."}
-    )
-
-    def __post_init__(self) -> None:
-        if self.bf16 is None:
-            self.bf16 = not self.fp16 and torch.cuda.is_available() and torch.cuda.is_bf16_supported()
-        super().__post_init__()  # type: ignore[no-untyped-call]
 
 
 class FinetuneTrainer(Resumable):

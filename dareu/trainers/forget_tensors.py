@@ -38,20 +38,30 @@ STORED = ("ref_logps", "ref_refusal_logps")
 #: What π_N predicts in the place of the n answer tokens: (n, V).
 REF_LOGITS = "ref_logits"
 
-#: All that a loss may ask for.
-TENSORS = (*ANSWER, *REFUSAL, *STORED, REF_LOGITS)
+
+def invented(vocab_size: int) -> dict[str, Tensor]:
+    """All that a loss may ask for, of two invented records of one and two answer tokens.
+
+    Args:
+        vocab_size: V.
+    """
+    made_up = CompletionLogits(torch.zeros(3, vocab_size), torch.zeros(3, dtype=torch.long), torch.tensor([0, 1, 1]), 2)
+    tensors = {name: of(made_up) for name, of in (ANSWER | REFUSAL).items()}
+    return tensors | dict.fromkeys(STORED, tensors["logps"]) | {REF_LOGITS: made_up.logits}
 
 
-def try_loss(loss: ForgetLoss, needs: tuple[str, ...], options: Mapping[str, Any], vocab_size: int) -> None:
-    """Computes a loss on two invented records, so that it refuses its options before anything is trained.
+def try_loss(loss: ForgetLoss, tensors: Mapping[str, Tensor], options: Mapping[str, Any]) -> None:
+    """Computes a loss on invented records, so that it refuses its options before anything is trained.
+
+    Args:
+        loss: The loss.
+        tensors: What it needs.
+        options: What else it is given.
 
     Raises:
         ValueError: The loss's own, or the loss gives no scalar.
     """
-    made_up = CompletionLogits(torch.zeros(3, vocab_size), torch.zeros(3, dtype=torch.long), torch.tensor([0, 1, 1]), 2)
-    tensors = {name: of(made_up) for name, of in (ANSWER | REFUSAL).items()}
-    tensors |= dict.fromkeys(STORED, tensors["logps"]) | {REF_LOGITS: made_up.logits}
-    value = loss(**{name: tensors[name] for name in needs}, **options)
+    value = loss(**tensors, **options)
     if not isinstance(value, Tensor) or value.dim() > 0:
         given = f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else repr(value)
         raise ValueError(f"The loss gives {given}: let it give a scalar tensor, the mean over records.")

@@ -1,4 +1,4 @@
-"""Loss-based unlearning over forget batches, with the same mask, reference and retain term as DareU."""
+"""Loss-based unlearning over forget batches, with the same mask, original model and retain term as DareU."""
 
 from __future__ import annotations
 
@@ -17,17 +17,10 @@ from dareu.data.refusals import load_refusals, refuse
 from dareu.models import context_length
 from dareu.models.forward import completion_logits
 from dareu.plugins import needed_parameters
-from dareu.trainers.forget_tensors import (
-    ANSWER,
-    REF_LOGITS,
-    REFUSAL,
-    STORED,
-    TENSORS,
-    ForgetLoss,
-    try_loss,
-)
-from dareu.trainers.original_logps import reference_logps
-from dareu.trainers.shared import StopWhenForgotten, UnlearningArguments, UnlearningMixin, Validate, load_policy
+from dareu.trainers._original_logps import original_logps
+from dareu.trainers.forget_tensors import ANSWER, REF_LOGITS, REFUSAL, STORED, ForgetLoss, invented, try_loss
+from dareu.trainers.prepared import Prepared, prepare
+from dareu.trainers.shared import SharedArguments, SharedMixin, load_policy
 from dareu.values import READ, as_mapping
 
 if TYPE_CHECKING:
@@ -36,10 +29,11 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
 
     from dareu.masks import WeightMask
+    from dareu.trainers._stopping import Validate
 
 
 @dataclass
-class UnlearnConfig(UnlearningArguments, TrainingArguments):
+class UnlearnConfig(SharedArguments, TrainingArguments):  # type: ignore[misc]  # the types of bf16
     """`TrainingArguments` with the options that all unlearning trainers share, and the weight of the forget loss."""
 
     forget_coef: float = field(default=1.0, metadata={"help": "Weight of the forget loss."})
@@ -50,24 +44,16 @@ class UnlearnConfig(UnlearningArguments, TrainingArguments):
         default=None,
         metadata={"help": "What idk and dpo teach in place of the answers: 'common', or a text file with one a line."},
     )
-    reference_cache_dir: str | None = field(
+    original_cache_dir: str | None = field(
         default=None,
         metadata={
             "help": "Where the original model's log-probabilities are kept, known by their content; default: the "
             "output folder. Runs that begin with the same weights may share it."
         },
     )
-    bf16: bool | None = field(  # type: ignore[assignment]  # as in GRPOConfig, None until the device is looked at
-        default=None, metadata={"help": "Compute in bfloat16; by default where the GPU has it."}
-    )
 
     # `TrainingArguments` turns JSON strings from the command line into dicts for these.
     _VALID_DICT_FIELDS = [*TrainingArguments._VALID_DICT_FIELDS, "loss_kwargs"]  # noqa: RUF012  # as in the base
-
-    def __post_init__(self) -> None:
-        if self.bf16 is None:
-            self.bf16 = not self.fp16 and torch.cuda.is_available() and torch.cuda.is_bf16_supported()
-        super().__post_init__()  # type: ignore[no-untyped-call]
 
     def check(self) -> None:
         """Raises `ValueError` for options that cannot be."""
@@ -76,20 +62,19 @@ class UnlearnConfig(UnlearningArguments, TrainingArguments):
             raise ValueError(f"forget_coef is {self.forget_coef}: give a number ≥ 0.")
 
 
-class UnlearnTrainer(UnlearningMixin, Trainer):
+class UnlearnTrainer(SharedMixin, Trainer):
     """Minimises forget_coef · forget loss + retain_coef · retain term.
 
     Args:
         model: The target: a path, a hub id or a loaded model. It is trained in place.
-        forget_loss: A pure function; each parameter without a default names a tensor of
-            `dareu.trainers.forget_tensors.TENSORS`.
+        forget_loss: A pure function; each parameter without a default names a tensor of `invented_tensors`.
         args: Options; `loss_kwargs` go to the loss.
         train_dataset: The forget rows, with `prompt` and `completion`.
         retain_dataset: The retained rows.
         mask: The weights that may move; None: all.
         processing_class: The tokenizer; loaded with the model where `model` is a string.
         peft_config: Trains a fresh adapter in place of the weights.
-        validate: Measures the model for early stopping; see `UnlearningArguments`.
+        validate: Measures the model for early stopping; see `SharedArguments`.
         callbacks: More Trainer callbacks.
 
     Raises:
@@ -98,9 +83,6 @@ class UnlearnTrainer(UnlearningMixin, Trainer):
 
     # The loss is a mean over the micro-batch: the Trainer divides it by the accumulation steps.
     loss_is_scaled_for_ga = False
-
-    #: What the forget loss may ask for.
-    tensors: tuple[str, ...] = TENSORS
 
     def __init__(
         self,
@@ -121,18 +103,19 @@ class UnlearnTrainer(UnlearningMixin, Trainer):
         self.needs = self.check_options(forget_loss, args)
         refusals = None if args.refusals is None else load_refusals(args.refusals)
         model, processing_class = load_policy(model, processing_class, peft_config, args.seed)
-        if self.tensors is TENSORS:
-            try_loss(forget_loss, self.needs, self.loss_kwargs, model.config.get_text_config().vocab_size)
+        tensors = self.invented_tensors(model.config.get_text_config().vocab_size)
+        try_loss(forget_loss, {name: tensors[name] for name in self.needs}, self.loss_kwargs)
         args.remove_unused_columns = False
-        self._set_up(
+        prepared = self.prepare(
             model,
             processing_class,
             args,
             retain_dataset=retain_dataset,
             mask=mask,
             fresh_adapter=peft_config is not None,
-            needs_reference=not {*STORED, REF_LOGITS}.isdisjoint(self.needs),
+            needs_original=not {*STORED, REF_LOGITS}.isdisjoint(self.needs),
             validate=validate,
+            accelerator=lambda: self.accelerator,
         )
         collator = CompletionCollator(processing_class)
         limit = context_length(model)
@@ -150,15 +133,40 @@ class UnlearnTrainer(UnlearningMixin, Trainer):
             data_collator=lambda items: _collate(collator, items, refused),
             processing_class=processing_class,
             callbacks=callbacks,
+            prepared=prepared,
+            validate=validate,
         )
         self._records, self._refused, self._collator = records, refused, collator
         self._stored: dict[str, Tensor] = {}
-        self._original: dict[str, Any] = {}
+        self._identity: dict[str, Any] = {}
         if not set(STORED).isdisjoint(self.needs):  # looked at now, since training moves and splits the weights
             precision = {"dtype": str(next(model.parameters()).dtype), "autocast": self.accelerator.mixed_precision}
-            self._original = {"weights": self.identity(), "device": self.accelerator.device.type, **precision}
-        if validate is not None:
-            self.add_callback(StopWhenForgotten(validate, self._measured))
+            self._identity = {"weights": self.identity(), "device": self.accelerator.device.type, **precision}
+
+    @classmethod
+    def invented_tensors(cls, vocab_size: int) -> dict[str, Tensor]:
+        """What the forget loss may ask for, by name, of two invented records; see `dareu.trainers.forget_tensors`.
+
+        Args:
+            vocab_size: Tokens that the model knows.
+        """
+        return invented(vocab_size)
+
+    @classmethod
+    def prepare(
+        cls,
+        model: PreTrainedModel | PeftModel,
+        tokenizer: PreTrainedTokenizerBase,
+        args: Any,
+        *,
+        retain_dataset: Dataset | None,
+        mask: WeightMask | None,
+        fresh_adapter: bool,
+        **options: Any,
+    ) -> Prepared:
+        """Settles what the trainer is built with; the arguments are those of `dareu.trainers.prepared.prepare`."""
+        shared: dict[str, Any] = {"retain_dataset": retain_dataset, "mask": mask, "fresh_adapter": fresh_adapter}
+        return prepare(model, tokenizer, args, **shared, **options)
 
     @classmethod
     def check_options(cls, forget_loss: ForgetLoss, args: UnlearnConfig) -> tuple[str, ...]:
@@ -168,7 +176,8 @@ class UnlearnTrainer(UnlearningMixin, Trainer):
             ValueError: The loss asks for a tensor that is not there, has no such option, needs refusals or has no use
                 for them, or there is nothing that it would train.
         """
-        needs = needed_parameters(forget_loss, cls.tensors, as_mapping("loss_kwargs", args.loss_kwargs), "The loss")
+        options = as_mapping("loss_kwargs", args.loss_kwargs)
+        needs = needed_parameters(forget_loss, cls.invented_tensors(vocab_size=2), options, "The loss")
         wanted = any("refusal" in name for name in needs)
         if wanted and args.refusals is None:
             raise ValueError("The loss needs refusals: set refusals to 'common', or to a text file with one a line.")
@@ -181,31 +190,31 @@ class UnlearnTrainer(UnlearningMixin, Trainer):
             )
         return needs
 
-    def _reference_logps(self, name: str = "ref_logps") -> Tensor:
+    def _original_logps(self, name: str = "ref_logps") -> Tensor:
         """π_N's log-probabilities of the forget answers, or of the refusals, which are constant: float32 (rows,).
 
         The first step asks for them, since a model that is sharded runs only once training has begun.
         """
         if name not in self._stored:
-            assert self.reference is not None
-            self._stored[name] = reference_logps(
-                self.reference,
+            assert self.original is not None
+            self._stored[name] = original_logps(
+                self.original,
                 self._records if name == "ref_logps" else self._refused,
                 self._collator,
                 batch_size=self.args.per_device_train_batch_size,
                 accelerator=self.accelerator,
-                folder=self.args.reference_cache_dir or str(Path(self.args.output_dir) / "reference"),
-                model=self._original,
+                folder=self.args.original_cache_dir or str(Path(self.args.output_dir) / "original"),
+                identity=self._identity,
             )
         return self._stored[name]
 
     def _forget_tensors(self, model: nn.Module, inputs: dict[str, Any]) -> dict[str, Tensor]:
         """What the loss asks for and nothing else; π_N speaks before the model in training does."""
-        tensors = {name: self._reference_logps(name)[inputs["row"]] for name in STORED if name in self.needs}
+        tensors = {name: self._original_logps(name)[inputs["row"]] for name in STORED if name in self.needs}
         if REF_LOGITS in self.needs:
-            assert self.reference is not None
-            with self.reference() as original, self.accelerator.autocast():
-                tensors[REF_LOGITS] = completion_logits(original, inputs).logits
+            assert self.original is not None
+            with self.original() as teacher, self.accelerator.autocast():
+                tensors[REF_LOGITS] = completion_logits(teacher, inputs).logits
         for choices in (ANSWER, REFUSAL):
             if not choices.keys().isdisjoint(self.needs):
                 scored = completion_logits(model, inputs if choices is ANSWER else inputs["refusal"])

@@ -16,7 +16,7 @@ from dareu.weights.entries import flat_part, local_part, part_like
 from dareu.weights.sharding import reshard
 
 #: Gives, as a context, the module that computes π_N. Leave the context before the student's forward begins.
-Reference = Callable[[], AbstractContextManager[nn.Module]]
+Original = Callable[[], AbstractContextManager[nn.Module]]
 
 
 def original_policy(
@@ -25,7 +25,7 @@ def original_policy(
     *,
     fresh_adapter: bool,
     place: Callable[[nn.Module], nn.Module] | None = None,
-) -> Reference:
+) -> Original:
     """Chooses how π_N is kept for a model that is about to be trained.
 
     A fresh adapter is switched off; under a mask the original values of the selected entries are kept and swapped

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from dareu.data.encoding import CompletionCollator, EncodedRecord
 from dareu.models.forward import CompletionLogits, completion_logits, forward_kl
-from dareu.trainers.original import Reference
+from dareu.trainers.original import Original
 
 RetainLoss = Literal["kl", "nll", "none"]
 
@@ -43,7 +43,7 @@ class RetainTerm:
         collator: Pads them.
         batch_size: Records a step (on each process).
         loss: `"kl"`: forward KL over the whole vocabulary; `"nll"`: cross-entropy; `"none"`: no retain term.
-        reference: Gives π_N; `"nll"` needs none.
+        original: Gives π_N; `"nll"` needs none.
         seed: Of the order of the records.
     """
 
@@ -54,7 +54,7 @@ class RetainTerm:
         *,
         batch_size: int,
         loss: RetainLoss,
-        reference: Reference | None,
+        original: Original | None,
         seed: int,
     ) -> None:
         assert loss != "none"
@@ -64,7 +64,7 @@ class RetainTerm:
         self.collator = collator
         self.batch_size = batch_size
         self.loss_type = loss
-        self.reference = reference
+        self.original = original
         self.seed = seed
 
     def rows(self, step: int) -> list[int]:
@@ -77,8 +77,8 @@ class RetainTerm:
         inputs = {name: tensor.to(device) for name, tensor in inputs.items()}
         if self.loss_type == "nll":
             return RetainBatch(inputs, None)
-        assert self.reference is not None
-        with self.reference() as model:
+        assert self.original is not None
+        with self.original() as model:
             return RetainBatch(inputs, completion_logits(model, inputs))
 
     def __call__(self, model: nn.Module, batch: RetainBatch) -> Tensor:

@@ -1,9 +1,8 @@
-"""What every unlearning trainer shares: the mask, π_N, the retain term, and stopping on a validation judge."""
+"""What every unlearning trainer shares: options, mask, π_N and retain term, and the model that it loads."""
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -11,34 +10,28 @@ import torch
 from accelerate.utils import broadcast_object_list
 from peft import PeftModel, get_peft_model
 from torch import Tensor, nn
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from dareu.data.encoding import CompletionCollator, encode_dataset
-from dareu.masks import MaskedAdamW, WeightMask
+from dareu.masks import MaskedAdamW
 from dareu.masks.zero import ZeroMaskedAdamW
 from dareu.models import context_length, load_model, load_tokenizer
-from dareu.models.forward import give_positions
-from dareu.trainers.original import Reference, original_policy
-from dareu.trainers.processes import check_launch, check_started, load_whole_weights, place_frozen
-from dareu.trainers.resuming import Resumable
-from dareu.trainers.retain import RetainBatch, RetainTerm
+from dareu.trainers._resuming import Resumable
+from dareu.trainers._stopping import StopWhenForgotten, Validate
+from dareu.trainers.precision import DevicePrecision
+from dareu.trainers.processes import check_started, load_whole_weights
+from dareu.trainers.retain import RetainBatch
 from dareu.weights import fingerprint
 
 if TYPE_CHECKING:
-    from datasets import Dataset
     from peft import PeftConfig
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-logger = logging.getLogger(__name__)
-
-#: Measures the model in training: names to numbers, `forget_attribution` and `fluency_nll` among them where known.
-Validate = Callable[[nn.Module], Mapping[str, float]]
+    from dareu.trainers.prepared import Prepared
 
 RETAIN_LOSSES = ("kl", "nll", "none")
 
 
 @dataclass
-class UnlearningArguments:
+class SharedArguments(DevicePrecision):
     """Options that all unlearning trainers have in common."""
 
     retain_loss: str = field(
@@ -81,87 +74,25 @@ class UnlearningArguments:
         """
 
 
-class UnlearningMixin(Resumable):
-    """Mask, π_N, retain term and validation for a `transformers.Trainer`; stands before it in the bases."""
+class SharedMixin(Resumable):
+    """Mask, π_N, retain term and validation for a `transformers.Trainer`; stands before it in the bases.
 
-    args: Any  # a TrainingArguments with UnlearningArguments
+    Args:
+        *args: The Trainer's.
+        prepared: What `dareu.trainers.prepared.prepare` made of the model, before this is built.
+        validate: Measures the model for early stopping.
+        **kwargs: The Trainer's.
+    """
+
+    args: Any  # a TrainingArguments with SharedArguments
     model: nn.Module
-    mask: WeightMask | None
-    reference: Reference | None
 
-    def _set_up(
-        self,
-        model: PreTrainedModel | PeftModel,
-        tokenizer: PreTrainedTokenizerBase,
-        args: TrainingArguments,
-        *,
-        retain_dataset: Dataset | None,
-        mask: WeightMask | None,
-        fresh_adapter: bool,
-        needs_reference: bool,
-        validate: Validate | None,
-    ) -> None:
-        """Checks options, mask and retained rows against the untouched model, and remembers π_N where it is needed."""
-        assert isinstance(args, UnlearningArguments)
-        args.check()
-        check_launch(args, masked=mask is not None)
-        if mask is not None:
-            if isinstance(model, PeftModel):
-                raise ValueError(
-                    "A weight mask and LoRA exclude each other: drop the mask, or train the merged weights."
-                )
-            mask.verify(model)
-            if args.optim not in ("adamw_torch", "adamw_torch_fused"):
-                raise ValueError(f"Under a mask the optimizer is MaskedAdamW: leave optim as it is, not {args.optim}.")
-        elif args.deepspeed_plugin is None and any(
-            parameter.requires_grad and parameter.dtype in (torch.bfloat16, torch.float16)
-            for parameter in model.parameters()
-        ):
-            logger.warning(
-                "The weights are trained in 16 bits without a float32 copy, in which small updates round away: load "
-                "them in float32, or train under a mask or with LoRA."
-            )
-        give_positions(model)
-        stops = args.stop_forget_attribution is not None or args.stop_fluency_nll is not None
-        if (stops or args.validation_steps) and (validate is None or not args.validation_steps):
-            raise ValueError(
-                "validation_steps needs a judge, and stopping needs validation_steps: give all of them, or none."
-            )
-        self.mask = mask
-        self._retain: RetainTerm | None = None
-        retains = args.retain_loss != "none" and args.retain_coef > 0
-        self.reference = None
-        if needs_reference or (retains and args.retain_loss == "kl"):
-            self.reference = original_policy(
-                model,
-                # DeepSpeed lets nobody write to the weights.
-                mask if args.deepspeed_plugin is None else None,
-                fresh_adapter=fresh_adapter,
-                place=lambda frozen: place_frozen(frozen, self.accelerator),
-            )
-        if retains:
-            if retain_dataset is None:
-                raise ValueError("retain_loss needs a retain_dataset: give retained rows, or set retain_loss='none'.")
-            self._retain = self._retain_term(model, tokenizer, args, retain_dataset, args.retain_loss)
+    def __init__(self, *args: Any, prepared: Prepared, validate: Validate | None, **kwargs: Any) -> None:
+        self.mask, self.original, self._retain = prepared
         self._measured: dict[str, list[float]] = {}
-
-    def _retain_term(
-        self,
-        model: PreTrainedModel | PeftModel,
-        tokenizer: PreTrainedTokenizerBase,
-        args: Any,
-        dataset: Dataset,
-        loss: str,
-    ) -> RetainTerm:
-        """The stream of retained batches, and π_N's word on them where the loss is a KL."""
-        return RetainTerm(
-            encode_dataset(dataset, tokenizer, max_length=context_length(model)),
-            CompletionCollator(tokenizer),
-            batch_size=args.retain_batch_size or args.per_device_train_batch_size,
-            loss=loss,  # type: ignore[arg-type]  # checked by the options
-            reference=self.reference,
-            seed=args.seed,
-        )
+        super().__init__(*args, **kwargs)
+        if validate is not None:
+            self.add_callback(StopWhenForgotten(validate, self._measured))
 
     def _prepare_retain(self) -> RetainBatch | None:
         """The retained batch of this micro-step; call it before the student's forward."""
@@ -237,39 +168,6 @@ class UnlearningMixin(Resumable):
         if isinstance(optimizer, MaskedAdamW) and self.accelerator.sync_gradients:
             optimizer.drop_frozen_gradients()
         return loss
-
-
-class StopWhenForgotten(TrainerCallback):
-    """Measures the model every `validation_steps` updates and stops as the arguments say.
-
-    It stops on the judge and on fluency, never on the reward, which a policy learns to please.
-    """
-
-    def __init__(self, validate: Validate, measured: dict[str, list[float]]) -> None:
-        self.validate = validate
-        self.measured = measured
-
-    def on_step_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> TrainerControl:
-        """Validates after every `validation_steps`-th update."""
-        assert isinstance(args, UnlearningArguments)
-        if not args.validation_steps or state.global_step % args.validation_steps:
-            return control
-        # Every process measures, for a sharded model takes all of them; the main one's numbers count for all.
-        measured: dict[str, float] = broadcast_object_list([dict(self.validate(kwargs["model"]))])[0]
-        for name, value in measured.items():
-            self.measured.setdefault(f"validation/{name}", []).append(float(value))
-        forgotten = args.stop_forget_attribution is not None and (
-            measured["forget_attribution"] <= args.stop_forget_attribution
-        )
-        broken = args.stop_fluency_nll is not None and measured["fluency_nll"] >= args.stop_fluency_nll
-        forgotten, broken = broadcast_object_list([forgotten, broken])  # a limit may be measured, too
-        if forgotten or broken:
-            reason = "the judge no longer finds the owners" if forgotten else "the answers lose their fluency"
-            logger.info("Stopping after %d updates: %s (%s).", state.global_step, reason, measured)
-            control.should_training_stop = True
-        return control
 
 
 def load_policy(

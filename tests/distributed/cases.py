@@ -139,7 +139,7 @@ def unlearn(
 ) -> UnlearnTrainer:
     model = AutoModelForCausalLM.from_pretrained(folder / "model", dtype=dtype)
     batch = BATCH // PartialState().num_processes
-    options = {"reference_cache_dir": tempfile.mkdtemp(dir=folder)} | options  # each asks the original model itself
+    options = {"original_cache_dir": tempfile.mkdtemp(dir=folder)} | options  # each asks the original model itself
     return UnlearnTrainer(
         model,
         {"npo": npo, "dpo": dpo, "undial": undial}[loss],
@@ -215,15 +215,15 @@ def by_hand(folder: Path, shard: bool) -> dict[str, torch.Tensor]:
             fully_shard(module)
         return module
 
-    reference = original_policy(model, fresh_adapter=False, place=sharded)
+    remembered = original_policy(model, fresh_adapter=False, place=sharded)
     sharded(model)
     collator = CompletionCollator(tokenizer)
     records, retained = (encode_dataset(Dataset.from_list(rows), tokenizer) for rows in (FORGET, RETAIN))
-    term = RetainTerm(retained, collator, batch_size=3, loss="kl", reference=reference, seed=0)
+    term = RetainTerm(retained, collator, batch_size=3, loss="kl", original=remembered, seed=0)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     for _ in range(2):
         kept, batch = term.prepare(0, torch.device("cpu")), collator(records)
-        with reference() as original:
+        with remembered() as original:
             scored = completion_logits(original, batch)
             ref_logps = scored.row_sum(scored.logps())
         scored = completion_logits(model, batch)
@@ -332,8 +332,8 @@ def main(folder: Path) -> None:
         weights, said[f"{name}_logged"] = trained(trainer)
         keep(name, weights)
 
-    shared = {"reference_cache_dir": str(folder / "reference")}
-    said["stored"] = gather_object([[unlearn(folder, **shared)._reference_logps().tolist() for _ in range(2)]])
+    shared = {"original_cache_dir": str(folder / "original")}
+    said["stored"] = gather_object([[unlearn(folder, **shared)._original_logps().tolist() for _ in range(2)]])
 
     for method, kind in (("rmu", "lora"), ("scrub", "dense"), ("task_vector", "masked")):
         trainer = own(folder, method, kind)

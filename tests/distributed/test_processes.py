@@ -133,10 +133,10 @@ def test_every_process_holds_the_rollouts_that_they_shared_the_making_of(said: d
     assert len(set(made)) > 8  # each process made its own
 
 
-def test_every_process_gets_the_reference_that_the_main_one_kept(said: dict[str, Any], folder: Path) -> None:
+def test_every_process_gets_the_word_of_the_original_that_the_main_one_kept(said: dict[str, Any], folder: Path) -> None:
     (first, found), (other, found_there) = said["stored"]
     assert first == pytest.approx(other, abs=1e-5) and found == found_there == first
-    assert len(list((folder / "reference").iterdir())) == 1
+    assert len(list((folder / "original").iterdir())) == 1
 
 
 def test_a_model_sharded_by_hand_is_trained_like_a_whole_one(folder: Path, alone: dict[str, Any]) -> None:

@@ -163,3 +163,10 @@ def clipped_value_loss(values: Tensor, old_values: Tensor, returns: Tensor, clip
     """PPO's value loss ½ max((V − R)², (clip(V, V_old ± c) − R)²) of each token, in the shape of `values`."""
     clipped = old_values + (values - old_values).clamp(-cliprange, cliprange)
     return 0.5 * torch.maximum((values - returns).square(), (clipped - returns).square())
+
+
+def moments(values: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and variance of `values` where `mask`, of the same shape, is True: scalars, 0 where it nowhere is."""
+    count = mask.sum().float().clamp(min=1.0)
+    mean = (values * mask).sum() / count
+    return mean, ((values - mean).square() * mask).sum() / count

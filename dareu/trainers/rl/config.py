@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, field
+from typing import Annotated, Any
 
-import torch
 from trl import GRPOConfig
 
 from dareu.trainers.processes import check_vllm
-from dareu.trainers.shared import UnlearningArguments
+from dareu.trainers.rl.estimators import ESTIMATORS, Estimator, find_estimator
+from dareu.trainers.shared import SharedArguments
+from dareu.values import READ, as_mapping
 
 
 @dataclass
-class DareUConfig(UnlearningArguments, GRPOConfig):
+class DareUConfig(SharedArguments, GRPOConfig):  # type: ignore[misc]  # the types of bf16
     """TRL's `GRPOConfig` with what de-attribution adds, and defaults that suit it.
 
     Changed defaults: a learning rate of 1e-5 (TRL's 1e-6 hardly moves full weights), no division of advantages by
@@ -24,19 +26,26 @@ class DareUConfig(UnlearningArguments, GRPOConfig):
         ValueError: An option cannot be, or two exclude each other.
     """
 
+    # `TrainingArguments` turns JSON strings from the command line into dicts for these.
+    _VALID_DICT_FIELDS = [*GRPOConfig._VALID_DICT_FIELDS, "estimator_kwargs"]  # noqa: RUF012  # as in the base
+
     #: Follows from steps_per_generation, and TRL takes only one of the two.
     derived = ("generation_batch_size",)
 
     learning_rate: float = field(default=1e-5, metadata={"help": "Peak learning rate of AdamW."})
-    advantage_estimator: str = field(
+    advantage_estimator: Annotated[str, READ] = field(
         default="group",
         metadata={
-            "help": "'group': a token's return minus the mean of its group. 'gae': PPO as in the paper, against a "
-            "learned value head; one completion a prompt will do."
+            "help": f"{', '.join(ESTIMATORS)}, or one of your own as pkg.mod:Name or path/to/file.py:Name. 'group': a "
+            "token's return minus the mean of its group. 'gae': PPO as in the paper, against a critic (a learned value "
+            "head), as every estimator is that asks for values; one completion a prompt will do."
         },
     )
+    estimator_kwargs: Annotated[dict[str, Any] | str | None, READ] = field(
+        default_factory=dict, metadata={"help": "Options of the estimator, as YAML or JSON."}
+    )
     num_generations: int | None = field(
-        default=None, metadata={"help": "Completions a prompt; default: 8, and 1 with 'gae'."}
+        default=None, metadata={"help": "Completions a prompt; default: 8, and 1 with a critic."}
     )
     num_slices: int = field(
         default=15, metadata={"help": "Slices a completion is scored at (k; the paper tests 10 to 20)."}
@@ -51,26 +60,28 @@ class DareUConfig(UnlearningArguments, GRPOConfig):
     kl_coef: float = field(
         default=0.1, metadata={"help": "Weight of the KL to the original model on generations (λ_KL), ≥ 0."}
     )
-    gamma: float = field(default=1.0, metadata={"help": "gae: discount γ in [0, 1] (the paper states none)."})
-    lam: float = field(default=0.95, metadata={"help": "gae: λ_GAE in [0, 1] (the paper states none)."})
+    gamma: float = field(default=1.0, metadata={"help": "Of gae: discount γ in [0, 1] (the paper states none)."})
+    lam: float = field(default=0.95, metadata={"help": "Of gae: λ_GAE in [0, 1] (the paper states none)."})
     vf_coef: float = field(
         default=0.2,
         metadata={
-            "help": "gae: weight of the value loss (the paper's). It matters with detach_value_head=False only: the "
-            "head's own AdamW does not depend on the scale of its loss."
+            "help": "With a critic: weight of the value loss (the paper's). It matters with detach_value_head=False "
+            "only: the head's own AdamW does not depend on the scale of its loss."
         },
     )
     cliprange_value: float = field(
-        default=0.2, metadata={"help": "gae: how far a value may move from the old one within the value loss."}
+        default=0.2,
+        metadata={"help": "With a critic: how far a value may move from the old one within the value loss."},
     )
     value_learning_rate: float = field(
-        default=1e-3, metadata={"help": "gae: constant learning rate of the value head's AdamW."}
+        default=1e-3, metadata={"help": "With a critic: constant learning rate of the value head's AdamW."}
     )
     detach_value_head: bool = field(
-        default=True, metadata={"help": "gae: train the value head alone, so that its loss leaves the model as it is."}
+        default=True,
+        metadata={"help": "With a critic: train the value head alone, so that its loss leaves the model as it is."},
     )
     whiten_advantages: bool = field(
-        default=True, metadata={"help": "gae: give the advantages of a generation batch mean 0 and deviation 1."}
+        default=True, metadata={"help": "Of gae: give the advantages of a generation batch mean 0 and deviation 1."}
     )
     rollout_policy: str = field(
         default="current",
@@ -115,10 +126,8 @@ class DareUConfig(UnlearningArguments, GRPOConfig):
             raise ValueError(f"rollout_policy is {self.rollout_policy!r}: give 'current' or 'original'.")
         if self.multi_objective_aggregation != "sum_then_normalize":
             raise ValueError("multi_objective_aggregation must stay 'sum_then_normalize': scaling follows the sum.")
-        if self.advantage_estimator not in ("group", "gae"):
-            raise ValueError(f"advantage_estimator is {self.advantage_estimator!r}: give 'group' or 'gae'.")
-        if self.advantage_estimator == "gae":
-            self._check_gae()
+        estimator = self.estimator()
+        self._check_estimator(estimator)
         if self.rollout_policy == "original" and self.use_vllm and self.vllm_importance_sampling_correction:
             raise ValueError(
                 "rollout_policy='original' takes the samples' log-probabilities from the model itself: set "
@@ -135,16 +144,9 @@ class DareUConfig(UnlearningArguments, GRPOConfig):
             raise ValueError(f"num_slices is {self.num_slices}: give at least 1.")
         if not self.kl_coef >= 0:
             raise ValueError(f"kl_coef is {self.kl_coef}: give a number ≥ 0.")
-        if self.bf16 is None:
-            self.bf16 = not self.fp16 and torch.cuda.is_available() and torch.cuda.is_bf16_supported()
-        if self.use_transformers_continuous_batching and self.bf16:
-            raise ValueError(
-                "use_transformers_continuous_batching casts the trained weights to bf16 for good: "
-                "set bf16=False, or leave continuous batching off."
-            )
         if self.num_generations is None:
-            self.num_generations = 1 if self.advantage_estimator == "gae" else 8
-        alone = self.advantage_estimator == "gae" and self.num_generations == 1
+            self.num_generations = 1 if estimator.has_critic else 8
+        alone = estimator.has_critic and self.num_generations == 1
         if alone:
             # TRL insists on groups. Any size that divides the generation batch passes its checks, none of which
             # means anything here.
@@ -158,18 +160,36 @@ class DareUConfig(UnlearningArguments, GRPOConfig):
                     "steps_per_generation."
                 )
         check_vllm(self)
-        super().__post_init__()  # type: ignore[no-untyped-call]
+        super().__post_init__()
         if alone:
             self.num_generations = 1
+        if self.use_transformers_continuous_batching and self.bf16:
+            raise ValueError(
+                "use_transformers_continuous_batching casts the trained weights to bf16 for good: "
+                "set bf16=False, or leave continuous batching off."
+            )
 
-    def _check_gae(self) -> None:
+    def estimator(self) -> Estimator:
+        """The advantage estimator with its options.
+
+        Raises:
+            ValueError: There is none of that name, it asks for what nobody offers, or it has no such options.
+        """
+        return find_estimator(self.advantage_estimator, as_mapping("estimator_kwargs", self.estimator_kwargs))
+
+    def _check_estimator(self, estimator: Estimator) -> None:
         for name in ("gamma", "lam"):
-            if not 0 <= getattr(self, name) <= 1:
+            if name in estimator.needs and not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} is {getattr(self, name)}: give a number in [0, 1].")
+        if not estimator.has_critic:
+            return
         for name in ("vf_coef", "cliprange_value", "value_learning_rate"):
             if not 0 < getattr(self, name) < float("inf"):
                 raise ValueError(f"{name} is {getattr(self, name)}: give a number above 0.")
         if self.scale_rewards != "none":
-            raise ValueError("scale_rewards belongs to groups: leave it out with 'gae', and use whiten_advantages.")
+            raise ValueError(
+                f"scale_rewards belongs to groups: leave it out with {self.advantage_estimator!r}, which has a critic "
+                "(gae has whiten_advantages)."
+            )
         if self.fp16:
             raise ValueError("The value head does not train under fp16 loss scaling: use bf16, or float32.")

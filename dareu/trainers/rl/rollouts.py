@@ -1,18 +1,73 @@
-"""Completions of the original model: made and scored once, and kept in a file known by what went into it."""
+"""Rollouts: what one is made of, and those of the model before unlearning, which are made once and used ever after."""
 
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
+from accelerate.utils import broadcast_object_list, gather_object
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from dareu.trainers.rl.estimators import TokenScores
-from dareu.trainers.tensor_file import TensorFile
+from dareu.data.encoding import encode_prompt
+from dareu.data.records import text_of
+from dareu.trainers._tensor_file import TensorFile
+from dareu.trainers.rl._scoring import Slices, TokenScores
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+    from dareu.trainers.rl.trainer import DareUTrainer
+
+#: The options that decide what is sampled, beside model and prompts.
+SAMPLING = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty", "max_completion_length", "num_generations")
+
+#: The column that tells a forget row's place in the dataset.
+ROW = "rollout_row"
+
+
+@dataclass
+class Rollout:
+    """B completions of at most T tokens, and what is found out about them one after the other; see `DareUTrainer`."""
+
+    expected_lengths: list[int] = field(default_factory=list)
+    """See `expected_length`."""
+    replayed: list[list[int]] | None = None
+    """Completions that are taken in place of generating any."""
+    lengths: list[int] = field(init=False)
+    """Tokens of each completion, cut-off ones included."""
+    sequence_rewards: Tensor = field(init=False)
+    """float32 (B, F), NaN where a reward does not apply."""
+    slices: dict[int, Slices] = field(default_factory=dict)
+    """What the dense ones of the F rewards said, by their numbers."""
+    output: dict[str, Any] = field(init=False)
+    """TRL's: left-padded `prompt_ids`, `prompt_mask`, right-padded `completion_ids`, `completion_mask`, and more."""
+    scores: TokenScores = field(init=False)
+    """Of the rewards, less the price of the KL."""
+    values: Tensor = field(init=False)
+    """float32 (B, T): what the critic said when the log-probabilities were last computed, where there is one."""
+
+
+def with_gold(dataset: Dataset) -> Dataset:
+    """The rows with the gold completion as `reference`, for TRL keeps `completion` from the rewards.
+
+    Raises:
+        ValueError: There is such a column already.
+    """
+    if "completion" not in dataset.column_names:
+        return dataset
+    if "reference" in dataset.column_names:
+        raise ValueError("The rows have a column 'reference', which the trainer makes of 'completion': rename it.")
+    return dataset.add_column("reference", [text_of(completion) for completion in dataset["completion"]])
+
+
+def expected_length(row: Mapping[str, Any]) -> int:
+    """Characters of the prompt and of the gold answer, which sampled ones resemble: nobody waits for the longest."""
+    return len(text_of(row["prompt"])) + len(row.get("reference", ""))
 
 
 def length_sorted_batches(lengths: Sequence[int], size: int) -> Iterator[list[int]]:
@@ -38,22 +93,19 @@ class Sample(NamedTuple):
     scored: Tensor
 
 
-def take_apart(
-    rollout: Mapping[str, Tensor], logps: Tensor, scores: TokenScores, lengths: Sequence[int]
-) -> list[Sample]:
-    """The samples of a padded batch.
+def take_apart(rollout: Rollout, logps: Tensor) -> list[Sample]:
+    """The samples of a rollout.
 
     Args:
-        rollout: TRL's: left-padded `prompt_ids`, `prompt_mask`, right-padded `completion_ids`, `completion_mask`.
+        rollout: B completions.
         logps: (B, T) log-probabilities under the model that sampled.
-        scores: Of the same batch.
-        lengths: Tokens of each completion, cut-off ones included.
     """
+    output, scores = rollout.output, rollout.scores
     samples = []
-    for i, length in enumerate(lengths):
+    for i, length in enumerate(rollout.lengths):
         tensors = (
-            rollout["prompt_ids"][i][rollout["prompt_mask"][i].bool()],
-            *(t[i][:length] for t in (rollout["completion_ids"], rollout["completion_mask"], logps, scores.rewards)),
+            output["prompt_ids"][i][output["prompt_mask"][i].bool()],
+            *(t[i][:length] for t in (output["completion_ids"], output["completion_mask"], logps, scores.rewards)),
             scores.terminal[i],
             scores.scored[i],
         )
@@ -61,52 +113,103 @@ def take_apart(
     return samples
 
 
-def put_together(
-    samples: Sequence[Sample], pad_token_id: int, device: torch.device
-) -> tuple[dict[str, Tensor], TokenScores]:
-    """What `take_apart` took apart: TRL's batch, whose old and reference log-probabilities are the stored ones."""
+def put_together(samples: Sequence[Sample], pad_token_id: int, device: torch.device) -> Rollout:
+    """What `take_apart` took apart, whose old and original log-probabilities are the stored ones."""
 
     def padded(name: str, value: float = 0.0, side: str = "right") -> Tensor:
         return pad_sequence([getattr(sample, name) for sample in samples], True, value, side).to(device)
 
+    rollout = Rollout()
     real = [torch.ones_like(sample.prompt_ids) for sample in samples]
-    rollout = {
+    rollout.output = {
         "prompt_ids": padded("prompt_ids", pad_token_id, "left"),
         "prompt_mask": pad_sequence(real, True, 0, "left").to(device),
         "completion_ids": padded("completion_ids", pad_token_id),
         "completion_mask": padded("completion_mask"),
         "old_per_token_logps": padded("logps"),
     }
-    rollout["ref_per_token_logps"] = rollout["old_per_token_logps"]
+    rollout.output["ref_per_token_logps"] = rollout.output["old_per_token_logps"]
     terminal, scored = (torch.stack([getattr(s, name) for s in samples]).to(device) for name in ("terminal", "scored"))
-    return rollout, TokenScores(padded("rewards"), terminal, scored, rollout["completion_mask"].bool())
+    rollout.scores = TokenScores(padded("rewards"), terminal, scored, rollout.output["completion_mask"].bool())
+    return rollout
 
 
-class RolloutCache:
-    """A file of completions whose name is the hash of all that decides them.
+def make_rollouts(trainer: DareUTrainer) -> dict[int, list[Sample]]:
+    """`num_generations` scored completions for every row; the processes share the rows, and all get all.
 
-    Args:
-        folder: Where such files are kept; runs may share it.
-        recipe: Model, prompts, sampling options and seed, as plain values.
+    Completions that were made before by the same model, for the same prompts and options, are taken from their file.
     """
+    args, dataset, accelerator = trainer.args, trainer.train_dataset, trainer.accelerator
+    file = TensorFile(args.rollout_cache_dir or Path(args.output_dir) / "rollouts", _recipe(trainer), "rollouts")
+    known = broadcast_object_list([file.load(_completions) if accelerator.is_main_process else None])[0]
+    order = sorted(range(len(dataset)), key=lambda row: expected_length(dataset[row]))
+    mine = share_of(order, accelerator.process_index, accelerator.num_processes)
+    group = trainer.num_generations
+    per_call = max(1, max(args.rollout_batch_size, args.per_device_train_batch_size) // group)
+    stored: dict[int, list[Sample]] = {}
+    with torch.random.fork_rng():
+        torch.manual_seed(args.seed + accelerator.process_index)
+        for start in range(0, len(mine), per_call):
+            rows = mine[start : start + per_call]
+            replayed = None if known is None else [ids for row in rows for ids in known[row]]
+            rollout = trainer.rollout([dict(dataset[row]) for row in rows for _ in range(group)], replayed)
+            logps = rollout.output.get("old_per_token_logps")
+            samples = take_apart(rollout, trainer.policy_logps(rollout) if logps is None else logps)
+            stored |= {row: samples[i * group : (i + 1) * group] for i, row in enumerate(rows)}
+    if accelerator.num_processes > 1:
+        stored = {row: samples for part in gather_object([stored]) for row, samples in part.items()}
+    if known is None and accelerator.is_main_process:
+        _save(file, {row: [sample.completion_ids.tolist() for sample in stored[row]] for row in sorted(stored)})
+    return stored
 
-    def __init__(self, folder: str | os.PathLike[str], recipe: Mapping[str, Any]) -> None:
-        self.file = TensorFile(folder, recipe, "rollouts")
 
-    def load(self) -> dict[int, list[list[int]]] | None:
-        """For each row its completions as token ids; None where none are kept, or the file is damaged."""
-        return self.file.load(_completions)
+def share_of(rows: Sequence[int], process: int, num_processes: int) -> list[int]:
+    """The rows of one process; all get as many, since they call one another, and some rows come twice for it.
 
-    def save(self, completions: Mapping[int, Sequence[Sequence[int]]]) -> None:
-        """Writes the completions; the file appears whole or not at all."""
-        flat = [ids for row in completions.values() for ids in row]
-        self.file.save(
-            {
-                "completion_ids": torch.tensor([token for ids in flat for token in ids], dtype=torch.int32),
-                "lengths": torch.tensor([len(ids) for ids in flat], dtype=torch.int32),
-            },
-            {"rollouts": json.dumps([[row, len(ids)] for row, ids in completions.items()])},
-        )
+    >>> [share_of([5, 6, 7], process, 2) for process in range(2)]
+    [[5, 7], [6, 5]]
+    """
+    turns = -(-len(rows) // num_processes)
+    return [rows[(turn * num_processes + process) % len(rows)] for turn in range(turns)]
+
+
+def stored_rollout(
+    trainer: DareUTrainer, stored: Mapping[int, Sequence[Sample]], inputs: Sequence[Mapping[str, Any]]
+) -> Rollout:
+    """The stored completions for these rows, each group's in turn, and what the rewards said of them."""
+    first = trainer.accelerator.process_index * len(inputs)
+    samples = [stored[row[ROW]][(first + i) % trainer.num_generations] for i, row in enumerate(inputs)]
+    rollout = put_together(samples, trainer.processing_class.pad_token_id, trainer.accelerator.device)
+    rollout.output["num_items_in_batch"] = trainer.accelerator.gather(rollout.scores.mask.sum()).sum()
+    return rollout
+
+
+def _recipe(trainer: DareUTrainer) -> dict[str, Any]:
+    """What decides the completions of the original model; a fresh adapter's names and start are part of the model."""
+    args = trainer.args
+    return {
+        "model": trainer.identity(),
+        "dtype": str(next(trainer.model.parameters()).dtype),
+        "prompts": [encode_prompt(trainer.processing_class, prompt) for prompt in trainer.train_dataset["prompt"]],
+        "options": {name: getattr(args, name) for name in SAMPLING} | (args.generation_kwargs or {}),
+        "eos_token_ids": sorted(trainer.eos_token_ids),
+        "seed": args.seed,
+        "processes": trainer.accelerator.num_processes,
+        "batch_size": args.rollout_batch_size,
+        "vllm": args.use_vllm,
+    }
+
+
+def _save(file: TensorFile, completions: Mapping[int, Sequence[Sequence[int]]]) -> None:
+    """Writes for each row its completions as token ids."""
+    flat = [ids for row in completions.values() for ids in row]
+    file.save(
+        {
+            "completion_ids": torch.tensor([token for ids in flat for token in ids], dtype=torch.int32),
+            "lengths": torch.tensor([len(ids) for ids in flat], dtype=torch.int32),
+        },
+        {"rollouts": json.dumps([[row, len(ids)] for row, ids in completions.items()])},
+    )
 
 
 def _completions(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> dict[int, list[list[int]]]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import inspect
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -11,16 +11,24 @@ from torch import Tensor, nn
 from trl import GRPOTrainer
 
 from dareu.data.encoding import encode_prompt
-from dareu.data.records import text_of
 from dareu.models.forward import evaluation_mode, sampled_logps
+from dareu.trainers.prepared import prepare
+from dareu.trainers.rl._critic import Critic
+from dareu.trainers.rl._scoring import Slices, scorer, token_scores
 from dareu.trainers.rl.advantages import clipped_value_loss
 from dareu.trainers.rl.config import DareUConfig
-from dareu.trainers.rl.critic import Critic
-from dareu.trainers.rl.estimators import TokenScores, critic_estimate, group_estimate, token_scores
-from dareu.trainers.rl.original import ROW, expected_length, make_rollouts, stored_batch
-from dareu.trainers.rl.rollouts import Sample, length_sorted_batches
-from dareu.trainers.rl.scoring import SliceScorer
-from dareu.trainers.shared import StopWhenForgotten, UnlearningMixin, Validate, check_prompt_lengths, load_policy
+from dareu.trainers.rl.estimators import estimate, find_estimator
+from dareu.trainers.rl.rollouts import (
+    ROW,
+    Rollout,
+    Sample,
+    expected_length,
+    length_sorted_batches,
+    make_rollouts,
+    stored_rollout,
+    with_gold,
+)
+from dareu.trainers.shared import SharedMixin, check_prompt_lengths, load_policy
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -28,16 +36,17 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
 
     from dareu.masks import WeightMask
+    from dareu.trainers._stopping import Validate
 
 
-class DareUTrainer(UnlearningMixin, GRPOTrainer):
+class DareUTrainer(SharedMixin, GRPOTrainer):
     """TRL's `GRPOTrainer` with token-level advantages from slice rewards, a mask and a retain term.
 
     For each prompt of the forget set completions are sampled and every reward scores them, slice by slice where it
     can. A token's reward is the running mean of the slices' scores minus `kl_coef` times the KL to the model before
     unlearning, π_N; its return is taken over the remaining tokens (`return_mode`), and its advantage is the return
-    minus the group's mean at the same position, or GAE against a value head (`advantage_estimator`). The clipped
-    surrogate is TRL's. The retain term, on retained rows, joins the loss.
+    minus the group's mean at the same position, or GAE against a critic, or what an estimator of yours makes of it
+    (`advantage_estimator`). The clipped surrogate is TRL's. The retain term, on retained rows, joins the loss.
 
     Args:
         model: The target: a path, a hub id or a loaded model. It is trained in place.
@@ -49,7 +58,7 @@ class DareUTrainer(UnlearningMixin, GRPOTrainer):
         mask: The weights that may move; None: all.
         processing_class: The tokenizer; loaded with the model where `model` is a string.
         peft_config: Trains a fresh adapter in place of the weights.
-        validate: Measures the model for early stopping; see `UnlearningArguments`.
+        validate: Measures the model for early stopping; see `SharedArguments`.
         callbacks: More Trainer callbacks.
         **kwargs: Other arguments of `GRPOTrainer`.
 
@@ -93,39 +102,45 @@ class DareUTrainer(UnlearningMixin, GRPOTrainer):
                 "per_device_train_batch_size or steps_per_generation."
             )
         # π_N is remembered before TRL patches the model's forward.
-        self._set_up(
+        prepared = prepare(
             model,
             processing_class,
             args,
             retain_dataset=retain_dataset,
             mask=mask,
             fresh_adapter=peft_config is not None,
-            needs_reference=args.kl_coef > 0 and args.rollout_policy == "current",
+            needs_original=args.kl_coef > 0 and args.rollout_policy == "current",
             validate=validate,
+            accelerator=lambda: self.accelerator,
         )
-        train_dataset = _with_reference(train_dataset)
+        train_dataset = with_gold(train_dataset)
         if args.rollout_policy == "original":
             train_dataset = train_dataset.add_column(ROW, list(range(len(train_dataset))))
         if isinstance(held_out := kwargs.get("eval_dataset"), dict):
-            kwargs["eval_dataset"] = {name: _with_reference(dataset) for name, dataset in held_out.items()}
+            kwargs["eval_dataset"] = {name: with_gold(dataset) for name, dataset in held_out.items()}
         elif held_out is not None:
-            kwargs["eval_dataset"] = _with_reference(held_out)
+            kwargs["eval_dataset"] = with_gold(held_out)
+        self._estimator = args.estimator()
+        self._rollout: Rollout | None = None
+        """The one that TRL is making, for what it calls on the way; None at any other time."""
+        self._stored: dict[int, list[Sample]] | None = None
         self.critic: Critic | None = None
         rewards = list(reward_funcs) if isinstance(reward_funcs, list | tuple) else [reward_funcs]
         super().__init__(
             model,
-            [_wrap(reward, processing_class, args.num_slices) for reward in rewards],
+            [
+                scorer(reward, processing_class, args.num_slices, index, self._keep)
+                for index, reward in enumerate(rewards)
+            ],
             args,
             train_dataset,
             processing_class=processing_class,
             callbacks=callbacks,
+            prepared=prepared,
+            validate=validate,
             **kwargs,
         )
-        if validate is not None:
-            self.add_callback(StopWhenForgotten(validate, self._measured))
-        self._stored: dict[int, list[Sample]] | None = None
-        self.replayed: list[list[int]] | None = None
-        if args.advantage_estimator == "gae":
+        if self._estimator.has_critic:
             self.critic = Critic(
                 self.model,
                 identity=self.identity(),
@@ -152,57 +167,74 @@ class DareUTrainer(UnlearningMixin, GRPOTrainer):
         training = self.model.training
         if training and self.args.rollout_policy == "original":
             assert self._stored is not None
-            output, scores = stored_batch(self, self._stored, inputs)
+            rollout = stored_rollout(self, self._stored, inputs)
             if self.critic is not None:
-                self.policy_logps(output)  # for the values alone: the policy has moved since
+                self.policy_logps(rollout)  # for the values alone: the policy has moved since
         else:
-            output, scores = self.rollout(inputs)
-            logps = output.get("old_per_token_logps")
+            rollout = self.rollout(inputs)
+            logps = rollout.output.get("old_per_token_logps")
             if training and logps is None and (self.args.kl_coef or self.critic is not None):
-                logps = self.policy_logps(output)
+                logps = self.policy_logps(rollout)
             if training and self.args.kl_coef:
                 assert logps is not None
-                kl = torch.where(scores.mask, logps - self._reference_logps(output), 0.0)
+                scores = rollout.scores
+                kl = torch.where(scores.mask, logps - self._original_logps(rollout.output), 0.0)
                 self._log_token_mean("kl", kl, scores.mask)
-                scores = scores._replace(rewards=scores.rewards - self.args.kl_coef * kl)
-        return output | self._advantages(scores)
+                rollout.scores = scores._replace(rewards=scores.rewards - self.args.kl_coef * kl)
+        return rollout.output | self._advantages(rollout)
 
-    def _advantages(self, scores: TokenScores) -> dict[str, Tensor]:
+    def _advantages(self, rollout: Rollout) -> dict[str, Tensor]:
         args, training = self.args, self.model.training
-        if training and self.critic is not None:
-            tensors, explained = critic_estimate(
-                scores,
-                self._values,
-                self.accelerator,
-                gamma=args.gamma,
-                lam=args.lam,
-                return_mode=args.return_mode,
-                whiten=args.whiten_advantages,
-            )
-            self._metrics["train"]["explained_variance"].append(explained)
-            return tensors
-        advantages, without_spread = group_estimate(
-            scores,
+        against_critic = training and self.critic is not None
+        tensors, logged = estimate(
+            self._estimator if training or self.critic is None else find_estimator("group", {}),
+            rollout.scores,
+            rollout.values if against_critic else None,
             self.accelerator,
             num_generations=self.num_generations if training else self.num_generations_eval,
             return_mode=args.return_mode,
             scale_rewards=args.scale_rewards,
+            gamma=args.gamma,
+            lam=args.lam,
+            whiten_advantages=args.whiten_advantages,
         )
-        self._metrics["train" if training else "eval"]["frac_groups_without_spread"].append(without_spread)
-        return {"advantages": advantages}
+        for name, value in logged.items():
+            self._metrics["train" if training else "eval"][name].append(value)
+        return tensors
 
-    def rollout(self, inputs: list[dict[str, Any]]) -> tuple[dict[str, Any], TokenScores]:
-        """Generates and scores."""
-        self._expected_lengths = [expected_length(row) for row in inputs]
-        output: dict[str, Any] = super()._generate_and_score_completions(inputs)
-        weights, mask = self.reward_weights, output["completion_mask"].bool()
-        return output, token_scores(self.reward_funcs, weights, self._sequence_rewards, mask)
+    @contextmanager
+    def _making(self, rollout: Rollout) -> Iterator[None]:
+        """Within this block, what TRL calls on the way finds the rollout."""
+        self._rollout = rollout
+        try:
+            yield
+        finally:
+            self._rollout = None
+
+    def rollout(self, inputs: list[dict[str, Any]], replayed: list[list[int]] | None = None) -> Rollout:
+        """Generates and scores.
+
+        Args:
+            inputs: Rows of whole groups, over all processes.
+            replayed: Completions that are taken in place of generating any.
+        """
+        rollout = Rollout([expected_length(row) for row in inputs], replayed)
+        with self._making(rollout):
+            rollout.output = super()._generate_and_score_completions(inputs)
+        mask = rollout.output["completion_mask"].bool()
+        rollout.scores = token_scores(rollout.sequence_rewards, rollout.slices, self.reward_weights, mask)
+        return rollout
+
+    def _keep(self, index: int, slices: Slices) -> None:
+        assert self._rollout is not None
+        self._rollout.slices[index] = slices
 
     def _generate_single_turn(
         self, prompt_ids: Any, images: Any, multimodal_fields: Any, num_generations: Any, has_tool_images: Any = False
     ) -> Any:
-        if self.replayed is not None:
-            return self.replayed, None
+        assert self._rollout is not None
+        if self._rollout.replayed is not None:
+            return self._rollout.replayed, None
         generate: Any = super()._generate_single_turn
         others = (images, multimodal_fields, num_generations, has_tool_images)
         size = self.args.rollout_batch_size
@@ -212,7 +244,7 @@ class DareUTrainer(UnlearningMixin, GRPOTrainer):
         # Without dropout, as their log-probabilities are taken
         completions: list[Any] = [None] * len(prompt_ids)
         with evaluation_mode(self.model), torch.no_grad():
-            for batch in length_sorted_batches(self._expected_lengths, size):
+            for batch in length_sorted_batches(self._rollout.expected_lengths, size):
                 made, _ = generate([prompt_ids[i] for i in batch], *others)
                 for i, ids in zip(batch, made, strict=True):
                     completions[i] = ids
@@ -226,43 +258,45 @@ class DareUTrainer(UnlearningMixin, GRPOTrainer):
                 f"The reward {self.reward_func_names[column]!r} is infinite for completion {row}: "
                 "return a finite number, or None where it does not apply."
             )
-        self.completion_lengths = [len(ids) for ids in completion_ids_list]
+        assert self._rollout is not None
+        self._rollout.lengths = [len(ids) for ids in completion_ids_list]
         first = self.accelerator.process_index * len(prompts)
-        self._sequence_rewards = gathered[first : first + len(prompts)]
+        self._rollout.sequence_rewards = gathered[first : first + len(prompts)]
         return gathered
 
     # -- log-probabilities ---------------------------------------------------------------------------------------
 
     def _get_per_token_logps_and_entropies(self, model: nn.Module, *args: Any, **kwargs: Any) -> Any:
-        """As TRL's, without dropout where no gradient is wanted; leaves the critic's (B, T) values in `_values`."""
+        """As TRL's, without dropout where no gradient is wanted; a rollout gets the critic's values with them."""
         # The logps of samples are compared with π_N's and with one another.
         quiet = nullcontext() if torch.is_grad_enabled() else evaluation_mode(self.model)
-        if self.critic is None:
+        if self.critic is None or self._rollout is None:
             with quiet:
                 return super()._get_per_token_logps_and_entropies(model, *args, **kwargs)
         with quiet, self.critic.watch() as hidden:
             output = super()._get_per_token_logps_and_entropies(model, *args, **kwargs)
-        self._values = self.critic.values(hidden, output[0].shape[1])
+        self._rollout.values = self.critic.values(hidden, output[0].shape[1])
         return output
 
-    def policy_logps(self, rollout: dict[str, Any]) -> Tensor:
+    def policy_logps(self, rollout: Rollout) -> Tensor:
         """(B, T) log-probabilities as TRL computes them in the loss, whose ratio they are the denominator of."""
-        with torch.no_grad():
+        output = rollout.output
+        with torch.no_grad(), self._making(rollout):
             logps: Tensor = self._get_per_token_logps_and_entropies(
                 self.model,
-                torch.cat([rollout["prompt_ids"], rollout["completion_ids"]], dim=1),
-                torch.cat([rollout["prompt_mask"], rollout["completion_mask"]], dim=1),
-                rollout["completion_ids"].shape[1],
+                torch.cat([output["prompt_ids"], output["completion_ids"]], dim=1),
+                torch.cat([output["prompt_mask"], output["completion_mask"]], dim=1),
+                output["completion_ids"].shape[1],
                 batch_size=self.args.per_device_train_batch_size,
             )[0]
         return logps
 
-    def _reference_logps(self, rollout: dict[str, Any]) -> Tensor:
+    def _original_logps(self, output: dict[str, Any]) -> Tensor:
         """(B, T) log-probabilities under π_N of the sampled tokens at the sampling temperature, 0 on padding."""
-        assert self.reference is not None
-        with self.reference() as model, self.accelerator.autocast():
+        assert self.original is not None
+        with self.original() as model, self.accelerator.autocast():
             size = self.args.per_device_train_batch_size
-            return sampled_logps(model, rollout, batch_size=size, temperature=self.temperature)
+            return sampled_logps(model, output, batch_size=size, temperature=self.temperature)
 
     # -- loss --------------------------------------------------------------------------------------------------
 
@@ -270,12 +304,16 @@ class DareUTrainer(UnlearningMixin, GRPOTrainer):
         batch = self._prepare_retain()
         # With stored rollouts the KL to π_N is a loss term: TRL's k3 estimate on the stored log-probabilities.
         self.beta = self.args.kl_coef if "ref_per_token_logps" in inputs else 0.0
+        critic = self.critic if "returns" in inputs else None
         try:
-            loss: Tensor = super()._compute_loss(model, inputs)  # type: ignore[no-untyped-call]
+            with nullcontext() if critic is None else critic.watch() as hidden:
+                loss: Tensor = super()._compute_loss(model, inputs)  # type: ignore[no-untyped-call]
         finally:
             self.beta = 0.0  # TRL would look for a reference model of its own while it samples
-        if "returns" in inputs:
-            loss = loss + self.args.vf_coef * self._value_loss(inputs)
+        if critic is not None:
+            assert hidden is not None
+            values = critic.values(hidden, inputs["completion_ids"].shape[1])
+            loss = loss + self.args.vf_coef * self._value_loss(values, inputs)
         if batch is None:
             return loss
         penalty = self._retain_penalty(model, batch)
@@ -285,10 +323,10 @@ class DareUTrainer(UnlearningMixin, GRPOTrainer):
         # TRL's loss comes scaled for accumulation, so this term must be too.
         return loss + penalty / self.current_gradient_accumulation_steps
 
-    def _value_loss(self, inputs: dict[str, Any]) -> Tensor:
-        """Of the micro-batch whose forward has just been made, normalised as TRL does its token losses."""
+    def _value_loss(self, values: Tensor, inputs: dict[str, Any]) -> Tensor:
+        """Of (B, T) values of a micro-batch, normalised as TRL does its token losses."""
         mask = inputs["value_mask"]
-        losses = clipped_value_loss(self._values, inputs["old_values"], inputs["returns"], self.args.cliprange_value)
+        losses = clipped_value_loss(values, inputs["old_values"], inputs["returns"], self.args.cliprange_value)
         self._log_token_mean("value_loss", losses.detach(), mask)
         window = self.current_gradient_accumulation_steps / self.args.steps_per_generation
         tokens = inputs["num_items_in_batch"].clamp(min=1.0) / self.accelerator.num_processes * window
@@ -315,23 +353,3 @@ class DareUTrainer(UnlearningMixin, GRPOTrainer):
     def _log_token_mean(self, name: str, values: Tensor, mask: Tensor) -> None:
         totals = self.accelerator.reduce(torch.stack([(values * mask).sum(), mask.sum().float()]), reduction="sum")
         self._metrics["train"][name].append((totals[0] / totals[1].clamp(min=1.0)).item())
-
-
-def _with_reference(dataset: Dataset) -> Dataset:
-    """The rows with the gold completion as `reference`, for TRL keeps `completion` from the rewards."""
-    if "completion" not in dataset.column_names:
-        return dataset
-    if "reference" in dataset.column_names:
-        raise ValueError("The rows have a column 'reference', which the trainer makes of 'completion': rename it.")
-    return dataset.add_column("reference", [text_of(completion) for completion in dataset["completion"]])
-
-
-def _wrap(reward: Any, tokenizer: PreTrainedTokenizerBase, num_slices: int) -> Any:
-    """Rewards that are models, paths or coroutines are TRL's own affair and score sequences."""
-    if isinstance(reward, str | nn.Module) or inspect.iscoroutinefunction(reward):
-        return reward
-    if inspect.iscoroutinefunction(type(reward).__call__):
-        return reward
-    if not callable(reward):
-        raise ValueError(f"A reward must be callable, a model or its path, not {type(reward).__name__}.")
-    return SliceScorer(reward, tokenizer, num_slices)

@@ -10,7 +10,7 @@ from dareu.comparison.entries import read_entries
 from dareu.comparison.ground import Ground
 from dareu.comparison.planning import Row, plan_seed
 from dareu.runs.plans import CONFIG, OWN, Plan
-from dareu.trainers.shared import UnlearningArguments
+from dareu.trainers.shared import SharedArguments
 
 MASKS = {"few": {"score": "random", "density": 0.1}}
 
@@ -108,7 +108,7 @@ def test_a_split_that_cannot_be_is_refused(planned: Callable[..., list[Row]], ch
 
 
 @dataclass
-class ThirdLayer(UnlearningArguments):
+class ThirdLayer(SharedArguments):
     """Options of a method that needs a model of three layers."""
 
     def check_layers(self, num_layers: int) -> None:
@@ -124,7 +124,7 @@ def test_layers_beyond_the_model_are_refused_before_a_run(planned: Callable[...,
     with pytest.raises(ValueError, match="The entry 'npo': there is no third layer: take another model"):
         planned("npo")
     planned("npo", given={"base": "hub/of-unknown-depth"})
-    checked.parsed["unlearn"] = [SimpleNamespace(), UnlearningArguments()]
+    checked.parsed["unlearn"] = [SimpleNamespace(), SharedArguments()]
     planned("npo")
 
 

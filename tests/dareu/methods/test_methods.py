@@ -169,7 +169,7 @@ def test_preferences_begin_at_two_log_two_over_beta(
     assert trainer.state.log_history[0]["forget_loss"] == pytest.approx(4 * math.log(2), rel=1e-5)
 
 
-def test_undial_is_a_plain_reference_over_the_labelled_tokens(
+def test_undial_is_a_plain_loop_over_the_labelled_tokens(
     build: Build, memorised: Callable[[], LlamaForCausalLM], tokenizer: PreTrainedTokenizerFast
 ) -> None:
     model = memorised()
@@ -195,7 +195,7 @@ def test_only_what_a_loss_names_is_computed(build: Build, memorised: Callable[[]
         calls: list[int] = []
         trainer.model.register_forward_hook(lambda module, args, output: calls.append(len(output.logits)))
         trainer.train()
-        return calls, trainer.reference is not None
+        return calls, trainer.original is not None
 
     assert forwards("finetune_retain") == ([2], False)  # the retained rows
     assert forwards("idk") == ([2, 2], False)

@@ -34,11 +34,17 @@ def build(
     retain_rows: Dataset,
 ) -> Callable[..., RMUTrainer]:
     def make(
-        model: Any, *, retain: Dataset | None = retain_rows, mask: Any = None, lora: Any = None, **options: Any
+        model: Any,
+        *,
+        retain: Dataset | None = retain_rows,
+        mask: Any = None,
+        lora: Any = None,
+        loss: Any = rmu,
+        **options: Any,
     ) -> RMUTrainer:
         return RMUTrainer(
             model,
-            rmu,
+            loss,
             unlearn_config(RMUConfig, **({"layer": 3, "alpha": 10.0} | options)),
             forget_rows,
             retain_dataset=retain,
@@ -88,7 +94,7 @@ def test_the_first_loss_is_the_equations_and_only_the_named_modules_move(
     if options.get("alpha") != 0.0:
         assert first["retain_hidden"] == 0.0 and second["retain_hidden"] > 0
     else:
-        assert "retain_hidden" not in first and trainer.reference is None
+        assert "retain_hidden" not in first and trainer.original is None
 
 
 def test_the_loss_of_a_batch_is_that_of_its_rows_on_either_padding_side(
@@ -146,9 +152,9 @@ def test_under_a_mask_its_entries_of_the_named_modules_move(
     assert moved(model, before) == STEERED and count_moved_outside(before, model, mask) == 0
     assert trainer.state.log_history[0]["retain_hidden"] == 0.0
     assert trainer.state.log_history[1]["retain_hidden"] > 0
-    assert trainer.reference is not None
+    assert trainer.original is not None
     after = copies(model)
-    with trainer.reference() as original:
+    with trainer.original() as original:
         assert not moved(original, before)
     assert not moved(model, after)
 
@@ -171,7 +177,7 @@ def test_a_fresh_adapter_learns_in_the_named_modules_alone(
     found = moved(trainer.model, before)
     assert {name.partition(".lora_")[0].removeprefix("base_model.model.") + ".weight" for name in found} == STEERED
     assert all(".lora_" in name for name in found) and len(found) == 6
-    # The reference, which switches the adapter off and on, wakes up nothing
+    # The original, which switches the adapter off and on, wakes up nothing
     assert {name for name, p in trainer.model.named_parameters() if p.requires_grad} == found
     assert trainer.state.log_history[0]["retain_hidden"] == 0.0
     assert trainer.state.log_history[1]["retain_hidden"] > 0
@@ -214,6 +220,8 @@ def test_gpt2_takes_a_pattern_of_its_own(build: Callable[..., RMUTrainer], token
         ({"retain_loss": "kl"}, "retain_loss and retain_coef are of the retain term that other methods share"),
         ({"retain_coef": 2.0}, "retain_loss and retain_coef are of the retain term that other methods share"),
         ({"loss_kwargs": {"beta": 1.0}}, "The loss has no option beta"),
+        ({"loss": lambda logps: logps.mean()}, "The loss asks for logps: there are hidden, target, attention_mask."),
+        ({"loss": lambda hidden: hidden}, r"The loss gives a tensor of shape \(2, 2, 4\)"),
         ({"retain": None}, "RMU holds retained rows in place: give a retain_dataset"),
         ({"lora": LoraConfig(r=2, target_modules=["q_proj"])}, "which are frozen here: give them an adapter"),
     ],

@@ -29,11 +29,17 @@ def build(
     retain_rows: Dataset,
 ) -> Build:
     def make(
-        model: Any, *, retain: Dataset | None = retain_rows, mask: Any = None, lora: Any = None, **options: Any
+        model: Any,
+        *,
+        retain: Dataset | None = retain_rows,
+        mask: Any = None,
+        lora: Any = None,
+        loss: Any = scrub,
+        **options: Any,
     ) -> ScrubTrainer:
         return ScrubTrainer(
             model,
-            scrub,
+            loss,
             unlearn_config(ScrubConfig, **({"retain_batch_size": 4} | options)),
             forget_rows,
             retain_dataset=retain,
@@ -156,6 +162,8 @@ def test_resuming_keeps_the_turns_and_ends_with_the_same_bits(
         ({"ascent_share": 1.5}, r"ascent_share is 1.5: give a number in \(0, 1\]"),
         ({"retain_loss": "nll"}, "retain_loss and retain_coef are of the retain term that other methods share"),
         ({"loss_kwargs": {"beta": 1.0}}, "The loss has no option beta"),
+        ({"loss": lambda logps: logps.mean()}, "The loss asks for logps: there are kl."),
+        ({"loss": lambda kl: kl}, r"The loss gives a tensor of shape \(2,\)"),
         ({"retain": None}, "SCRUB holds retained rows in place: give a retain_dataset"),
     ],
 )

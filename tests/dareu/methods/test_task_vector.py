@@ -81,7 +81,7 @@ def test_what_is_logged_is_learnt(build: Build, tiny_llama: Callable[..., LlamaF
     trainer = build(tiny_llama(), max_steps=6)
     trainer.train()
     losses = [line["forget_loss"] for line in trainer.state.log_history[:-1]]
-    assert losses == sorted(losses, reverse=True) and trainer.reference is None
+    assert losses == sorted(losses, reverse=True) and trainer.original is None
 
 
 def test_a_fresh_adapter_is_negated(build: Build, tiny_llama: Callable[..., LlamaForCausalLM], tmp_path: Path) -> None:

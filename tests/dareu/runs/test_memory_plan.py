@@ -104,7 +104,7 @@ def test_weights_gradients_and_state_are_those_of_one_real_step(name: str, kind:
     optimizer.step()
 
     plan = memory_plan(
-        empty, rows=ROWS, prompt_tokens=PROMPT, completion_tokens=COMPLETION, selected=mask, keeps_reference=False
+        empty, rows=ROWS, prompt_tokens=PROMPT, completion_tokens=COMPLETION, selected=mask, keeps_original=False
     )
     assert plan.weights == size(model.parameters())
     assert plan.gradients == size(parameter.grad for parameter in model.parameters())
@@ -118,7 +118,7 @@ def test_weights_gradients_and_state_are_those_of_one_real_step(name: str, kind:
         assert optimizer_bytes(model, number) == state
 
 
-def test_the_reference_is_what_is_kept_of_the_original_model() -> None:
+def test_the_original_is_what_is_kept_of_the_original_model() -> None:
     model = build("llama", dtype=torch.bfloat16)
     mask = random_mask(model, 0.3, seed=0)
     shape = {"rows": 1, "prompt_tokens": 2, "completion_tokens": 2}
@@ -127,12 +127,12 @@ def test_the_reference_is_what_is_kept_of_the_original_model() -> None:
     selected = sum(int(tensor.sum()) for tensor in mask.values())
     empty = build("llama", "meta", dtype=torch.bfloat16)
     for given in (selected, mask):
-        assert memory_plan(empty, **shape, selected=given).reference == size(
+        assert memory_plan(empty, **shape, selected=given).original == size(
             [*kept.index.values(), *kept.original.values()]
         )
     with original_policy(model, fresh_adapter=False)() as copied:
-        assert memory_plan(empty, **shape).reference == size(copied.parameters())
-    assert memory_plan(build("llama", "meta", lora=True), **shape).reference == 0
+        assert memory_plan(empty, **shape).original == size(copied.parameters())
+    assert memory_plan(build("llama", "meta", lora=True), **shape).original == 0
     with pytest.raises(ValueError, match="exclude each other"):
         memory_plan(build("llama", "meta", lora=True), **shape, selected=1)
 
@@ -255,7 +255,7 @@ def test_an_update_stays_within_the_plan_and_near_it(lora: bool, loss: Any) -> N
         retain_rows=ROWS,
         retain_loss=loss,
     )
-    planned = plan.total - plan.weights - plan.optimizer - plan.reference
+    planned = plan.total - plan.weights - plan.optimizer - plan.original
     assert 0.99 * memory.peak <= planned <= 1.2 * memory.peak, (memory.peak, plan)
 
 
@@ -263,8 +263,8 @@ def test_a_rollout_and_an_update_do_not_add_up() -> None:
     empty = build("llama", "meta")
     shape = {"rows": 2, "prompt_tokens": 4, "completion_tokens": 4}
     small, large = (memory_plan(empty, **shape, rollout_rows=rows) for rows in (1, 10_000))
-    assert small.total == sum([small.weights, small.gradients, small.optimizer, small.reference]) + small.activations
-    assert large.total == large.weights + large.optimizer + large.reference + large.rollouts
+    assert small.total == sum([small.weights, small.gradients, small.optimizer, small.original]) + small.activations
+    assert large.total == large.weights + large.optimizer + large.original + large.rollouts
     judged = memory_plan(empty, **shape, rollout_rows=1, judges=[build("qwen3", "meta")])
     assert judged.total - small.total == parameter_bytes([build("qwen3", "meta")])
 

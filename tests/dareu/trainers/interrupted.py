@@ -130,7 +130,7 @@ class KillAt(TrainerCallback):
         self.where, _, update = moment.rpartition("-")
         self.update = int(update)
         self.now = 0
-        self.before("write_manifest", "dareu.trainers.resuming", lambda _: self.where == "manifest")
+        self.before("write_manifest", "dareu.trainers._resuming", lambda _: self.where == "manifest")
         self.before("save", "torch", lambda _, path, *__: Path(path).name == self.where)
         self.before("rename", "os", lambda _, to, *__: self.where == "rename" and to.name.startswith("checkpoint-"))
         self.before("rmtree", "shutil", lambda path, *_: self.where == "rotation" and "checkpoint-" in str(path))

@@ -19,6 +19,7 @@ from dareu.metrics import generate_answers
 from dareu.models import load_model, load_tokenizer
 from dareu.models.forward import completion_logits, sampled_logps, takes_positions
 from dareu.trainers import DareUConfig, DareUTrainer, UnlearnConfig, UnlearnTrainer
+from dareu.trainers.rl.rollouts import Rollout
 from dareu.weights import fingerprint
 
 LLAMA_LIKE = {
@@ -116,10 +117,11 @@ def test_a_dareu_step(
     seen: list[dict[str, torch.Tensor]] = []
 
     class Trainer(DareUTrainer):
-        def policy_logps(self, rollout: dict[str, Any]) -> torch.Tensor:
+        def policy_logps(self, rollout: Rollout) -> torch.Tensor:
             logps = super().policy_logps(rollout)
             if self.state.global_step == 0:
-                seen.append({name: tensor for name, tensor in rollout.items() if isinstance(tensor, torch.Tensor)})
+                output = rollout.output
+                seen.append({name: tensor for name, tensor in output.items() if isinstance(tensor, torch.Tensor)})
                 seen[-1]["logps"] = logps
             return logps
 

@@ -12,6 +12,7 @@ from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 from dareu.data import CompletionCollator, encode_prompt, encode_record, to_chat
 from dareu.metrics import answer_nll, generate_answers
 from dareu.trainers import DareUConfig, DareUTrainer
+from dareu.trainers.rl.rollouts import Rollout
 
 TEMPLATE = (
     "{{ bos_token }}{% for message in messages %}"
@@ -71,7 +72,7 @@ def test_dareu_end_to_end(
     retain_rows: Dataset,
 ) -> None:
     calls: list[tuple[Any, Any, Any]] = []
-    rollouts: list[dict[str, Any]] = []
+    rollouts: list[Rollout] = []
 
     class Reward:
         __name__ = "length"
@@ -84,10 +85,9 @@ def test_dareu_end_to_end(
             raise AssertionError("the dense form is asked for")
 
     class Trainer(DareUTrainer):
-        def rollout(self, inputs: list[dict[str, Any]]) -> Any:
-            made = super().rollout(inputs)
-            rollouts.append(made[0])
-            return made
+        def rollout(self, *args: Any) -> Rollout:
+            rollouts.append(super().rollout(*args))
+            return rollouts[-1]
 
     rows = to_chat(forget_rows)
     trainer = Trainer(
@@ -101,7 +101,8 @@ def test_dareu_end_to_end(
         processing_class=chat,
     )
     trainer.train()
-    [(prompts, completions, ends)], [rollout] = calls, rollouts
+    [(prompts, completions, ends)], [made] = calls, rollouts
+    rollout = made.output
     for i, (prompt, [message], offsets) in enumerate(zip(prompts, completions, ends, strict=True)):
         assert prompt in list(rows["prompt"]) and message["role"] == "assistant"
         assert "<end_of_turn>" not in message["content"] and "<start_of_turn>assistant" not in message["content"]

@@ -3,7 +3,6 @@ from pathlib import Path
 
 import pytest
 
-from dareu.runs import Run
 from dareu.trainers.checkpoints import MANIFEST, delete_older, last_checkpoint, what_is_wrong, write_manifest
 from dareu.trainers.stopwatch import Stopwatch
 
@@ -50,11 +49,10 @@ def test_the_newest_whole_checkpoint_is_found(tmp_path: Path, caplog, damage, cl
     assert last_checkpoint(tmp_path) == tmp_path / "checkpoint-9"
     (message,) = caplog.messages
     assert "checkpoint-10" in message and clause in message and message.endswith(".")
-    assert Run(tmp_path).last_checkpoint == str(tmp_path / "checkpoint-9")
 
 
 def test_without_a_whole_checkpoint_there_is_none(tmp_path: Path, caplog) -> None:
-    assert last_checkpoint(tmp_path) is None and Run(tmp_path).last_checkpoint is None
+    assert last_checkpoint(tmp_path) is None
     assert not caplog.messages
     (checkpoint(tmp_path, 5) / "model.safetensors").unlink()
     assert last_checkpoint(tmp_path) is None

@@ -98,7 +98,7 @@ def test_an_adapter_is_trained_from_where_the_target_is(
     trainer = train(method, model, **keywords)
     if dtype == torch.float32:  # rounding is not the same in batches of other shapes
         starts_at_no_distance(trainer)
-    with trainer.reference() as original:
+    with trainer.original() as original:
         assert torch.equal(original(IDS).logits, before)
     assert (trainer.model.eval()(IDS).logits - before).abs().max() > 1e-3
     if target == "own":
@@ -156,12 +156,12 @@ def test_masked_bfloat16_training_resumes_with_the_same_bits(
 def test_the_original_entries_are_swapped_in_bfloat16(tiny_llama: Callable[..., LlamaForCausalLM]) -> None:
     model = tiny_llama().to(torch.bfloat16)
     mask, before = make_mask(model), model(IDS).logits
-    reference = original_policy(model, mask, fresh_adapter=False)
+    remembered = original_policy(model, mask, fresh_adapter=False)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             parameter += 0.05 * mask[name]
     trained = copies(model)
-    with reference() as original:
+    with remembered() as original:
         assert torch.equal(original(IDS).logits, before)
     assert all(torch.equal(parameter, trained[name]) for name, parameter in model.named_parameters())
     assert count_moved_outside(trained, model, {name: torch.zeros_like(m) for name, m in mask.items()}) == 0

@@ -26,7 +26,7 @@ def adapted(model: LlamaForCausalLM) -> PeftModel:
 
 
 @pytest.mark.parametrize("kind", ["full", "masked", "lora", "adapter"])
-def test_reference_stays_what_the_model_was(kind: str, tiny_llama: Callable[..., LlamaForCausalLM]) -> None:
+def test_the_original_stays_what_the_model_was(kind: str, tiny_llama: Callable[..., LlamaForCausalLM]) -> None:
     model: nn.Module = tiny_llama()
     mask = random_mask(model, 0.3, seed=0) if kind == "masked" else None
     if kind in ("lora", "adapter"):
@@ -36,13 +36,13 @@ def test_reference_stays_what_the_model_was(kind: str, tiny_llama: Callable[...,
     before = model(IDS).logits.detach().clone() if kind != "lora" else model.eval()(IDS).logits.detach().clone()
     if kind == "adapter":
         before = model.eval()(IDS).logits.detach().clone()
-    reference = original_policy(model, mask, fresh_adapter=kind == "lora")
-    with reference() as original:
+    remembered = original_policy(model, mask, fresh_adapter=kind == "lora")
+    with remembered() as original:
         assert torch.equal(original(IDS).logits, before)  # KL 0 before the first update
     disturb(model, mask)
     model.train()
     weights = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
-    with reference() as original:
+    with remembered() as original:
         assert torch.equal(original(IDS).logits, before)
         assert not torch.is_grad_enabled()
     assert torch.is_grad_enabled() and model.training
@@ -56,10 +56,10 @@ def test_swapping_before_the_forward_leaves_gradients_right(
 ) -> None:
     model, plain = tiny_llama(), tiny_llama()
     mask = random_mask(model, 0.3, seed=0)
-    reference = original_policy(model, mask, fresh_adapter=False)
+    remembered = original_policy(model, mask, fresh_adapter=False)
     disturb(model, mask)
     disturb(plain, mask)
-    with reference() as original:
+    with remembered() as original:
         original(IDS)
     model(IDS, labels=IDS).loss.backward()
     plain(IDS, labels=IDS).loss.backward()
@@ -70,9 +70,9 @@ def test_swapping_before_the_forward_leaves_gradients_right(
 def test_the_original_entries_come_back_after_an_error(tiny_llama: Callable[..., LlamaForCausalLM]) -> None:
     model = tiny_llama()
     mask = random_mask(model, 0.3, seed=0)
-    reference = original_policy(model, mask, fresh_adapter=False)
+    remembered = original_policy(model, mask, fresh_adapter=False)
     disturb(model, mask)
     weights = [parameter.detach().clone() for parameter in model.parameters()]
-    with pytest.raises(RuntimeError, match="on the way"), reference():
+    with pytest.raises(RuntimeError, match="on the way"), remembered():
         raise RuntimeError("on the way")
     assert all(torch.equal(left, right) for left, right in zip(model.parameters(), weights, strict=True))

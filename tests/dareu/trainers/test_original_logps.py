@@ -27,7 +27,7 @@ def logps(
     """Of the answers and of the refusals, as a new trainer gives them."""
 
     def ask(*, model_seed: int = 0, rows: Dataset = forget_rows, dtype: Any = torch.float32, **options: Any) -> Any:
-        options = {"refusals": "common", "reference_cache_dir": str(tmp_path / "shared")} | options
+        options = {"refusals": "common", "original_cache_dir": str(tmp_path / "shared")} | options
         trainer = UnlearnTrainer(
             tiny_llama(seed=model_seed).to(dtype),
             dpo,
@@ -35,7 +35,7 @@ def logps(
             rows,
             processing_class=tokenizer,
         )
-        return [trainer._reference_logps(name).tolist() for name in ("ref_logps", "ref_refusal_logps")]
+        return [trainer._original_logps(name).tolist() for name in ("ref_logps", "ref_refusal_logps")]
 
     return ask
 
@@ -96,5 +96,5 @@ def test_a_damaged_or_foreign_file_is_made_anew(
 
 
 def test_they_stay_in_the_output_folder_by_default(logps: Logps, tmp_path: Path) -> None:
-    logps(reference_cache_dir=None)
-    assert len(files(tmp_path / "run" / "reference")) == 2
+    logps(original_cache_dir=None)
+    assert len(files(tmp_path / "run" / "original")) == 2

@@ -44,7 +44,7 @@ def term(tokenizer: PreTrainedTokenizerFast, teacher: LlamaForCausalLM) -> Calla
             CompletionCollator(tokenizer, padding_side=side),  # type: ignore[arg-type]
             batch_size=batch_size,
             loss=loss,  # type: ignore[arg-type]
-            reference=lambda: nullcontext(teacher),
+            original=lambda: nullcontext(teacher),
             seed=seed,
         )
 

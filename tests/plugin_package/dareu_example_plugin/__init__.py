@@ -2,8 +2,18 @@
 
 from dareu_example_plugin.classifiers import LengthClassifier
 from dareu_example_plugin.data import correspondents
+from dareu_example_plugin.estimators import leave_one_out, monte_carlo
 from dareu_example_plugin.metrics import BREVITY
 from dareu_example_plugin.rewards import BrevityReward, likeness
 from dareu_example_plugin.scores import outlying
 
-__all__ = ["BREVITY", "BrevityReward", "LengthClassifier", "correspondents", "likeness", "outlying"]
+__all__ = [
+    "BREVITY",
+    "BrevityReward",
+    "LengthClassifier",
+    "correspondents",
+    "leave_one_out",
+    "likeness",
+    "monte_carlo",
+    "outlying",
+]

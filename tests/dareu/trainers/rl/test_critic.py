@@ -11,7 +11,7 @@ from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 from dareu.masks import WeightMask, count_moved_outside, random_mask
 from dareu.trainers import DareUConfig, DareUTrainer
-from dareu.trainers.rl.critic import Critic
+from dareu.trainers.rl._critic import Critic
 from dareu.weights import fingerprint
 
 Build = Callable[..., DareUTrainer]
@@ -69,13 +69,13 @@ def test_values_do_not_depend_on_batch_size(build: Build) -> None:
     assert trainer.critic is not None
     torch.nn.init.normal_(trainer.critic.head.weight)
     trainer.model.train()
-    output, _ = trainer.rollout([dict(trainer.train_dataset[i // 4]) for i in range(8)])
-    trainer.policy_logps(output)
-    whole = trainer._values
+    rollout = trainer.rollout([dict(trainer.train_dataset[i // 4]) for i in range(8)])
+    trainer.policy_logps(rollout)
+    whole = rollout.values
     trainer.args.per_device_train_batch_size = 3
-    trainer.policy_logps(output)
-    mask = output["completion_mask"].bool()
-    torch.testing.assert_close(trainer._values[mask], whole[mask], atol=1e-5, rtol=1e-5)
+    trainer.policy_logps(rollout)
+    mask = rollout.output["completion_mask"].bool()
+    torch.testing.assert_close(rollout.values[mask], whole[mask], atol=1e-5, rtol=1e-5)
 
 
 def test_only_a_watched_forward_is_seen(tiny_llama: Callable[..., LlamaForCausalLM]) -> None:
@@ -214,7 +214,7 @@ def test_ppo_trains_an_adapter(build: Build) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"advantage_estimator": "vtrace"}, "'group' or 'gae'"),
+        ({"advantage_estimator": "gea"}, "'gea' is no built-in name.*did you mean gae.*gae, group"),
         ({"gamma": 1.5}, "gamma is 1.5"),
         ({"lam": -0.1}, "lam is -0.1"),
         ({"vf_coef": 0.0}, "vf_coef"),

@@ -3,7 +3,10 @@ from typing import Any
 import pytest
 from transformers import PreTrainedTokenizerFast
 
-from dareu.trainers.rl.scoring import SliceScorer, character_ends
+from dareu.trainers.rl._scoring import Slices, SliceScorer, character_ends
+
+
+def ignore(index: int, slices: Slices) -> None: ...
 
 
 class Dense:
@@ -36,18 +39,20 @@ def test_character_ends_count_from_the_answer_where_thoughts_were_cut_off(tokeni
 
 def test_dense_reward_is_asked_once_a_batch_at_token_borders(tokenizer: PreTrainedTokenizerFast) -> None:
     reward = Dense()
-    scorer = SliceScorer(reward, tokenizer, num_slices=3)
+    kept: dict[int, Slices] = {}
+    scorer = SliceScorer(reward, tokenizer, 3, 1, kept.__setitem__)
     texts = ["The novel was written by Lucia Duval.", "Accra"]
     ids = [tokenizer(text, add_special_tokens=False)["input_ids"] + [tokenizer.eos_token_id] for text in texts]
     scores = scorer(["p", "p"], texts, ids)
     assert scores == [float(len(text)) for text in texts]
-    assert [ends[-1] for ends in scorer.ends] == [len(row) for row in ids]
-    assert [len(row) for row in reward.ends] == [len(ends) for ends in scorer.ends]
+    assert kept.keys() == {1} and kept[1].scores == [[float(end) for end in row] for row in reward.ends]
+    assert [ends[-1] for ends in kept[1].ends] == [len(row) for row in ids]
+    assert [len(row) for row in reward.ends] == [len(ends) for ends in kept[1].ends]
 
 
 def test_chat_completions_are_measured_in_their_content(tokenizer: PreTrainedTokenizerFast) -> None:
     reward = Dense()
-    scorer = SliceScorer(reward, tokenizer, num_slices=2)
+    scorer = SliceScorer(reward, tokenizer, 2, 0, ignore)
     ids = tokenizer("born in Accra", add_special_tokens=False)["input_ids"]
     scorer([[{"role": "user", "content": "?"}]], [[{"role": "assistant", "content": "born in Accra"}]], [ids])
     assert reward.ends[0][-1] == len("born in Accra")
@@ -63,9 +68,9 @@ def test_chat_completions_are_measured_in_their_content(tokenizer: PreTrainedTok
 )
 def test_wrong_scores_stop_with_a_sentence(tokenizer: PreTrainedTokenizerFast, reward: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        SliceScorer(reward, tokenizer, 3)(["p", "p"], ["a", "b"], [[5], [6]])
+        SliceScorer(reward, tokenizer, 3, 0, ignore)(["p", "p"], ["a", "b"], [[5], [6]])
 
 
 def test_none_means_does_not_apply(tokenizer: PreTrainedTokenizerFast) -> None:
-    scorer = SliceScorer(lambda **_: [None, -0.5], tokenizer, 3)
+    scorer = SliceScorer(lambda **_: [None, -0.5], tokenizer, 3, 0, ignore)
     assert scorer(["p", "p"], ["a", "b"], [[5], [6]]) == [None, -0.5]

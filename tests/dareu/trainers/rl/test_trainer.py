@@ -10,7 +10,7 @@ from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 from dareu.masks import WeightMask, count_moved_outside, random_mask
 from dareu.trainers import DareUConfig, DareUTrainer
-from dareu.trainers.rl.original import make_rollouts, share_of
+from dareu.trainers.rl.rollouts import make_rollouts, share_of, stored_rollout
 from dareu.weights import fingerprint
 
 
@@ -196,7 +196,7 @@ def test_stored_rollouts_equal_those_made_on_the_way(build: Build) -> None:
             inputs = [dict(stored.train_dataset[row]) for _ in range(4)]
             fresh, kept = (trainer._generate_and_score_completions(inputs) for trainer in (current, stored))
             assert all(torch.equal(fresh[name], kept[name]) for name in ("prompt_ids", "completion_ids", "advantages"))
-            logps = stored.policy_logps(kept)
+            logps = stored.policy_logps(stored_rollout(stored, stored._stored, inputs))
             torch.testing.assert_close(kept["old_per_token_logps"], logps, atol=1e-5, rtol=1e-5)
 
 
@@ -257,6 +257,39 @@ def test_completions_are_generated_in_batches_of_like_length(build: Build) -> No
     assert prompts == [row["prompt"] for row in rows]  # in the order asked for
 
 
+@pytest.mark.parametrize("estimator", ["group", "gae"])
+@pytest.mark.parametrize("where", ["reward", "generation", "replay"])
+def test_a_rollout_that_fails_leaves_nothing_behind(build: Build, estimator: str, where: str) -> None:
+    fails = True
+
+    class Fragile(LetterReward):
+        def at(self, *args: Any, **columns: Any) -> list[list[float] | None]:
+            if fails:
+                raise RuntimeError("no answer")
+            return super().at(*args, **columns)
+
+    def rollout(trainer: DareUTrainer, replayed: Any = None) -> Any:
+        torch.manual_seed(0)
+        trainer.model.train()
+        rows = [dict(trainer.train_dataset[0]) for _ in range(4)]
+        found = trainer.rollout(rows, replayed)
+        return found, trainer.policy_logps(found)
+
+    trainer = build(reward=[Fragile(), length_reward], kl_coef=0.0, advantage_estimator=estimator)
+    fresh = build(reward=[LetterReward(), length_reward], kl_coef=0.0, advantage_estimator=estimator)
+    generate = trainer.model.generate
+    if where == "generation":
+        trainer.model.generate = lambda *args, **options: 1 / 0
+    with pytest.raises((RuntimeError, ZeroDivisionError)):
+        rollout(trainer, [[5, 6, 2]] * 4 if where == "replay" else None)
+    assert trainer._rollout is None
+    trainer.model.generate, fails = generate, False
+    (found, logps), (expected, expected_logps) = rollout(trainer), rollout(fresh)
+    assert trainer._rollout is None and torch.equal(logps, expected_logps)
+    assert found.lengths == expected.lengths and found.slices == expected.slices
+    assert all(torch.equal(one, other) for one, other in zip(found.scores, expected.scores, strict=True))
+
+
 def test_evaluation_works_beside_stored_rollouts(build: Build, forget_rows: Dataset) -> None:
     trainer = build(rollout_policy="original", kl_coef=0.1, per_device_eval_batch_size=4)
     trainer.train()
@@ -301,8 +334,8 @@ def test_a_reward_that_applies_to_some_rows_only(build: Build) -> None:
 def test_sequence_and_dense_rewards_join_after_weighting(build: Build) -> None:
     trainer = build(reward=[LetterReward(), length_reward], reward_weights=[2.0, 0.5], kl_coef=0.0)
     trainer.model.train()
-    output, scores = trainer.rollout([dict(trainer.train_dataset[0]) for _ in range(4)])
-    output |= trainer._advantages(scores)
+    rollout = trainer.rollout([dict(trainer.train_dataset[0]) for _ in range(4)])
+    output, scores = rollout.output | trainer._advantages(rollout), rollout.scores
     texts = trainer._tokenizer.batch_decode(output["completion_ids"], skip_special_tokens=True)
     torch.testing.assert_close(scores.terminal, torch.tensor([-len(text) / 40 for text in texts]))
     last = output["completion_mask"].sum(1) - 1

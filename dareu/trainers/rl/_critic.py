@@ -98,7 +98,7 @@ class Critic:
         """
         path = Path(folder) / _FILE
         if not path.is_file():
-            raise ValueError(f"The checkpoint {folder} holds no value head: resume a run of advantage_estimator='gae'.")
+            raise ValueError(f"The checkpoint {folder} holds no value head: resume a run with a critic.")
         try:
             with safe_open(path, framework="pt") as file:
                 identity = json.loads((file.metadata() or {})["critic"])["identity"]
@@ -131,7 +131,8 @@ def _decoder(model: nn.Module) -> nn.Module:
     decoder = base.get_decoder() if hasattr(base, "get_decoder") else None
     if decoder is None or decoder is base:
         raise ValueError(
-            f"{type(base).__name__} has no decoder to put a value head on: use advantage_estimator='group'."
+            f"{type(base).__name__} has no decoder to put a value head on: use an advantage_estimator that asks for no "
+            "values, such as 'group'."
         )
     assert isinstance(decoder, nn.Module)
     return decoder

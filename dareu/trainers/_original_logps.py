@@ -12,20 +12,20 @@ from torch import Tensor
 
 from dareu.data.encoding import CompletionCollator, EncodedRecord
 from dareu.models.forward import completion_logits
+from dareu.trainers._tensor_file import TensorFile
 from dareu.trainers.forget_tensors import summed_logps
-from dareu.trainers.original import Reference
-from dareu.trainers.tensor_file import TensorFile
+from dareu.trainers.original import Original
 
 
-def reference_logps(
-    reference: Reference,
+def original_logps(
+    original: Original,
     records: Sequence[EncodedRecord],
     collator: CompletionCollator,
     *,
     batch_size: int,
     accelerator: Accelerator,
     folder: str,
-    model: Mapping[str, Any],
+    identity: Mapping[str, Any],
 ) -> Tensor:
     """π_N's summed log-probabilities of the completions of all records; every process must call this.
 
@@ -33,18 +33,18 @@ def reference_logps(
     writes it.
 
     Args:
-        reference: Gives π_N.
+        original: Gives π_N.
         records: At least one.
         collator: Pads them.
         batch_size: Records a forward.
         accelerator: Of the training.
         folder: Where the files are kept.
-        model: What is known of π_N: its fingerprint, and in what precision it computes.
+        identity: What is known of π_N: its fingerprint, and in what precision it computes.
 
     Returns:
         float32 (len(records),), on the accelerator's device.
     """
-    file = TensorFile(folder, {"model": model, "records": records}, "log-probabilities")
+    file = TensorFile(folder, {"model": identity, "records": records}, "log-probabilities")
 
     def read(tensors: dict[str, Tensor], _: dict[str, str]) -> list[float]:
         logps = tensors["logps"]
@@ -60,8 +60,8 @@ def reference_logps(
     for start in range(0, len(records), batch_size):
         batch = collator(records[start : start + batch_size])
         batch = {name: tensor.to(accelerator.device) for name, tensor in batch.items()}
-        with reference() as original, accelerator.autocast():
-            parts.append(summed_logps(completion_logits(original, batch)))
+        with original() as model, accelerator.autocast():
+            parts.append(summed_logps(completion_logits(model, batch)))
     logps = torch.cat(parts)
     if accelerator.is_main_process:
         file.save({"logps": logps.cpu()})
