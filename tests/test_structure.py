@@ -198,6 +198,29 @@ def test_modules_have_names_that_differ():
                 assert room != other_room or len(name) < 4 or not near(name, other), (room, name, other)
 
 
+def test_a_module_that_only_its_room_imports_begins_with_an_underscore():
+    """Where a room has a face, what is neither shown there nor imported from outside is private, and says so."""
+    texts = {module: text for package in FOLDERS for module, text in sources(package)}
+    pages = [path.read_text(encoding="utf-8") for path in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]]
+    for module in texts:
+        parts = module.split(".")
+        room, name = ".".join(parts[:-1]), parts[-1]
+        if name.startswith("_") or parts[1] in ("options", "tools", "recipes") or len(parts) < 3:
+            continue
+        users = [
+            other
+            for other, text in texts.items()
+            if (not within(other, room) or other == f"{room}.__init__") and f"{module} import" in text
+        ]
+        shown = any(module in page for page in pages)
+        assert users or shown, f"{module} is private: call it _{name}"
+    for module, text in texts.items():
+        for name in imports(module, text):
+            hidden = [i for i, part in enumerate(name.split(".")) if part.startswith("_") and not part.endswith("__")]
+            if name.startswith("dareu.") and hidden:
+                assert within(module, ".".join(name.split(".")[: hidden[0]])), (module, name)
+
+
 def test_no_recipe_is_imported_by_its_bare_name():
     # A script's folder is on sys.path, so this would work when launched, and nowhere else.
     recipes = {path.stem for path in (ROOT / "recipes").glob("[!_]*.py")}

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
+from dareu.comparison._tuning import best_setting, validation_score
 from dareu.comparison.planning import Row
-from dareu.comparison.tuning import best_setting, validation_score
 from dareu.metrics import against_retrained
 from dareu.runs import ResultRow, read_measurement, read_results
 

@@ -7,7 +7,7 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from dareu.comparison.tuning import draw_trials, settings_grid
+from dareu.comparison._tuning import draw_trials, settings_grid
 from dareu.data.parts import DataArguments
 from dareu.methods import METHODS
 from dareu.plugins import resolve

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dareu.data.arguments import DataArguments
+from dareu.data._arguments import DataArguments
 from dareu.data.attributes import rows_with
 from dareu.data.corpora import text_rows
 from dareu.data.encoding import to_chat

@@ -8,8 +8,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
+from dareu.masks._wagle import wagle_scores
 from dareu.masks.gradients import AccumulateOn, Batch, mean_gradients
-from dareu.masks.wagle import wagle_scores
 from dareu.masks.weight_scores import WeightScores
 
 _INFINITY_BITS = 0x7F800000

@@ -7,6 +7,8 @@ from typing import Any, Literal, NamedTuple
 
 from torch import Tensor, nn
 
+from dareu.masks._wagle import wagle_scores
+from dareu.masks._wanda import wanda_scores
 from dareu.masks.controls import (
     gradient_product_scores,
     gradient_scores,
@@ -16,8 +18,6 @@ from dareu.masks.controls import (
 )
 from dareu.masks.gradients import AccumulateOn, Batch, check_floating_point
 from dareu.masks.patterns import chosen_parameters
-from dareu.masks.wagle import wagle_scores
-from dareu.masks.wanda import wanda_scores
 from dareu.masks.weight_scores import WeightScores
 from dareu.plugins import build, needed_parameters, plugin_name, resolve
 from dareu.weights.sharding import first_not_finite, mesh_of

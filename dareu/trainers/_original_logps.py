@@ -12,8 +12,8 @@ from torch import Tensor
 
 from dareu.data.encoding import CompletionCollator, EncodedRecord
 from dareu.models.forward import completion_logits
+from dareu.trainers._forget_tensors import summed_logps
 from dareu.trainers._tensor_file import TensorFile
-from dareu.trainers.forget_tensors import summed_logps
 from dareu.trainers.original import Original
 
 

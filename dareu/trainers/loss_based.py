@@ -17,8 +17,8 @@ from dareu.data.refusals import load_refusals, refuse
 from dareu.models import context_length
 from dareu.models.forward import completion_logits
 from dareu.plugins import needed_parameters
+from dareu.trainers._forget_tensors import ANSWER, REF_LOGITS, REFUSAL, STORED, ForgetLoss, invented, try_loss
 from dareu.trainers._original_logps import original_logps
-from dareu.trainers.forget_tensors import ANSWER, REF_LOGITS, REFUSAL, STORED, ForgetLoss, invented, try_loss
 from dareu.trainers.prepared import Prepared, prepare
 from dareu.trainers.shared import SharedArguments, SharedMixin, load_policy
 from dareu.values import READ, as_mapping
@@ -145,7 +145,7 @@ class UnlearnTrainer(SharedMixin, Trainer):
 
     @classmethod
     def invented_tensors(cls, vocab_size: int) -> dict[str, Tensor]:
-        """What the forget loss may ask for, by name, of two invented records; see `dareu.trainers.forget_tensors`.
+        """What the forget loss may ask for, by name, of two invented records; see `dareu.trainers._forget_tensors`.
 
         Args:
             vocab_size: Tokens that the model knows.

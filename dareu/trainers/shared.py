@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from dareu.masks import MaskedAdamW
 from dareu.masks.zero import ZeroMaskedAdamW
 from dareu.models import context_length, load_model, load_tokenizer
+from dareu.trainers._precision import DevicePrecision
 from dareu.trainers._resuming import Resumable
 from dareu.trainers._stopping import StopWhenForgotten, Validate
-from dareu.trainers.precision import DevicePrecision
 from dareu.trainers.processes import check_started, load_whole_weights
 from dareu.trainers.retain import RetainBatch
 from dareu.weights import fingerprint

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from dareu.trainers.rl.advantages import running_mean, slice_ends
+from dareu.trainers.rl._advantages import running_mean, slice_ends
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

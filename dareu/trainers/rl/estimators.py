@@ -9,8 +9,7 @@ import torch
 from torch import Tensor
 
 from dareu.plugins import needed_parameters, resolve
-from dareu.trainers.rl._scoring import TokenScores
-from dareu.trainers.rl.advantages import (
+from dareu.trainers.rl._advantages import (
     ReturnMode,
     generalized_advantages,
     group_advantages,
@@ -18,6 +17,7 @@ from dareu.trainers.rl.advantages import (
     scale_advantages,
     token_returns,
 )
+from dareu.trainers.rl._scoring import TokenScores
 
 
 class Estimate(NamedTuple):

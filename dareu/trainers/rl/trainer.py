@@ -13,12 +13,9 @@ from trl import GRPOTrainer
 from dareu.data.encoding import encode_prompt
 from dareu.models.forward import evaluation_mode, sampled_logps
 from dareu.trainers.prepared import prepare
+from dareu.trainers.rl._advantages import clipped_value_loss
 from dareu.trainers.rl._critic import Critic
-from dareu.trainers.rl._scoring import Slices, scorer, token_scores
-from dareu.trainers.rl.advantages import clipped_value_loss
-from dareu.trainers.rl.config import DareUConfig
-from dareu.trainers.rl.estimators import estimate, find_estimator
-from dareu.trainers.rl.rollouts import (
+from dareu.trainers.rl._rollouts import (
     ROW,
     Rollout,
     Sample,
@@ -28,6 +25,9 @@ from dareu.trainers.rl.rollouts import (
     stored_rollout,
     with_gold,
 )
+from dareu.trainers.rl._scoring import Slices, scorer, token_scores
+from dareu.trainers.rl.config import DareUConfig
+from dareu.trainers.rl.estimators import estimate, find_estimator
 from dareu.trainers.shared import SharedMixin, check_prompt_lengths, load_policy
 
 if TYPE_CHECKING:

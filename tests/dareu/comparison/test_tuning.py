@@ -1,6 +1,6 @@
 import pytest
 
-from dareu.comparison.tuning import best_setting, draw_trials, settings_grid, validation_score
+from dareu.comparison._tuning import best_setting, draw_trials, settings_grid, validation_score
 
 
 def test_lists_make_a_grid_in_their_order() -> None:

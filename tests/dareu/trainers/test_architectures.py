@@ -19,7 +19,7 @@ from dareu.metrics import generate_answers
 from dareu.models import load_model, load_tokenizer
 from dareu.models.forward import completion_logits, sampled_logps, takes_positions
 from dareu.trainers import DareUConfig, DareUTrainer, UnlearnConfig, UnlearnTrainer
-from dareu.trainers.rl.rollouts import Rollout
+from dareu.trainers.rl._rollouts import Rollout
 from dareu.weights import fingerprint
 
 LLAMA_LIKE = {

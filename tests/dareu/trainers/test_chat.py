@@ -12,7 +12,7 @@ from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 from dareu.data import CompletionCollator, encode_prompt, encode_record, to_chat
 from dareu.metrics import answer_nll, generate_answers
 from dareu.trainers import DareUConfig, DareUTrainer
-from dareu.trainers.rl.rollouts import Rollout
+from dareu.trainers.rl._rollouts import Rollout
 
 TEMPLATE = (
     "{{ bos_token }}{% for message in messages %}"

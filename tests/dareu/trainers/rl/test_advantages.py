@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from dareu.trainers.rl.advantages import (
+from dareu.trainers.rl._advantages import (
     ReturnMode,
     clipped_value_loss,
     generalized_advantages,

@@ -10,7 +10,7 @@ from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 from dareu.masks import WeightMask, count_moved_outside, random_mask
 from dareu.trainers import DareUConfig, DareUTrainer
-from dareu.trainers.rl.rollouts import make_rollouts, share_of, stored_rollout
+from dareu.trainers.rl._rollouts import make_rollouts, share_of, stored_rollout
 from dareu.weights import fingerprint
 
 
