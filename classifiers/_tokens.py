@@ -27,7 +27,7 @@ class TokenizedText(NamedTuple):
 def tokenize(
     tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_tokens: int | None = None
 ) -> list[TokenizedText]:
-    """Tokenise without special tokens, keeping the first `max_tokens`."""
+    """Tokenises without special tokens, keeping the first `max_tokens`."""
     if not texts:
         return []
     encoded = tokenizer(

@@ -28,7 +28,7 @@ def train(
     prefixes: int,
     draws: torch.Generator,
 ) -> None:
-    """Train `head`, and the weights of `network` that require gradients, in place.
+    """Trains `head`, and the weights of `network` that require gradients, in place.
 
     The head starts at zero (every class alike) and reads each text at `stop`, at its last token and at
     `prefixes` random tokens; the loss is the mean cross-entropy of all of them.

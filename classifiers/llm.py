@@ -84,7 +84,7 @@ class LLMClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self.device = device
 
     def fit(self, texts: Iterable[str], labels: Iterable[str]) -> Self:
-        """Train on answers and their owners' names.
+        """Trains on answers and their owners' names.
 
         Raises:
             ValueError: lengths differ, fewer than two classes, a text of no tokens, or an unfit model.
@@ -174,7 +174,7 @@ class LLMClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return winners
 
     def save(self, folder: str | Path) -> None:
-        """Write a folder that needs nothing else: weights (safetensors), settings (JSON), tokenizer.
+        """Writes a folder that needs nothing else: weights (safetensors), settings (JSON), tokenizer.
 
         Raises:
             ValueError: `folder` holds something other than a saved classifier.
@@ -190,7 +190,7 @@ class LLMClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     @classmethod
     def load(cls, folder: str | Path, *, device: str | None = None) -> Self:
-        """Read what `save` wrote.
+        """Reads what `save` wrote.
 
         Raises:
             ValueError: `folder` holds no LLMClassifier, or one of a format that this version does not know.

@@ -10,7 +10,7 @@ from dareu.classifiers.contract import Classifier
 
 
 def load_classifier(folder: str | Path, *, device: str | None = None) -> Classifier:
-    """Load a classifier of any kind from its folder; nothing is unpickled.
+    """Loads a classifier of any kind from its folder; nothing is unpickled.
 
     Args:
         folder: written by `LLMClassifier.save`, `TfidfClassifier.save` or `save_skops`, or a Hugging Face

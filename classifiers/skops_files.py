@@ -19,7 +19,7 @@ _TRUSTED_TYPES = (
 
 
 def save_skops(classifier: Classifier, folder: str | Path) -> None:
-    """Write a fitted scikit-learn classifier (a Pipeline, a calibrated one) into a folder of its own.
+    """Writes a fitted scikit-learn classifier (a Pipeline, a calibrated one) into a folder of its own.
 
     Raises:
         ValueError: the classifier holds types that would not be read again, or `folder` holds something else.
@@ -33,7 +33,7 @@ def save_skops(classifier: Classifier, folder: str | Path) -> None:
 
 
 def load_skops(folder: str | Path) -> Classifier:
-    """Read the `classifier.skops` in `folder`.
+    """Reads the `classifier.skops` in `folder`.
 
     Raises:
         ValueError: there is no such file, or it holds types that are not known to be harmless.

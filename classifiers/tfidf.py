@@ -46,7 +46,7 @@ class TfidfClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self.max_features = max_features
 
     def fit(self, texts: Iterable[str], labels: Iterable[str]) -> Self:
-        """Train on texts and their owners' names.
+        """Trains on texts and their owners' names.
 
         Raises:
             ValueError: lengths differ, fewer than two classes, texts without words, or unknown `estimator`.
@@ -75,7 +75,7 @@ class TfidfClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return winners
 
     def save(self, folder: str | Path) -> None:
-        """Write `classifier.skops` (no pickle) into a folder of its own.
+        """Writes `classifier.skops` (no pickle) into a folder of its own.
 
         Raises:
             ValueError: `folder` holds something other than a saved classifier.
@@ -85,7 +85,7 @@ class TfidfClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     @classmethod
     def load(cls, folder: str | Path) -> Self:
-        """Read what `save` wrote.
+        """Reads what `save` wrote.
 
         Raises:
             ValueError: there is no such file, or it holds types that are not known to be harmless.

@@ -1,4 +1,4 @@
-"""The ``dareu`` command: launches a recipe or a tool by its name, and imports none of them."""
+"""The `dareu` command: launches a recipe or a tool by its name, and imports none of them."""
 
 import argparse
 import ast
@@ -11,14 +11,14 @@ from pathlib import Path
 
 import yaml
 
-#: Flags of ``accelerate launch`` that may stand among a recipe's arguments.
+#: Flags of `accelerate launch` that may stand among a recipe's arguments.
 LAUNCH_FLAGS = ("num_processes", "num_machines", "machine_rank", "main_process_ip", "main_process_port")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs ``dareu RECIPE [arguments]``: ``accelerate launch`` of the recipe's file with those arguments.
+    """Runs `dareu RECIPE [arguments]`: `accelerate launch` of the recipe's file with those arguments.
 
-    ``dareu TOOL [arguments]`` runs a program of `dareu.tools`, which trains nothing, as one plain process.
+    `dareu TOOL [arguments]` runs a program of `dareu.tools`, which trains nothing, as one plain process.
 
     Args:
         argv: The arguments after the program's name; those of the command line by default.
@@ -69,21 +69,21 @@ def find_tools() -> dict[str, Path]:
 
 
 def find_accelerate_configs() -> dict[str, Path]:
-    """The configs of ``accelerate launch`` that are shipped, by name, in alphabetical order."""
+    """The configs of `accelerate launch` that are shipped, by name, in alphabetical order."""
     files = (path for folder in _recipe_folders() for path in folder.glob("accelerate/*.yaml"))
     return {path.stem: path for path in sorted(files)}
 
 
 def launch(script: Path, arguments: Sequence[str]) -> int:
-    """Runs a script as ``accelerate launch`` does and returns its exit status (128 + n if signal n ended it).
+    """Runs a script as `accelerate launch` does and returns its exit status (128 + n if signal n ended it).
 
-    Where ``accelerate config`` was never run and ``--accelerate_config`` is not among the arguments, the flags
+    Where `accelerate config` was never run and `--accelerate_config` is not among the arguments, the flags
     that it would otherwise guess with a warning are given: one process, no mixed precision of its own, no
     compilation.
 
     Args:
         script: The file to run.
-        arguments: Of the script. ``--accelerate_config NAME|path`` and `LAUNCH_FLAGS` go to the launcher.
+        arguments: Of the script. `--accelerate_config NAME|path` and `LAUNCH_FLAGS` go to the launcher.
 
     Raises:
         ValueError: There is no such config, or accelerate would silently start one process instead of many.
@@ -137,7 +137,7 @@ def _accelerate_config(name: str) -> str:
 
 
 def _check_processes(config: str | None, flag: str | None) -> None:
-    """Refuses what ``accelerate launch`` would silently run as one process."""
+    """Refuses what `accelerate launch` would silently run as one process."""
     settings = yaml.safe_load(Path(config).read_text(encoding="utf-8")) if config is not None else {}
     number = int(flag if flag is not None else settings.get("num_processes", 1))
     kind = settings.get("distributed_type") or "NO"  # YAML reads a bare NO as false

@@ -19,9 +19,9 @@ import yaml
 
 @contextmanager
 def atomic_file(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """A temporary path beside ``path`` to write to, renamed to ``path`` at the end of the block.
+    """A temporary path beside `path` to write to, renamed to `path` at the end of the block.
 
-    Missing parent folders are made. If the block raises, the temporary file is removed and ``path`` is as it
+    Missing parent folders are made. If the block raises, the temporary file is removed and `path` is as it
     was.
     """
     path = Path(path)
@@ -36,10 +36,10 @@ def atomic_file(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 @contextmanager
 def atomic_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """A new empty folder beside ``path`` to fill, renamed to ``path`` at the end of the block.
+    """A new empty folder beside `path` to fill, renamed to `path` at the end of the block.
 
-    What stood at ``path`` is replaced as a whole. If the block raises, the temporary folder is removed and
-    ``path`` is as it was.
+    What stood at `path` is replaced as a whole. If the block raises, the temporary folder is removed and
+    `path` is as it was.
     """
     path = Path(path)
     temporary, replaced = _beside(path), _beside(path)
@@ -59,14 +59,14 @@ def atomic_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 
 def write_json(path: str | os.PathLike[str], value: Any) -> None:
-    """Writes ``value`` as indented JSON (see ``to_plain``), atomically."""
+    """Writes `value` as indented JSON (see `to_plain`), atomically."""
     text = json.dumps(to_plain(value), indent=2, ensure_ascii=False)
     with atomic_file(path) as temporary:
         temporary.write_text(text + "\n", encoding="utf-8")
 
 
 def write_yaml(path: str | os.PathLike[str], value: Any, *, comment: str = "") -> None:
-    """Writes ``value`` as YAML (see ``to_plain``) under the lines of ``comment``, atomically."""
+    """Writes `value` as YAML (see `to_plain`) under the lines of `comment`, atomically."""
     head = "".join(f"# {line}\n" for line in comment.splitlines())
     body = yaml.safe_dump(to_plain(value), sort_keys=False, allow_unicode=True, width=110)
     with atomic_file(path) as temporary:
@@ -74,7 +74,7 @@ def write_yaml(path: str | os.PathLike[str], value: Any, *, comment: str = "") -
 
 
 def append_jsonl(path: str | os.PathLike[str], value: Any) -> None:
-    """Appends ``value`` to ``path`` as one line of JSON, in a single write."""
+    """Appends `value` to `path` as one line of JSON, in a single write."""
     line = json.dumps(to_plain(value), ensure_ascii=False) + "\n"
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -83,25 +83,25 @@ def append_jsonl(path: str | os.PathLike[str], value: Any) -> None:
 
 
 def content_hash(value: Any) -> str:
-    """A SHA-256 of what ``value`` says, as 64 hexadecimal digits.
+    """A SHA-256 of what `value` says, as 64 hexadecimal digits.
 
     Args:
-        value: Anything that ``to_plain`` takes. Each ``Path`` in it stands for the content of that file, or
+        value: Anything that `to_plain` takes. Each `Path` in it stands for the content of that file, or
             for the relative names and contents of all files under that folder: the same model under another
             name has the same hash. The order of the keys of a mapping does not count.
 
     Raises:
-        ValueError: If a ``Path`` does not exist.
+        ValueError: If a `Path` does not exist.
     """
     text = json.dumps(to_plain(value, path=_hash_of_path), sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def to_plain(value: Any, *, path: Callable[[Path], Any] = str) -> Any:
-    """``value`` in what JSON and YAML share: dicts with string keys, lists, str, bool, int, float and None.
+    """`value` in what JSON and YAML share: dicts with string keys, lists, str, bool, int, float and None.
 
-    Takes mappings, lists, tuples, dataclasses, enum members (their values), NumPy's numbers, and ``Path``
-    objects (through the function ``path``).
+    Takes mappings, lists, tuples, dataclasses, enum members (their values), NumPy's numbers, and `Path`
+    objects (through the function `path`).
 
     Raises:
         ValueError: For any other type, and for NaN or infinity, which JSON does not have.

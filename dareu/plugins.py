@@ -18,14 +18,14 @@ from typing import Any
 
 
 def resolve(spec: str, known: Mapping[str, Any]) -> Any:
-    """The object that ``spec`` names, usually a class or a function.
+    """The object that `spec` names, usually a class or a function.
 
     Args:
-        spec: A key of ``known``, ``pkg.mod:Name``, or ``path/to/file.py:Name``.
+        spec: A key of `known`, `pkg.mod:Name`, or `path/to/file.py:Name`.
         known: The built-in short names of this kind of plug-in.
 
     Returns:
-        ``known[spec]``, or the attribute ``Name`` of the module or file. A file is imported once per absolute
+        `known[spec]`, or the attribute `Name` of the module or file. A file is imported once per absolute
         path, under a module name of its own, so that what it defines can be pickled within this process.
 
     Raises:

@@ -33,20 +33,20 @@ class Part(NamedTuple):
 def split_forget(
     forget: Dataset, column: str, groups: Mapping[str, str] | None = None, *, minimum: int = 1
 ) -> list[Part]:
-    """Split the rows of a forget request by what a column says.
+    """Splits the rows of a forget request by what a column says.
 
     Args:
         forget: The rows of all owners to forget.
         column: The column to split by, with one text or number a row; numbers are known by their text.
         groups: Value to the name of its part; default: every value is a part of its own.
         minimum: Rows that each part must have. Smaller ones are not joined with others behind the user's back:
-            ``groups`` says which go together.
+            `groups` says which go together.
 
     Returns:
         The parts, two at least, in the order of their first rows; every row is in one of them, in its order.
 
     Raises:
-        ValueError: The column is missing, holds lists, lacks a value, or has but one; ``groups`` lacks a value or names
+        ValueError: The column is missing, holds lists, lacks a value, or has but one; `groups` lacks a value or names
             a group that no row belongs to; a part is too small, or two have names that would make one folder.
     """
     found = attribute_values(forget, column)

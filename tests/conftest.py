@@ -35,9 +35,9 @@ CORPUS = [
 
 @pytest.fixture(scope="session")
 def tokenizer() -> PreTrainedTokenizerFast:
-    """A byte-level BPE of 400 tokens with ``<pad>`` 0, ``<s>`` 1, ``</s>`` 2, which puts ``<s>`` first.
+    """A byte-level BPE of 400 tokens with `<pad>` 0, `<s>` 1, `</s>` 2, which puts `<s>` first.
 
-    Session-wide: a test that changes it (say, removes the pad token) changes a ``copy.deepcopy`` of it.
+    Session-wide: a test that changes it (say, removes the pad token) changes a `copy.deepcopy` of it.
     """
     bpe = Tokenizer(models.BPE())
     bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -59,7 +59,7 @@ def tokenizer() -> PreTrainedTokenizerFast:
 
 @pytest.fixture(scope="session")
 def tiny_llama(tokenizer: PreTrainedTokenizerFast) -> Callable[..., LlamaForCausalLM]:
-    """``tiny_llama(seed=0, **config_overrides)``: a new random float32 Llama that fits ``tokenizer``.
+    """`tiny_llama(seed=0, **config_overrides)`: a new random float32 Llama that fits `tokenizer`.
 
     It is in eval mode. The same seed and overrides give the same weights, and the global random state is
     left as it was.
@@ -88,7 +88,7 @@ def tiny_llama(tokenizer: PreTrainedTokenizerFast) -> Callable[..., LlamaForCaus
 
 @pytest.fixture(scope="session")
 def shared_dir() -> Path:
-    """The folder of data and models beside the checkout (``DAREU_SHARED``); skips where there is none."""
+    """The folder of data and models beside the checkout (`DAREU_SHARED`); skips where there is none."""
     folder = Path(os.environ.get("DAREU_SHARED", ROOT.parent / "shared"))
     if not folder.is_dir():
         pytest.skip(f"no shared data at {folder}; set DAREU_SHARED to the folder that holds it")

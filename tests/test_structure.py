@@ -36,7 +36,7 @@ LOOSE = {"files": "", "values": "", "plugins": "", "cli": "", "spunge": "data"}
 
 
 def sources(package: str) -> Iterator[tuple[str, str]]:
-    """The dotted name (``pkg.__init__`` for a package's own) and the text of each module of a package."""
+    """The dotted name (`pkg.__init__` for a package's own) and the text of each module of a package."""
     folder = ROOT / FOLDERS[package]
     for path in sorted(folder.rglob("*.py")):
         parts = path.relative_to(folder).with_suffix("").parts
@@ -44,7 +44,7 @@ def sources(package: str) -> Iterator[tuple[str, str]]:
 
 
 def imports(module: str, source: str) -> set[str]:
-    """The dotted names that a module imports, anywhere in it; a.b for ``from a import b``."""
+    """The dotted names that a module imports, anywhere in it; a.b for `from a import b`."""
     names = set()
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):

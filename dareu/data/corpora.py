@@ -50,7 +50,7 @@ def load_corpora(
     *,
     column_mapping: Mapping[str, str] | None = None,
 ) -> Dataset:
-    """Load plain texts as records: every text in passages of a prompt and a completion.
+    """Loads plain texts as records: every text in passages of a prompt and a completion.
 
     Args:
         source: As in `read_dataset`, with columns `text` and `owner`. In a folder of files, rows of a file without
@@ -92,7 +92,7 @@ def load_corpora(
 def cut_text(
     dataset: Dataset, tokenizer: PreTrainedTokenizerBase, prompt_tokens: int, completion_tokens: int | None = None
 ) -> Dataset:
-    """Turn rows of plain text into prompt-completion rows by cutting after numbers of tokens.
+    """Turns rows of plain text into prompt-completion rows by cutting after numbers of tokens.
 
     The cuts fall between characters, and prompt + completion is the text again.
 

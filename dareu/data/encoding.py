@@ -84,7 +84,7 @@ def encode_record(tokenizer: PreTrainedTokenizerBase, prompt: Text, completion: 
 def encode_dataset(
     dataset: Dataset, tokenizer: PreTrainedTokenizerBase, *, max_length: int | None = None
 ) -> list[EncodedRecord]:
-    """Encode every row of a dataset with `prompt` and `completion` columns (an `owner` is not needed).
+    """Encodes every row of a dataset with `prompt` and `completion` columns (an `owner` is not needed).
 
     Args:
         dataset: The records, strings or chat messages.
@@ -129,7 +129,7 @@ class CompletionCollator:
             raise ValueError(f"padding_side is {self.padding_side!r}: give 'right' or 'left'.")
 
     def __call__(self, records: Sequence[EncodedRecord]) -> dict[str, torch.Tensor]:
-        """Pad a non-empty list of B records to the longest of them, T tokens.
+        """Pads a non-empty list of B records to the longest of them, T tokens.
 
         Returns:
             `input_ids`, `attention_mask` (1 on real tokens) and `labels` (-100 except on completion tokens),
@@ -153,7 +153,7 @@ class CompletionCollator:
 
 
 def to_chat(dataset: Dataset) -> Dataset:
-    """Turn string records into user and assistant messages, for tokenizers with a chat template.
+    """Turns string records into user and assistant messages, for tokenizers with a chat template.
 
     Surrounding whitespace goes (the template sets its own); other columns are kept; chat records stay as
     they are.

@@ -53,7 +53,7 @@ def load_records(
     subset: str | None = None,
     split: str = "train",
 ) -> Dataset:
-    r"""Load a record dataset.
+    r"""Loads a record dataset.
 
     Question-answer data, for instance:
 
@@ -94,7 +94,7 @@ def load_records(
 
 
 def read_dataset(source: str | Path, *, subset: str | None = None, split: str = "train") -> Dataset:
-    """Read a dataset with whatever columns it has.
+    """Reads a dataset with whatever columns it has.
 
     Args:
         source: A `.jsonl`, `.json`, `.csv` or `.parquet` file, a folder of such files, a folder written by
@@ -141,7 +141,7 @@ def read_dataset(source: str | Path, *, subset: str | None = None, split: str = 
 
 
 def apply_templates(dataset: Dataset, prompt_template: str, completion_template: str) -> Dataset:
-    """Put templates around string prompts and completions, and around the answers that stand in for these.
+    """Puts templates around string prompts and completions, and around the answers that stand in for these.
 
     Args:
         dataset: A record dataset.

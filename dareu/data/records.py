@@ -59,7 +59,7 @@ def text_of(value: str | Sequence[dict[str, Any]]) -> str:
 
 
 def check_columns(dataset: Dataset, needed: Iterable[str]) -> None:
-    """Raise a `ValueError` that lists the columns there are, where one of `needed` is missing."""
+    """Raises a `ValueError` that lists the columns there are, where one of `needed` is missing."""
     missing = [name for name in needed if name not in dataset.column_names]
     if missing:
         raise ValueError(
@@ -69,7 +69,7 @@ def check_columns(dataset: Dataset, needed: Iterable[str]) -> None:
 
 
 def check_texts(dataset: Dataset) -> None:
-    """Check the `prompt` and `completion` of every row.
+    """Checks the `prompt` and `completion` of every row.
 
     Raises:
         ValueError: A column is missing, a prompt is neither a string nor a message list, a completion is
@@ -113,7 +113,7 @@ def _check_row(row: int, prompt: object, completion: object) -> None:
 
 
 def check_records(dataset: Dataset) -> None:
-    """Check that `dataset` is a record dataset: texts as in `check_texts`, and a named owner in every row.
+    """Checks that `dataset` is a record dataset: texts as in `check_texts`, and a named owner in every row.
 
     Raises:
         ValueError: See `check_texts`; or an owner is not a string, or is empty.
@@ -128,7 +128,7 @@ def check_records(dataset: Dataset) -> None:
 
 
 def forget_retain_split(dataset: Dataset, forget_owners: Sequence[str]) -> ForgetRetain:
-    """Split records into the rows of the owners to forget and the rows of everybody else.
+    """Splits records into the rows of the owners to forget and the rows of everybody else.
 
     Args:
         dataset: A record dataset.

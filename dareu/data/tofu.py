@@ -45,7 +45,7 @@ def tofu_parts(source: str, prompt_template: str | None, completion_template: st
 def load_tofu(
     source: str | Path, *, prompt_template: str = QA_PROMPT, completion_template: str = QA_COMPLETION
 ) -> Dataset:
-    """Load TOFU's full set as records; TOFU's own splits are left to `forget_retain_split`.
+    """Loads TOFU's full set as records; TOFU's own splits are left to `forget_retain_split`.
 
     The paraphrased and wrong answers stand in files of their own, for authors 0-19 and 180-199 only, and are
     joined by question and answer ("What is the full name of the author?" is asked about two authors).

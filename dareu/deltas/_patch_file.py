@@ -158,6 +158,6 @@ def pack_values(values: Bits) -> bytes:
 
 
 def unpack_values(packed: bytes, kind: np.dtype[Any], count: int) -> Bits:
-    """The ``count`` values that `pack_values` packed."""
+    """The `count` values that `pack_values` packed."""
     planes = np.frombuffer(zlib.decompress(packed), dtype="u1").reshape(kind.itemsize, count)
     return np.ascontiguousarray(planes.T).view(kind).reshape(count)

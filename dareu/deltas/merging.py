@@ -43,7 +43,7 @@ def merge_models(
     weight: float = 1.0,
     seed: int = 0,
 ) -> Merge:
-    r"""Write the model :math:`\theta_o + \lambda \, m` with m merged from the task vectors of trained models.
+    r"""Writes the model :math:`\theta_o + \lambda \, m` with m merged from the task vectors of trained models.
 
     The folder holds the base's files, with its dtype and sharding. An entry that the merged vector leaves at 0 keeps
     every bit; the others are computed in float32 and rounded once. A tied weight counts once, in however many places

@@ -58,7 +58,7 @@ def make_patch(base: str | os.PathLike[str], result: str | os.PathLike[str], pat
         The patch that was written.
 
     Raises:
-        ValueError: The models differ in a tensor's name, shape or dtype, or in no bit at all, or ``path`` is a file
+        ValueError: The models differ in a tensor's name, shape or dtype, or in no bit at all, or `path` is a file
             of one of the models.
     """
     old = stored_tensors(base)
@@ -108,7 +108,7 @@ def apply_patch(
         base: The folder of the model that the patch was made for, in any sharding.
         output_dir: The folder to make.
         undo: A file to write that turns the patched weights back into the base's, every byte. It holds what was
-            forgotten and must not be shipped, so its name has to contain ``undo``.
+            forgotten and must not be shipped, so its name has to contain `undo`.
 
     Returns:
         The patch that was applied.

@@ -55,9 +55,9 @@ class TaskVector(Mapping[str, Tensor]):
 def merge_vectors(
     vectors: Sequence[Mapping[str, Tensor]], method: MergeMethod = "ties", *, density: float = 0.2, seed: int = 0
 ) -> Iterator[tuple[str, Tensor]]:
-    r"""Merge task vectors into one.
+    r"""Merges task vectors into one.
 
-    ``"ties"`` (Yadav et al., NeurIPS 2023, arXiv 2306.01708), entry by entry i over the vectors k:
+    `"ties"` (Yadav et al., NeurIPS 2023, arXiv 2306.01708), entry by entry i over the vectors k:
 
     .. math::
         \hat\tau_k = \text{the } \lceil d n \rceil \text{ entries of } \tau_k \text{ largest in } |\cdot|
@@ -71,8 +71,8 @@ def merge_vectors(
     a single vector moved keeps that vector's value in full, however many vectors there are: the mean is over those
     that agree, neither over all nor by weights.
 
-    ``"dare_ties"`` (Yu et al., ICML 2024, arXiv 2311.03099) keeps :math:`\lceil d n \rceil` entries at random,
-    divides them by d, and goes on as above. ``"task_arithmetic"`` (Ilharco et al., ICLR 2023, arXiv 2212.04089) is the
+    `"dare_ties"` (Yu et al., ICML 2024, arXiv 2311.03099) keeps :math:`\lceil d n \rceil` entries at random,
+    divides them by d, and goes on as above. `"task_arithmetic"` (Ilharco et al., ICLR 2023, arXiv 2212.04089) is the
     sum :math:`\sum_k \tau_k`, with nothing trimmed.
 
     The order of the vectors changes no bit of the result. In memory are the vectors' tensors of one name, what is kept
@@ -91,8 +91,8 @@ def merge_vectors(
     Args:
         vectors: Parameter name to a floating-point tensor of any shape on the CPU, the same names and shapes in each.
         method: A name of `MERGE_METHODS`.
-        density: d, the share of each vector that is kept, in (0, 1]; not of ``"task_arithmetic"``.
-        seed: Of ``"dare_ties"`` alone: with a vector's content it seeds the draw of what it keeps; no global random
+        density: d, the share of each vector that is kept, in (0, 1]; not of `"task_arithmetic"`.
+        seed: Of `"dare_ties"` alone: with a vector's content it seeds the draw of what it keeps; no global random
             state is read or moved.
 
     Yields:

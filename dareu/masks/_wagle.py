@@ -27,11 +27,11 @@ def wagle_scores(
     accumulate_on: AccumulateOn,
     folder: str | os.PathLike[str] | None,
 ) -> WeightScores:
-    r"""Score every weight by WAGLE's attribution (Jia et al., NeurIPS 2024, arXiv 2410.17509).
+    r"""Scores every weight by WAGLE's attribution (Jia et al., NeurIPS 2024, arXiv 2410.17509).
 
     .. math:: S_i = \theta_i g_{f,i} - \tfrac{1}{\gamma} g_{r,i} g_{f,i}
 
-    The gradients ``g_f`` and ``g_r`` are means over records of the gradient of the record's mean loss over
+    The gradients `g_f` and `g_r` are means over records of the gradient of the record's mean loss over
     its completion tokens, so scores do not depend on how records are batched (1e-5 in float32). They are
     summed in float32 whatever the model's dtype is. The paper sets gamma against **sums** over the samples:
     its values (1e-6 for TOFU) do not carry over to these means.
@@ -45,27 +45,27 @@ def wagle_scores(
     each process keeps those of its own part.
 
     Args:
-        model: A causal language model called with ``input_ids``, ``attention_mask`` and ``use_cache=False``
-            (and ``position_ids`` for left-padded batches) that returns an object with ``logits`` (B, T, V).
+        model: A causal language model called with `input_ids`, `attention_mask` and `use_cache=False`
+            (and `position_ids` for left-padded batches) that returns an object with `logits` (B, T, V).
             It is run in evaluation mode and left as it was, without gradients.
         parameters: Which of its parameters to score, by name.
-        forget_batches: Batches of the records to forget, each with int64 tensors ``input_ids``,
-            ``attention_mask`` and ``labels`` of shape (B, T); labels are -100 outside the completion. Read once.
+        forget_batches: Batches of the records to forget, each with int64 tensors `input_ids`,
+            `attention_mask` and `labels` of shape (B, T); labels are -100 outside the completion. Read once.
         retain_batches: The same for records to retain; not read where gamma is infinite.
         gamma: What stands for the Hessian of the retain loss, in [0, inf]. The limits are exact in ranking:
-            ``0`` gives ``-g_r * g_f`` and ``inf`` gives ``theta * g_f``. ``"auto"`` balances the two terms:
-            ``norm(g_r * g_f) / norm(theta * g_f)``.
-        accumulate_on: Where the sums stand: ``"memory"`` (each parameter's device) or ``"disk"``.
-        folder: Folder of the memory-mapped sums of ``"disk"``; None: the system's temporary folder.
+            `0` gives `-g_r * g_f` and `inf` gives `theta * g_f`. `"auto"` balances the two terms:
+            `norm(g_r * g_f) / norm(theta * g_f)`.
+        accumulate_on: Where the sums stand: `"memory"` (each parameter's device) or `"disk"`.
+        folder: Folder of the memory-mapped sums of `"disk"`; None: the system's temporary folder.
 
     Returns:
         Parameter name to float32 scores of the parameter's shape, in the model's order; on the parameter's device,
         or mapped from disk, on the CPU.
 
     Raises:
-        ValueError: If ``gamma`` is out of range, a side has no batch, a record has no
+        ValueError: If `gamma` is out of range, a side has no batch, a record has no
             completion token, a parameter is not of floating point, a gradient or score is not finite, the disk is
-            too small, ``"auto"`` finds nothing to balance, or weights are sharded otherwise than by `fully_shard`'s
+            too small, `"auto"` finds nothing to balance, or weights are sharded otherwise than by `fully_shard`'s
             default, or with sums on disk.
     """
     if gamma != "auto" and (isinstance(gamma, str) or not gamma >= 0):

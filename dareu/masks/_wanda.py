@@ -18,9 +18,9 @@ _CHUNK = 1 << 20
 def wanda_scores(
     model: nn.Module, parameters: Mapping[str, nn.Parameter], forget_batches: Iterable[Batch]
 ) -> dict[str, Tensor]:
-    r"""Score weights by magnitude times the norm of their inputs, ranked within each output (Wanda).
+    r"""Scores weights by magnitude times the norm of their inputs, ranked within each output (Wanda).
 
-    A weight of a linear layer (`torch.nn.Linear`, or transformers' transposed ``Conv1D``) counts
+    A weight of a linear layer (`torch.nn.Linear`, or transformers' transposed `Conv1D`) counts
     :math:`|\theta_{ij}| \lVert x_j \rVert_2`, with the norm of input feature j over all tokens of the records, padding
     left out. Wanda compares weights within an output's row only, so the score of an entry is its place there, from
     1/n for the least to 1 for the greatest of the n; the earlier of equal ones is the greater. Ranked over all

@@ -15,7 +15,7 @@ def count_moved_outside(
     after: nn.Module | Mapping[str, Tensor],
     mask: Mapping[str, Tensor],
 ) -> int:
-    """Count the entries outside the mask whose bits differ before and after training.
+    """Counts the entries outside the mask whose bits differ before and after training.
 
     Bits, not values: 0.0 and -0.0 differ, and a NaN equals itself. Every parameter of the mask is compared;
     tensors that only the weights have (a tied head saved twice) are not looked at.

@@ -41,7 +41,7 @@ def mean_gradients(
         model: A causal language model as `wagle_scores` takes it; left as it was.
         parameters: Which of its parameters count, by name.
         sides: The batches of each side, by the name that messages give it.
-        accumulate_on: ``"memory"``, the device of each parameter; ``"disk"``, a memory-mapped file that the system
+        accumulate_on: `"memory"`, the device of each parameter; `"disk"`, a memory-mapped file that the system
             pages, without a name and gone with the tensors.
         folder: Where that file is made, on a disk with room for float32 parameters once for each side; default: the
             system's temporary folder.
@@ -51,8 +51,8 @@ def mean_gradients(
 
     Raises:
         ValueError: If a side has no batch, a record has no completion token, a parameter is not of floating point or
-            sharded otherwise than by `fully_shard`'s default, a gradient is not finite, ``accumulate_on`` is unknown
-            or ``"disk"`` for sharded parameters, or the disk is too small.
+            sharded otherwise than by `fully_shard`'s default, a gradient is not finite, `accumulate_on` is unknown
+            or `"disk"` for sharded parameters, or the disk is too small.
     """
     mesh = mesh_of(parameters)
     if mesh is not None and accumulate_on == "disk":
@@ -65,7 +65,7 @@ def mean_gradients(
 
 
 def check_floating_point(parameters: Mapping[str, nn.Parameter]) -> None:
-    """Refuse weights that take no gradient and have no magnitude that compares with others'."""
+    """Refuses weights that take no gradient and have no magnitude that compares with others'."""
     for name, parameter in parameters.items():
         if not parameter.is_floating_point():
             raise ValueError(
@@ -130,7 +130,7 @@ def _accumulate(
     sums: Mapping[str, Tensor],
     mesh: DeviceMesh | None,
 ) -> None:
-    """Turn zeros into the mean gradients of one side."""
+    """Turns zeros into the mean gradients of one side."""
 
     def add(total: Tensor, parameter: Tensor) -> None:
         assert parameter.grad is not None
@@ -185,7 +185,7 @@ def _nothing(model: nn.Module) -> Tensor:
 
 
 def _sum_of_record_losses(model: nn.Module, batch: Batch, side: str) -> Tensor:
-    """Sum over the records of a batch of each record's mean loss over its completion tokens."""
+    """The sum over the records of a batch of each record's mean loss over its completion tokens."""
     device = next(model.parameters()).device
     inputs = {name: batch[name].to(device) for name in ("input_ids", "attention_mask", "labels")}
     if not (inputs["labels"][:, 1:] != IGNORED_LABEL).any(1).all():

@@ -28,7 +28,7 @@ class MaskedAdamW(torch.optim.Optimizer):
     (two moments and a position), 16 with a master. Above that all entries have moments, of which only the selected ones
     mean anything: 8 bytes an entry and 1 for the mask, 12 and 1 with masters. The mask that was given is kept beside.
 
-    Masks are looked up by parameter name, so that parameters may be replaced in place (``group["params"][i] = ...``)
+    Masks are looked up by parameter name, so that parameters may be replaced in place (`group["params"][i] = ...`)
     after the optimizer was made, as FSDP2 does, and need no communication between processes, each of which holds the
     whole mask. Of a parameter that is sharded (a DTensor) the process's own part is trained. In `state_dict` the state
     of such a parameter is a DTensor of its shape, 0 outside the mask, so that checkpoints of
@@ -37,8 +37,8 @@ class MaskedAdamW(torch.optim.Optimizer):
     Gradients are clipped on the norm of all entries unless `drop_frozen_gradients` was called before.
 
     Args:
-        named_parameters: ``model.named_parameters()``, or groups ``{"params": [(name, parameter), ...],
-            ...}`` with options of their own.
+        named_parameters: `model.named_parameters()`, or groups `{"params": [(name, parameter), ...],
+            ...}` with options of their own.
         mask: Parameter name to bool tensor of the parameter's shape, on any device; a `WeightMask` or a plain
             mapping. A parameter without a selected entry is skipped.
         lr: Learning rate.
@@ -70,7 +70,7 @@ class MaskedAdamW(torch.optim.Optimizer):
         super().__init__(named_parameters, {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay})
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """Add a group of named parameters; see the class for what is refused."""
+        """Adds a group of named parameters; see the class for what is refused."""
         super().add_param_group(param_group)
         try:
             for name, parameter in self._named(self.param_groups[-1]):
@@ -88,7 +88,7 @@ class MaskedAdamW(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:
-        """Update the selected entries of every parameter that has a gradient.
+        """Updates the selected entries of every parameter that has a gradient.
 
         Args:
             closure: Computes the loss anew, with gradients.
@@ -166,7 +166,7 @@ class MaskedAdamW(torch.optim.Optimizer):
 
     @torch.no_grad()
     def drop_frozen_gradients(self) -> None:
-        """Zero the gradient of every entry outside the mask, in place, also where it is NaN or infinite.
+        """Zeroes the gradient of every entry outside the mask, in place, also where it is NaN or infinite.
 
         Call it before the norm of the gradients is taken: the norm is then that of the selected entries, the clip
         budget is theirs alone, and one frozen NaN does not poison it. Nothing is copied between devices, but for the
@@ -184,7 +184,7 @@ class MaskedAdamW(torch.optim.Optimizer):
                             piece.clear_others(gradients)
 
     def memory(self) -> dict[str, int]:
-        """Bytes that are kept on this process: ``moments``, ``masters``, and the ``selection``.
+        """Bytes that are kept on this process: `moments`, `masters`, and the `selection`.
 
         The mask that was given is not counted, but for tensors above 55 % density that are on its device.
         """
@@ -215,7 +215,7 @@ class MaskedAdamW(torch.optim.Optimizer):
 
     @torch.no_grad()
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Load what `state_dict` gave, so that training goes on as if it had not stopped.
+        """Loads what `state_dict` gave, so that training goes on as if it had not stopped.
 
         Args:
             state_dict: The state of a `MaskedAdamW` over the same parameters with the same mask.

@@ -71,8 +71,8 @@ def density_grid(mask: Mapping[str, Tensor]) -> MaskGrid:
 def overlap_grid(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> MaskGrid:
     """The Jaccard overlap of two masks, entries in both over entries in either, by layer and kind of module.
 
-    ``share()`` of the grid is the overlap of the whole masks. Random masks of densities p and q overlap by
-    ``p * q / (p + q - p * q)``.
+    `share()` of the grid is the overlap of the whole masks. Random masks of densities p and q overlap by
+    `p * q / (p + q - p * q)`.
 
     Raises:
         ValueError: If the masks are not of the same parameters.
@@ -150,7 +150,7 @@ def _grid(title: str, counts: Mapping[str, tuple[int, int]]) -> MaskGrid:
 
 
 def _place(name: str) -> tuple[int | None, str]:
-    """Layer and kind of a parameter: 3 and ``mlp.experts.*.up`` of ``model.layers.3.mlp.experts.7.up.weight``."""
+    """Layer and kind of a parameter: 3 and `mlp.experts.*.up` of `model.layers.3.mlp.experts.7.up.weight`."""
     parts = name.split(".")
     if len(parts) > 1 and parts[-1] in ("weight", "bias"):
         parts.pop()

@@ -13,8 +13,8 @@ def chosen_parameters(
 ) -> dict[str, nn.Parameter]:
     """The parameters that patterns choose, by name, tied ones once under their first name.
 
-    A pattern is a shell pattern (``*``, ``?``, ``[0-9]``; ``*`` crosses dots) and is matched against the whole name of
-    the parameter or of any module around it: ``model.layers.0``, ``*.mlp`` and ``*norm.weight`` all choose.
+    A pattern is a shell pattern (`*`, `?`, `[0-9]`; `*` crosses dots) and is matched against the whole name of
+    the parameter or of any module around it: `model.layers.0`, `*.mlp` and `*norm.weight` all choose.
 
     Args:
         model: The model.

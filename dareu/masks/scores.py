@@ -103,16 +103,16 @@ def score_weights(
 
     Args:
         model: The model, as `wagle_scores` takes it.
-        score: A name of the table, or a `Score` or its function of your own, as ``pkg.mod:Name`` or
-            ``path/to/file.py:Name``.
+        score: A name of the table, or a `Score` or its function of your own, as `pkg.mod:Name` or
+            `path/to/file.py:Name`.
         forget_batches: Batches of the records to forget, as `wagle_scores` takes them.
         retain_batches: Batches of the records to retain.
-        gamma: Of ``"wagle"`` alone.
-        seed: Of ``"random"`` alone; a weight's number depends on it and on the parameter's name and shape only.
+        gamma: Of `"wagle"` alone.
+        seed: Of `"random"` alone; a weight's number depends on it and on the parameter's name and shape only.
         include: Patterns of the modules and parameters to score, as in `chosen_parameters`; default: all.
         exclude: Patterns of those to leave out.
         accumulate_on: Where sums of gradients stand, as in `wagle_scores`.
-        folder: Folder of the sums of ``"disk"``; None: the system's temporary folder.
+        folder: Folder of the sums of `"disk"`; None: the system's temporary folder.
         options: The score's own options, by name.
 
     Returns:
@@ -120,7 +120,7 @@ def score_weights(
         last part).
 
     Raises:
-        ValueError: If ``score`` is unknown, asks for what is not in `OFFERED` or has no such option, a pattern fits
+        ValueError: If `score` is unknown, asks for what is not in `OFFERED` or has no such option, a pattern fits
             nothing, weights are sharded and it takes whole ones, batches that it needs are missing, a plug-in returns
             no finite score for every weight, or as `wagle_scores` says.
     """

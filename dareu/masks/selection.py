@@ -27,9 +27,9 @@ _NOT_FINITE = 0x7F80
 
 
 def select_top(scores: Mapping[str, Tensor], density: float, scope: Scope = "global") -> dict[str, Tensor]:
-    """Select the entries of largest absolute score.
+    """Selects the entries of largest absolute score.
 
-    Exactly ``ceil(density * n)`` of the ``n`` entries that compete are selected, a rounding error of the product
+    Exactly `ceil(density * n)` of the `n` entries that compete are selected, a rounding error of the product
     aside (0.07 of 100 are 7). Among equal scores the earlier entry wins: names in the mapping's order, then the
     position in the tensor. The threshold is found by two histogram passes over the float32 bit pattern,
     without sorting or copying the scores, which are read three times, a tensor at a time.
@@ -40,15 +40,15 @@ def select_top(scores: Mapping[str, Tensor], density: float, scope: Scope = "glo
     Args:
         scores: Parameter name to scores of any shape, ranked in float32.
         density: Share of the entries to select, in (0, 1].
-        scope: Which entries compete: all (``"global"``), those of a layer (``"layer"``: the parameters whose names
-            agree up to the first number, such as ``model.layers.3``; a tensor outside of layers is one of its own), or
-            those of a tensor (``"tensor"``).
+        scope: Which entries compete: all (`"global"`), those of a layer (`"layer"`: the parameters whose names
+            agree up to the first number, such as `model.layers.3`; a tensor outside of layers is one of its own), or
+            those of a tensor (`"tensor"`).
 
     Returns:
         Parameter name to a bool tensor of the scores' shape on the CPU, true where selected.
 
     Raises:
-        ValueError: If ``density`` is out of range, ``scope`` is unknown, there are no scores, a score is not finite, or
+        ValueError: If `density` is out of range, `scope` is unknown, there are no scores, a score is not finite, or
             scores are sharded otherwise than by rows over all processes.
     """
     if not 0 < density <= 1:
@@ -96,9 +96,9 @@ def weight_masks(
 
 
 def random_mask(shapes: nn.Module | Mapping[str, Sequence[int]], density: float, seed: int) -> dict[str, Tensor]:
-    """Select entries at random, as many as `select_top` does: the control for every mask.
+    """Selects entries at random, as many as `select_top` does: the control for every mask.
 
-    Each entry gets a random number and the largest are selected, so every set of ``ceil(density * n)``
+    Each entry gets a random number and the largest are selected, so every set of `ceil(density * n)`
     entries is equally likely (but for the order of equal numbers at the threshold).
 
     Args:
@@ -110,7 +110,7 @@ def random_mask(shapes: nn.Module | Mapping[str, Sequence[int]], density: float,
         Parameter name to a bool tensor of the given shape on the CPU, true where selected.
 
     Raises:
-        ValueError: If ``density`` is out of range or there are no entries.
+        ValueError: If `density` is out of range or there are no entries.
     """
     if isinstance(shapes, nn.Module):
         shapes = {name: parameter.shape for name, parameter in shapes.named_parameters()}
@@ -133,7 +133,7 @@ def _keys(score: Tensor) -> Iterator[tuple[int, Tensor]]:
 
 
 def _largest(scores: Mapping[str, Tensor], names: Sequence[str], density: float) -> dict[str, Tensor]:
-    """Select the largest keys of some tensors, the earlier of equal ones first; three passes over them."""
+    """Selects the largest keys of some tensors, the earlier of equal ones first; three passes over them."""
     high, meshes = torch.zeros(1 << 15, dtype=torch.int64), []
     for name in names:
         score = scores[name]

@@ -65,7 +65,7 @@ class WeightMask(Mapping[str, Tensor]):
         return sum(mask.numel() for mask in self.masks.values())
 
     def verify(self, model: nn.Module | Mapping[str, Tensor]) -> None:
-        """Check that the mask was made for these weights, bit for bit.
+        """Checks that the mask was made for these weights, bit for bit.
 
         Args:
             model: The model before training, or its parameters by name.
@@ -94,7 +94,7 @@ class WeightMask(Mapping[str, Tensor]):
             )
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the mask, eight entries a byte, as one safetensors file; it appears whole or not at all.
+        """Writes the mask, eight entries a byte, as one safetensors file; it appears whole or not at all.
 
         Args:
             path: The file to write or to replace; its folder is made where there is none.
@@ -118,7 +118,7 @@ class WeightMask(Mapping[str, Tensor]):
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Self:
-        """Read a mask that `save` wrote.
+        """Reads a mask that `save` wrote.
 
         Args:
             path: The file.

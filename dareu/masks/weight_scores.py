@@ -13,7 +13,7 @@ class WeightScores(Mapping[str, Tensor]):
     Attributes:
         scores: The scores, float32 or the parameters' own dtype, in the model's order.
         score: What made them: a name of `SCORES`, or of a plug-in the last part of its name.
-        gamma: Gamma of the equation where there is one; the resolved number where ``"auto"`` was asked for.
+        gamma: Gamma of the equation where there is one; the resolved number where `"auto"` was asked for.
     """
 
     scores: Mapping[str, Tensor] = field(repr=False)

@@ -110,7 +110,7 @@ def _end_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list
 
 @contextmanager
 def _plain_generation_config(model: PreTrainedModel) -> Iterator[None]:
-    """Hide the model's own generation settings.
+    """Hides the model's own generation settings.
 
     `generate` fills every field that the given config leaves at None from the model's config, penalties and
     suppressed tokens included. The fields are swapped in place, because a PEFT model hands the same object on

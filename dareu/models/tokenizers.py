@@ -44,7 +44,7 @@ def load_tokenizer(name_or_path: str, *, pad_token: str | None = None) -> PreTra
 
 
 def check_tokenizer(tokenizer: PreTrainedTokenizerBase) -> None:
-    """Raise a `ValueError` with the remedy where the tokenizer lacks an end or a padding token."""
+    """Raises a `ValueError` with the remedy where the tokenizer lacks an end or a padding token."""
     if tokenizer.eos_token_id is None:
         raise ValueError(
             "The tokenizer has no end token: set one that the model's vocabulary holds, tokenizer.eos_token = '...'."

@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Run:
-    """The folder of one run: its ``config.yaml``, and whatever the run writes beside it."""
+    """The folder of one run: its `config.yaml`, and whatever the run writes beside it."""
 
     folder: Path
 
@@ -32,12 +32,12 @@ class Run:
 
     @property
     def results_path(self) -> Path:
-        """Where the run writes its rows (see ``write_results``)."""
+        """Where the run writes its rows (see `write_results`)."""
         return self.folder / "results.json"
 
     @property
     def done(self) -> bool:
-        """Whether ``mark_done`` was called on this folder, in this process or an earlier one."""
+        """Whether `mark_done` was called on this folder, in this process or an earlier one."""
         return (self.folder / "done").exists()
 
     def mark_done(self) -> None:
@@ -63,21 +63,21 @@ def open_run(
 ) -> Run:
     """Opens the folder of a run: a new one, or one that the same config made before.
 
-    A new folder gets a ``config.yaml`` of the resolved config, which ``--config`` reads back; the
+    A new folder gets a `config.yaml` of the resolved config, which `--config` reads back; the
     versions of the libraries and the git revision of the working directory stand in its head as comments.
     All processes of a distributed run may call this.
 
     Args:
         folder: The run's folder; a missing or an empty one is new.
-        config: The resolved settings, of the types that ``to_plain`` takes. The entry ``output_dir`` is not
+        config: The resolved settings, of the types that `to_plain` takes. The entry `output_dir` is not
             compared, since it is the folder itself, which may have moved.
         inputs: Files and folders that the run reads, as `inputs_of` finds them; they are known by their content, so
             that a model made anew under its old name is another model, and an edited plug-in another plug-in.
-        free: Settings that another start may change, such as the number of jobs; ``config.yaml`` has the last ones.
+        free: Settings that another start may change, such as the number of jobs; `config.yaml` has the last ones.
 
     Raises:
         ValueError: If the folder was made by another config or from other inputs, or holds files but no
-            ``config.yaml``.
+            `config.yaml`.
     """
     folder = Path(folder)
     path, inputs_file = folder / "config.yaml", folder / "inputs.json"
@@ -114,7 +114,7 @@ def _without(config: Mapping[str, Any], free: Collection[str]) -> dict[str, Any]
 
 
 def _differences(earlier: Any, now: Any, name: str = "") -> list[str]:
-    """The settings that differ, as ``name: value there, value now``, nested ones by dotted names."""
+    """The settings that differ, as `name: value there, value now`, nested ones by dotted names."""
     if isinstance(earlier, dict) and isinstance(now, dict):
         lines: list[str] = []
         for key in dict.fromkeys([*earlier, *now]):
@@ -126,7 +126,7 @@ def _differences(earlier: Any, now: Any, name: str = "") -> list[str]:
 
 
 def _circumstances() -> str:
-    """What stands in the head of ``config.yaml``: the versions of the libraries and the git revision."""
+    """What stands in the head of `config.yaml`: the versions of the libraries and the git revision."""
     lines = [", ".join(f"{name} {version(name)}" for name in ("dareu", "torch", "transformers", "trl"))]
     command = "git describe --always --dirty --abbrev=40 --exclude=*"  # the bare revision, without tags
     try:

@@ -11,17 +11,17 @@ _STATUS = Path("/proc/self/status")
 
 
 class PeakMemory:
-    """Measures the peak memory of the block that it opens: ``with PeakMemory(device) as memory: ...``.
+    """Measures the peak memory of the block that it opens: `with PeakMemory(device) as memory: ...`.
 
-    On the CPU it is the peak of the process's anonymous resident memory (``RssAnon``: what the process itself
-    wrote, without the files that it maps) above its level at the start of the block, read every ``interval``
-    seconds by a thread; on CUDA it is ``torch.cuda.max_memory_allocated`` of the block, weights included. One
+    On the CPU it is the peak of the process's anonymous resident memory (`RssAnon`: what the process itself
+    wrote, without the files that it maps) above its level at the start of the block, read every `interval`
+    seconds by a thread; on CUDA it is `torch.cuda.max_memory_allocated` of the block, weights included. One
     measurement a process at a time, each in a process of its own, since freed memory is not always given
     back.
 
     Attributes:
-        bytes: The peak, known once the block has ended; ``None`` before that, and on the CPU of a system
-            without ``/proc/self/status`` (that is, other than Linux).
+        bytes: The peak, known once the block has ended; `None` before that, and on the CPU of a system
+            without `/proc/self/status` (that is, other than Linux).
     """
 
     def __init__(self, device: torch.device | str = "cpu", *, interval: float = 0.01) -> None:

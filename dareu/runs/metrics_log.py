@@ -12,7 +12,7 @@ from dareu.files import append_jsonl, atomic_file
 
 
 class MetricsLog(TrainerCallback):
-    """Appends each log of a trainer to ``path`` as one JSON object with its ``step`` and ``epoch``.
+    """Appends each log of a trainer to `path` as one JSON object with its `step` and `epoch`.
 
     NaN and infinity, which JSON does not have, become null. Only the main process writes. A training that goes on
     from a checkpoint drops the lines that were written after it, and one that begins anew drops all.

@@ -10,14 +10,14 @@ from collections.abc import Callable
 def run_program(main: Callable[[], None], name: str) -> None:
     """Runs a recipe's function as the main program of this process, which may be one of several.
 
-    The first process logs from ``INFO`` on, the others warnings. At the end the process group is taken down.
+    The first process logs from `INFO` on, the others warnings. At the end the process group is taken down.
 
     Args:
-        main: The recipe; it reads ``sys.argv``.
+        main: The recipe; it reads `sys.argv`.
         name: The recipe's name, which its error message begins with.
 
     Raises:
-        SystemExit: ``main`` raised a `ValueError`; its sentence goes to stderr, and the exit status is 1.
+        SystemExit: `main` raised a `ValueError`; its sentence goes to stderr, and the exit status is 1.
     """
     main_process = os.environ.get("RANK", "0") == "0"
     logging.basicConfig(level=logging.INFO if main_process else logging.WARNING, format="%(message)s")

@@ -13,7 +13,7 @@ from dareu.files import write_json
 
 
 class ResultRow(TypedDict):
-    """One row of ``results.json``: one model, and what was measured on it."""
+    """One row of `results.json`: one model, and what was measured on it."""
 
     method: str
     mask: str | None
@@ -22,11 +22,11 @@ class ResultRow(TypedDict):
     model: str
     """The folder of the model."""
     metrics: dict[str, float]
-    """Finite numbers by name, snake_case, split first (``forget_rouge``)."""
+    """Finite numbers by name, snake_case, split first (`forget_rouge`)."""
     seconds: float | None
     """The unlearning itself with rollouts and scoring; None where nothing was unlearned."""
     peak_memory_bytes: int | None
-    """See ``dareu.runs.memory.PeakMemory``; None where nothing was unlearned or the system does not tell."""
+    """See `dareu.runs.memory.PeakMemory`; None where nothing was unlearned or the system does not tell."""
     part: NotRequired[str]
     stage: NotRequired[str]
     trial: NotRequired[int]
@@ -45,7 +45,7 @@ def write_results(path: str | os.PathLike[str], rows: Sequence[ResultRow]) -> No
 
 
 def read_results(path: str | os.PathLike[str]) -> list[ResultRow]:
-    """The rows that ``write_results`` wrote."""
+    """The rows that `write_results` wrote."""
     return cast(list[ResultRow], json.loads(Path(path).read_text(encoding="utf-8")))
 
 

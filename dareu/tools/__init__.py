@@ -1,1 +1,1 @@
-"""What the ``dareu`` command runs beside the recipes: small programs that train nothing."""
+"""What the `dareu` command runs beside the recipes: small programs that train nothing."""

@@ -17,7 +17,7 @@ from dareu.masks.weight_mask import WeightMask
 
 
 def main() -> None:
-    """Runs ``dareu mask`` with the arguments of the command line."""
+    """Runs `dareu mask` with the arguments of the command line."""
     parser = argparse.ArgumentParser(prog="dareu mask", description="Look at a weight mask.")
     actions = parser.add_subparsers(dest="action", required=True)
     action = actions.add_parser("show", help="print the share of selected entries by layer and kind of module")

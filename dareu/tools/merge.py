@@ -12,7 +12,7 @@ from dareu.deltas.merging import MERGE_METHODS, merge_models
 
 
 def main() -> None:
-    """Runs ``dareu merge`` with the arguments of the command line."""
+    """Runs `dareu merge` with the arguments of the command line."""
     parser = argparse.ArgumentParser(prog="dareu merge", description="Merge models that were trained from one base.")
     parser.add_argument("base", help="folder of the model before training")
     parser.add_argument("parts", nargs="+", metavar="part", help="folders of models trained from it")

@@ -15,7 +15,7 @@ from dareu.deltas.patches import Patch, apply_patch, make_patch
 
 
 def main() -> None:
-    """Runs ``dareu patch`` with the arguments of the command line."""
+    """Runs `dareu patch` with the arguments of the command line."""
     parser = argparse.ArgumentParser(prog="dareu patch", description="Ship an unlearned model as a patch of its base.")
     actions = parser.add_subparsers(dest="action", required=True)
 

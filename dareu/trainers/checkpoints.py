@@ -53,7 +53,7 @@ def last_checkpoint(folder: str | os.PathLike[str]) -> Path | None:
     """The newest whole checkpoint of a run; newer ones that are cut short are passed over with a warning.
 
     Args:
-        folder: The run's folder, in which checkpoints are called ``checkpoint-STEP``.
+        folder: The run's folder, in which checkpoints are called `checkpoint-STEP`.
 
     Returns:
         The checkpoint's folder, or None where there is no whole one.

@@ -10,7 +10,7 @@ from typing import Self
 
 
 class Stopwatch:
-    """Counts the seconds of the block that it opens: ``with Stopwatch() as stopwatch: ...``.
+    """Counts the seconds of the block that it opens: `with Stopwatch() as stopwatch: ...`.
 
     Attributes:
         before: Seconds that were counted earlier, such as in the stretches before a training was interrupted.

@@ -32,7 +32,7 @@ class StoredTensor:
     Attributes:
         file: The safetensors file.
         name: The tensor's name in it.
-        dtype: As safetensors spells it, such as ``"BF16"``.
+        dtype: As safetensors spells it, such as `"BF16"`.
         shape: Of the tensor.
         start: Of its bytes in the file.
         nbytes: How many they are.
@@ -52,7 +52,7 @@ class StoredTensor:
         return size if size in (1, 2, 4, 8) and not rest else 1
 
     def bits(self, mode: Literal["r", "r+"] = "r") -> Bits:
-        """The entries' bit patterns (nbytes / itemsize,) mapped from the file; ``"r+"`` writes through to it."""
+        """The entries' bit patterns (nbytes / itemsize,) mapped from the file; `"r+"` writes through to it."""
         kind, count = np.dtype(f"<u{self.itemsize}"), self.nbytes // self.itemsize
         if not count:  # nothing cannot be mapped
             return np.empty(0, dtype=kind)
@@ -62,7 +62,7 @@ class StoredTensor:
 def weight_files(folder: str | os.PathLike[str]) -> list[Path]:
     """The safetensors files that hold the weights of a saved model, in alphabetical order.
 
-    As transformers looks for them: ``model.safetensors``, or else the files that ``model.safetensors.index.json``
+    As transformers looks for them: `model.safetensors`, or else the files that `model.safetensors.index.json`
     lists; only where there is neither, all safetensors files. Others beside them (a patch, another format) do
     not count.
 

@@ -11,7 +11,7 @@ from dareu.weights.sharding import reshard, whole
 
 
 def fingerprint(weights: nn.Module | Mapping[str, Tensor]) -> str:
-    """Hash the names, dtypes, shapes and bytes of weights.
+    """Hashes the names, dtypes, shapes and bytes of weights.
 
     The same weights have the same fingerprint on any device, in any order, training or not. The parameters of
     a model count once each, tied ones under their first name. 16-bit floats count as the float32 numbers that

@@ -9,7 +9,7 @@ from dareu.masks.overview import OUTSIDE, density_grid, overlap_grid, save_heatm
 
 
 def mask(*counts: int) -> dict[str, torch.Tensor]:
-    """Masks of ten entries each, of which the first ``count`` are selected."""
+    """Masks of ten entries each, of which the first `count` are selected."""
     names = (
         "model.embed_tokens.weight",
         "model.layers.0.mlp.experts.0.up_proj.weight",

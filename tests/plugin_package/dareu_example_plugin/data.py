@@ -9,7 +9,7 @@ def correspondents(num_owners: int, world_seed: int, *, letters: int = 3) -> Dat
     """So many people, the first of them named by the seed, each with as many rows as they have written letters.
 
     Returns:
-        ``prompt``, ``completion`` and ``owner``, all strings.
+        `prompt`, `completion` and `owner`, all strings.
     """
     rows = []
     for number in range(world_seed, world_seed + num_owners):

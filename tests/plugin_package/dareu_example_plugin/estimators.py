@@ -5,7 +5,7 @@ from torch import Tensor
 
 
 def leave_one_out(returns: Tensor, mask: Tensor, scored: Tensor, num_generations: int, *, scale: float = 1.0) -> Tensor:
-    """A token's return minus the mean of its group's others at the same position, times ``scale``: (N, T)."""
+    """A token's return minus the mean of its group's others at the same position, times `scale`: (N, T)."""
     counted = (mask & scored[:, None]).view(-1, num_generations, mask.shape[1])
     grouped = torch.where(counted, returns.view_as(counted), 0.0)
     others = counted.sum(1, keepdim=True) - 1

@@ -5,7 +5,7 @@ from typing import Any
 
 
 class BrevityReward:
-    """1 for an answer of at most ``limit`` words, 0 for a longer one; does not apply to an empty answer."""
+    """1 for an answer of at most `limit` words, 0 for a longer one; does not apply to an empty answer."""
 
     def __init__(self, limit: int = 20) -> None:
         self.limit = limit
