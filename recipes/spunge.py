@@ -168,7 +168,7 @@ def leave_control_out(measuring: MeasureArguments, chosen: Chosen) -> None:
     measuring.retrained = None
     if measuring.metrics is not None:
         measuring.metrics = [name for name in measuring.metrics if "retrained" not in chosen.needs[name]]
-        measuring.metrics_kwargs = {name: chosen.options[name] for name in measuring.metrics if name in chosen.options}
+        measuring.metric_kwargs = {name: chosen.options[name] for name in measuring.metrics if name in chosen.options}
 
 
 def stage(

@@ -39,11 +39,13 @@ class DataArguments:
     prompt_tokens: int | None = field(
         default=None,
         metadata={
-            "help": "For plain texts (columns text and owner, or a folder with a file an owner): they are cut into "
-            "passages of so many tokens of prompt …"
+            "help": "Plain texts (columns text and owner, or a folder with a file an owner) are cut into "
+            "passages, each with so many tokens of prompt."
         },
     )
-    completion_tokens: int = field(default=128, metadata={"help": "… and at most so many of completion."})
+    completion_tokens: int = field(
+        default=128, metadata={"help": "Most tokens of completion in a passage of plain text."}
+    )
     text_tokenizer: Annotated[str | None, READ] = field(
         default=None, metadata={"help": "The model folder or hub id whose tokens are counted in plain texts."}
     )
@@ -64,11 +66,13 @@ class DataArguments:
     part_column: str | None = field(
         default=None,
         metadata={
-            "help": "Of the rows of the owners to forget, take those alone that have one of part_values in this "
-            "column; the others are not retained either."
+            "help": "The column that parts the rows to forget: those alone are taken that have one of part_values in "
+            "it; the others are not retained either."
         },
     )
-    part_values: list[str] | None = field(default=None, metadata={"help": "Values in part_column."})
+    part_values: list[str] | None = field(
+        default=None, metadata={"help": "Values of part_column; rows with one of them are taken."}
+    )
 
     def __post_init__(self) -> None:
         self.dataset_kwargs = as_mapping("dataset_kwargs", self.dataset_kwargs)

@@ -16,10 +16,10 @@ class OwnRetainConfig(UnlearnConfig):
     """`UnlearnConfig` for a method with a retain term of its own, or with none."""
 
     retain_loss: str = field(
-        default="none", metadata={"help": "Of the shared retain term, which this method does without: 'none' only."}
+        default="none", metadata={"help": "The shared retain term, which this method does without: 'none' only."}
     )
     retain_coef: float = field(
-        default=0.0, metadata={"help": "Of the shared retain term, which this method does without: 0 only."}
+        default=0.0, metadata={"help": "Weight of the shared retain term, which this method does without: 0 only."}
     )
 
     def check(self) -> None:

@@ -76,7 +76,7 @@ class RMUConfig(OwnRetainConfig):
         default=1200.0, metadata={"help": "Weight ≥ 0 of the retained texts' error; 0: they are not looked at."}
     )
     control_seed: int = field(
-        default=0, metadata={"help": "Of the random direction, which parts that are merged have to share."}
+        default=0, metadata={"help": "Seed of the random direction, which parts that are merged have to share."}
     )
     trained_modules: str = field(
         default="mlp.down_proj",

@@ -31,7 +31,8 @@ class MaskArguments:
         metadata={"help": "Share of the weights that may move, in (0, 1]; of several, each gives a mask."},
     )
     scope: str = field(
-        default="global", metadata={"help": f"Among which weights the share is taken: {', '.join(SCOPES)}."}
+        default="global",
+        metadata={"help": f"The weights among which the share is taken, all or those of each: {', '.join(SCOPES)}."},
     )
     include: list[str] = field(
         default_factory=list, metadata={"help": "Patterns of the modules to score, such as '*.mlp'; default: all."}
@@ -45,10 +46,13 @@ class MaskArguments:
     )
     accumulate_on: str = field(
         default="memory",
-        metadata={"help": "'memory', or 'disk': sums of gradients in files of the run's folder, for large models."},
+        metadata={
+            "help": "Where sums of gradients stand: 'memory', or 'disk', in files of the run's "
+            "folder, for large models."
+        },
     )
     batch_size: int = field(default=16, metadata={"help": "Records a backward pass; the scores do not depend on it."})
-    seed: int = field(default=0, metadata={"help": "Of the retained records, or of the random mask."})
+    seed: int = field(default=0, metadata={"help": "Seed of the draw of retained records, and of the random mask."})
     use_cpu: bool = field(default=False, metadata={"help": "Score on the CPU, also where there is a GPU."})
 
     def __post_init__(self) -> None:

@@ -14,7 +14,7 @@ from dareu.options.judges import check_judges
 class BenchmarkArguments:
     """What is compared."""
 
-    output_dir: str = field(metadata={"help": "Where the results go."})
+    output_dir: str = field(metadata={"help": "The folder that the results go to."})
     methods: list[Any] = field(
         metadata={
             "help": "Entries in YAML: {name, method, config, masks} and any option of `dareu unlearn`, of which a list "
@@ -28,10 +28,15 @@ class BenchmarkArguments:
     )
     masks: dict[str, Any] = field(
         default_factory=dict,
-        metadata={"help": "Names to options of `dareu attribute_weights`: {wagle: {score: wagle, density: 0.5}}."},
+        metadata={
+            "help": "Names of masks and their options of `dareu attribute_weights`: {wagle: {score: "
+            "wagle, density: 0.5}}."
+        },
     )
-    seeds: list[int] = field(default_factory=lambda: [0], metadata={"help": "Every row is run with each."})
-    vary_world: bool = field(default=False, metadata={"help": "The fictional world's seed goes with the seed."})
+    seeds: list[int] = field(
+        default_factory=lambda: [0], metadata={"help": "Seeds of the runs: every method is run with each."}
+    )
+    vary_world: bool = field(default=False, metadata={"help": "Give the fictional world of each run the run's seed."})
     given: dict[str, Any] = field(
         default_factory=dict,
         metadata={"help": f"Folders or hub ids of what is there already, by its role: {', '.join(ROLES)}."},
@@ -43,7 +48,9 @@ class BenchmarkArguments:
             "0: each setting is a row."
         },
     )
-    tune_seed: int = field(default=0, metadata={"help": "Of the draw of trials, where a grid holds more."})
+    tune_seed: int = field(
+        default=0, metadata={"help": "Seed of the draw of trials, where a grid holds more than tune."}
+    )
     metrics: list[str] | None = field(
         default=None,
         metadata={
@@ -52,7 +59,8 @@ class BenchmarkArguments:
         },
     )
     stages_dir: str | None = field(
-        default=None, metadata={"help": "Where stages are kept and found again; default: OUTPUT_DIR/stages."}
+        default=None,
+        metadata={"help": "The folder in which stages are kept and found again; default: OUTPUT_DIR/stages."},
     )
     launch_with: str | None = field(
         default=None,

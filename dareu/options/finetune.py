@@ -16,7 +16,10 @@ class FinetuneArguments:
         default="fictional-base",
         metadata={"help": "A model folder, a hub id, 'fictional-base', or 'from-scratch' for a new Llama."},
     )
-    train_on: str = field(default="owners", metadata={"help": "'owners' (background mixed in) or 'background' alone."})
+    train_on: str = field(
+        default="owners",
+        metadata={"help": "The rows to train on: 'owners' (background mixed in), or 'background' alone."},
+    )
     exclude_owners: list[str] | None = field(
         default=None, metadata={"help": "Owners left out: those to forget, for the retrained control."}
     )
@@ -24,9 +27,13 @@ class FinetuneArguments:
         default=0.5,
         metadata={"help": "Share of background rows in the mix; owners' rows are repeated to meet it."},
     )
-    vocab_size: int = field(default=1536, metadata={"help": "From scratch: tokens of the new tokenizer."})
-    hidden_size: int = field(default=128, metadata={"help": "From scratch: width."})
-    num_hidden_layers: int = field(default=4, metadata={"help": "From scratch: layers."})
-    num_attention_heads: int = field(default=4, metadata={"help": "From scratch: heads."})
-    intermediate_size: int = field(default=384, metadata={"help": "From scratch: width of the feed-forward layers."})
-    max_position_embeddings: int = field(default=256, metadata={"help": "From scratch: context length."})
+    vocab_size: int = field(default=1536, metadata={"help": "Tokens of the new tokenizer of a model from scratch."})
+    hidden_size: int = field(default=128, metadata={"help": "Width of a model from scratch."})
+    num_hidden_layers: int = field(default=4, metadata={"help": "Decoder layers of a model from scratch."})
+    num_attention_heads: int = field(default=4, metadata={"help": "Attention heads of a model from scratch."})
+    intermediate_size: int = field(
+        default=384, metadata={"help": "Width of the feed-forward layers of a model from scratch."}
+    )
+    max_position_embeddings: int = field(
+        default=256, metadata={"help": "Context length of a model from scratch, in tokens."}
+    )

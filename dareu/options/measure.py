@@ -17,16 +17,17 @@ class MeasureArguments:
 
     model_name_or_path: Annotated[str, READ] = field(metadata={"help": "The model folder."})
     reward_judge: Annotated[str | None, READ] = field(
-        default=None, metadata={"help": "The classifier folder the reward came from."}
+        default=None, metadata={"help": "The folder of the classifier that the reward came from."}
     )
     test_judge: Annotated[str | None, READ] = field(
-        default=None, metadata={"help": "A classifier folder of another family, used for nothing else."}
+        default=None, metadata={"help": "The folder of a classifier of another family, used for nothing else."}
     )
     validation_judge: Annotated[str | None, READ] = field(
-        default=None, metadata={"help": "The classifier folder that decided when to stop; for choosing settings."}
+        default=None,
+        metadata={"help": "The folder of the classifier that decided when to stop, for choosing settings."},
     )
     base_model: Annotated[str | None, READ] = field(
-        default=None, metadata={"help": "The checkpoint before fine-tuning: fluency."}
+        default=None, metadata={"help": "The checkpoint that the target was fine-tuned from, which judges fluency."}
     )
     retrained: Annotated[str | None, READ] = field(
         default=None, metadata={"help": "measurement.json of the retrained control; gives ToW."}
@@ -38,8 +39,9 @@ class MeasureArguments:
             "default: all of those named here that can be computed."
         },
     )
-    metrics_kwargs: Annotated[dict[str, Any] | str | None, READ] = field(
-        default_factory=dict, metadata={"help": "Of each metric, its options, as YAML or JSON."}
+    metric_kwargs: Annotated[dict[str, Any] | str | None, READ] = field(
+        default_factory=dict,
+        metadata={"help": "Options of each metric, as YAML or JSON: {path/to/file.py:NAME: {limit: 3}}."},
     )
     max_rows: int | None = field(
         default=None, metadata={"help": "Measure at most so many retained and test rows, evenly spread."}
@@ -49,17 +51,21 @@ class MeasureArguments:
         metadata={"help": "Measure a part of each owner's rows, '0/2' for the first of two; default: all."},
     )
     max_new_tokens: int = field(default=200, metadata={"help": "Tokens of the longest answer."})
-    measure_batch_size: int = field(default=64, metadata={"help": "Rows at a time; the results do not depend on it."})
-    output: str | None = field(default=None, metadata={"help": "Where to write; default: beside the model folder."})
+    measure_batch_size: int = field(
+        default=64, metadata={"help": "Rows that are measured at a time; the results do not depend on it."}
+    )
+    output: str | None = field(
+        default=None, metadata={"help": "The file to write; default: measurement.json beside the model folder."}
+    )
 
     def __post_init__(self) -> None:
         self.metrics = as_list(self.metrics)
         if self.metrics is not None and not (self.metrics and all(isinstance(name, str) for name in self.metrics)):
             raise ValueError(f"metrics is {self.metrics!r}: name at least one, or leave it out for all.")
-        self.metrics_kwargs = as_mapping("metrics_kwargs", self.metrics_kwargs)
-        for name, options in self.metrics_kwargs.items():
+        self.metric_kwargs = as_mapping("metric_kwargs", self.metric_kwargs)
+        for name, options in self.metric_kwargs.items():
             if not isinstance(options, dict):
-                raise ValueError(f"metrics_kwargs has {options!r} for {name}: give a mapping of that metric's options.")
+                raise ValueError(f"metric_kwargs has {options!r} for {name}: give a mapping of that metric's options.")
 
 
 @dataclass(frozen=True)
@@ -86,7 +92,7 @@ def chosen_metrics(args: MeasureArguments) -> Chosen:
             can be told without models and data.
     """
     check_judges(reward_judge=args.reward_judge, validation_judge=args.validation_judge, test_judge=args.test_judge)
-    options = as_mapping("metrics_kwargs", args.metrics_kwargs)
+    options = as_mapping("metric_kwargs", args.metric_kwargs)
     if args.metrics is None:
         return Chosen(None, options, check_metrics(METRICS, options))
     missing = {}

@@ -16,7 +16,9 @@ class SpungeArguments:
     split_column: str = field(metadata={"help": "The column of the forget rows whose values part them."})
     split_map: dict[str, Any] | str | None = field(
         default=None,
-        metadata={"help": "Value of the column to the name of its part, as YAML or JSON; default: a part a value."},
+        metadata={
+            "help": "Values of the column and the names of their parts, as YAML or JSON; default: a part a value."
+        },
     )
     min_part_rows: int = field(
         default=8, metadata={"help": "Refuse parts of fewer rows: a value misspelt in one row makes a part of its own."}
@@ -26,7 +28,7 @@ class SpungeArguments:
         default=0.2, metadata={"help": "Share of each part's changes that is kept, but for task_arithmetic."}
     )
     merge_weight: float = field(default=1.0, metadata={"help": "Factor λ of the merged change."})
-    merge_seed: int = field(default=0, metadata={"help": "Of what dare_ties keeps."})
+    merge_seed: int = field(default=0, metadata={"help": "Seed of the draw by which dare_ties keeps changes."})
     measure_parts: bool = field(default=True, metadata={"help": "Measure each part before and after the merge."})
     measure_config: Annotated[str | None, READ] = field(
         default=None,

@@ -15,12 +15,16 @@ class ClassifierArguments:
     output_dir: str = field(metadata={"help": "The run's folder."})
     classifier: Annotated[str, READ] = field(
         default="llm",
-        metadata={"help": "llm, tfidf, or a class of your own as pkg.mod:Name or path/to/file.py:Name."},
+        metadata={
+            "help": "What is trained: a built-in classifier such as llm or tfidf, or a class of your "
+            "own as pkg.mod:Name or "
+            "path/to/file.py:Name."
+        },
     )
     classifier_kwargs: Annotated[dict[str, Any] | str | None, READ] = field(
         default_factory=dict, metadata={"help": "Arguments of the class, as YAML or JSON."}
     )
-    seed: int = field(default=0, metadata={"help": "Of the llm classifier."})
+    seed: int = field(default=0, metadata={"help": "Seed of the classifier, where it takes one."})
     text_columns: list[str] = field(
         default_factory=lambda: ["completion"], metadata={"help": "Columns whose texts it is trained on."}
     )

@@ -47,14 +47,15 @@ class PolicyArguments:
     dtype: str = field(
         default="float32",
         metadata={
-            "help": "The weights' own: 'float32', or 'bfloat16' with LoRA or under a mask, whose entries are then "
+            "help": "Number format of the weights: 'float32', or 'bfloat16' with LoRA or under a "
+            "mask, whose entries are then "
             "trained in float32 copies. Computing in bfloat16 is another matter (bf16)."
         },
     )
     use_peft: bool = field(
         default=False, metadata={"help": "Train a fresh LoRA adapter; a target that is an adapter is merged first."}
     )
-    continue_adapter: bool = field(default=False, metadata={"help": "The target is an adapter: train on that one."})
+    continue_adapter: bool = field(default=False, metadata={"help": "Train on the adapter that the target is."})
     merge_adapter: bool = field(
         default=True, metadata={"help": "Save the model with the adapter merged into it; otherwise the adapter alone."}
     )
@@ -62,7 +63,8 @@ class PolicyArguments:
     lora_alpha: int = field(default=16, metadata={"help": "Scale of LoRA (the DareU paper's)."})
     lora_dropout: float = field(default=0.0, metadata={"help": "Dropout of what goes into the adapter."})
     lora_target_modules: list[str] = field(
-        default_factory=lambda: ["all-linear"], metadata={"help": "Modules that get an adapter."}
+        default_factory=lambda: ["all-linear"],
+        metadata={"help": "Modules that get an adapter of LoRA; 'all-linear': every linear layer."},
     )
 
     @property
@@ -86,7 +88,8 @@ class JudgeArguments:
     """Who judges the training, and when it stops."""
 
     validation_judge: Annotated[str | None, READ] = field(
-        default=None, metadata={"help": "A classifier folder; with validation_steps it decides when to stop."}
+        default=None,
+        metadata={"help": "The folder of the classifier that decides when to stop, every validation_steps."},
     )
     base_model: Annotated[str | None, READ] = field(
         default=None,
@@ -119,7 +122,7 @@ class RewardArguments:
     )
     classifier: Annotated[str, READ] = field(
         default="",
-        metadata={"help": "The reward classifier: a folder, or a plug-in as pkg.mod:Name or path/to/file.py:Name."},
+        metadata={"help": "The reward's classifier: a folder, or a plug-in as pkg.mod:Name or path/to/file.py:Name."},
     )
     classifier_kwargs: Annotated[dict[str, Any] | str | None, READ] = field(
         default_factory=dict, metadata={"help": "Arguments of a plug-in classifier, as YAML or JSON."}

@@ -47,8 +47,8 @@ class UnlearnConfig(SharedArguments, TrainingArguments):  # type: ignore[misc]  
     original_cache_dir: str | None = field(
         default=None,
         metadata={
-            "help": "Where the original model's log-probabilities are kept, known by their content; default: the "
-            "output folder. Runs that begin with the same weights may share it."
+            "help": "The folder that keeps the original model's log-probabilities, known by their content; default: a "
+            "part of the output folder. Runs that begin with the same weights may share it."
         },
     )
 

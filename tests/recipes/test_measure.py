@@ -68,7 +68,7 @@ def measured(recipe: Callable[..., str], words: list[Any], model: Path) -> Calla
 def test_a_metric_of_an_installed_package_beside_a_built_in_one(
     measured: Callable[..., dict[str, Any]], model: Path
 ) -> None:
-    found = measured("--metrics", "answer_words", BREVITY, "--metrics_kwargs", json.dumps({BREVITY: {"limit": 0}}))
+    found = measured("--metrics", "answer_words", BREVITY, "--metric_kwargs", json.dumps({BREVITY: {"limit": 0}}))
     assert list(found["metrics"]) == ["forget_answer_words", "forget_brevity", "test_brevity"]
     assert found["metrics"]["forget_brevity"] == 0  # of those that say something
     assert found["answers"].keys() == {"forget", "test"} and found["prompts"].keys() == {"forget", "retain", "test"}
@@ -151,11 +151,11 @@ def test_the_control_may_be_measured_against_itself(
         (["--metrics", "rouge", "tow"], "'tow' asks for retrained, but there is no control: give"),
         (["--metrics", "rouge", "--retrained", "gone.json"], "gone.json does not exist"),
         (["--metrics", "tow", "--retrained", "{mine}"], "metrics names tow alone"),
-        (["--metrics", "{mine}:MOST", "--metrics_kwargs", '{{"{mine}:MOST": {{"sahre": 1}}}}'], "has no option sahre"),
-        (["--metrics_kwargs", '{{"rouge": {{"stem": 1}}}}'], "'rouge' has no option stem: its options are none"),
-        (["--metrics", "rouge", "--metrics_kwargs", '{{"tow": {{}}}}'], "There are options of 'tow'"),
-        (["--metrics_kwargs", "limit"], "metrics_kwargs is 'limit': give a mapping"),
-        (["--metrics_kwargs", '{{"rouge": 3}}'], "metrics_kwargs has 3 for rouge: give a mapping"),
+        (["--metrics", "{mine}:MOST", "--metric_kwargs", '{{"{mine}:MOST": {{"sahre": 1}}}}'], "has no option sahre"),
+        (["--metric_kwargs", '{{"rouge": {{"stem": 1}}}}'], "'rouge' has no option stem: its options are none"),
+        (["--metrics", "rouge", "--metric_kwargs", '{{"tow": {{}}}}'], "There are options of 'tow'"),
+        (["--metric_kwargs", "limit"], "metric_kwargs is 'limit': give a mapping"),
+        (["--metric_kwargs", '{{"rouge": 3}}'], "metric_kwargs has 3 for rouge: give a mapping"),
         (["--config", "{empty}"], "metrics is []: name at least one"),
         (["--reward_judge", "{mine}", "--test_judge", "{mine}"], "both as reward_judge and as test_judge"),
     ],

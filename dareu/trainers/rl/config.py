@@ -60,28 +60,31 @@ class DareUConfig(SharedArguments, GRPOConfig):  # type: ignore[misc]  # the typ
     kl_coef: float = field(
         default=0.1, metadata={"help": "Weight of the KL to the original model on generations (λ_KL), ≥ 0."}
     )
-    gamma: float = field(default=1.0, metadata={"help": "Of gae: discount γ in [0, 1] (the paper states none)."})
-    lam: float = field(default=0.95, metadata={"help": "Of gae: λ_GAE in [0, 1] (the paper states none)."})
+    gamma: float = field(default=1.0, metadata={"help": "Discount γ of gae, in [0, 1] (the paper states none)."})
+    lam: float = field(
+        default=0.95,
+        metadata={"help": "Share λ_GAE of later rewards in the advantages of gae, in [0, 1] (the paper states none)."},
+    )
     vf_coef: float = field(
         default=0.2,
         metadata={
-            "help": "With a critic: weight of the value loss (the paper's). It matters with detach_value_head=False "
+            "help": "Weight of a critic's value loss (the paper's). It matters with detach_value_head=False "
             "only: the head's own AdamW does not depend on the scale of its loss."
         },
     )
     cliprange_value: float = field(
         default=0.2,
-        metadata={"help": "With a critic: how far a value may move from the old one within the value loss."},
+        metadata={"help": "How far a critic's value may move from the old one within the value loss."},
     )
     value_learning_rate: float = field(
-        default=1e-3, metadata={"help": "With a critic: constant learning rate of the value head's AdamW."}
+        default=1e-3, metadata={"help": "Constant learning rate of the AdamW of a critic's value head."}
     )
     detach_value_head: bool = field(
         default=True,
-        metadata={"help": "With a critic: train the value head alone, so that its loss leaves the model as it is."},
+        metadata={"help": "Train a critic's value head alone, so that its loss leaves the model as it is."},
     )
     whiten_advantages: bool = field(
-        default=True, metadata={"help": "Of gae: give the advantages of a generation batch mean 0 and deviation 1."}
+        default=True, metadata={"help": "Give the advantages of gae mean 0 and deviation 1 in each generation batch."}
     )
     rollout_policy: str = field(
         default="current",
@@ -100,8 +103,8 @@ class DareUConfig(SharedArguments, GRPOConfig):  # type: ignore[misc]  # the typ
     rollout_cache_dir: str | None = field(
         default=None,
         metadata={
-            "help": "Where completions of the original model are kept, known by their content; default: the output "
-            "folder. Runs that begin with the same weights may share it."
+            "help": "The folder that keeps the original model's completions, known by their content; default: a part "
+            "of the output folder. Runs that begin with the same weights may share it."
         },
     )
     scale_rewards: str = field(
