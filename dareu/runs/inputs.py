@@ -45,7 +45,7 @@ def _named(name: str, value: Any, *, nested: bool = False) -> Iterator[tuple[str
     elif isinstance(value, str) and value:
         path = Path(resolve_model_path(value))
         # Among options of a plug-in, "log" is a word even where a file of that name lies about.
-        is_word = nested and len(path.parts) < 2 and not path.suffix
+        is_word = nested and len(path.parts) < 2 and not path.suffix and path.is_file()
         if path.exists() and not is_word:
             yield name, [path]
             if (path / "adapter_config.json").is_file() and (base := adapter_base(value)) is not None:

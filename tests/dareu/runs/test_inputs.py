@@ -53,6 +53,8 @@ def test_names_have_no_file_but_the_shipped_model_does(tmp_path: Path, monkeypat
     Path("log").write_text("x", encoding="utf-8")
     assert inputs_of(Options(rewards={"deattribution": {"transform": "log"}})) == {}
     assert inputs_of(Options(mask="log")) == {"mask": [Path("log")]}
+    Path("base").mkdir()
+    assert inputs_of(Options(rewards={"x": {"model": "base"}})) == {"rewards.x.model": [Path("base")]}
 
 
 def test_an_adapter_brings_its_base_along(tmp_path: Path) -> None:
