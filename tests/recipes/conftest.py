@@ -15,7 +15,9 @@ import datasets
 import numpy as np
 import pytest
 import torch
+from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
+from dareu.classifiers import TfidfClassifier
 from dareu.cli import find_recipes
 from dareu.data.fictional import FictionalWorld, fictional_world
 
@@ -63,6 +65,27 @@ def data(world: FictionalWorld, tmp_path_factory: pytest.TempPathFactory) -> lis
     world.test.to_json(folder / "test.jsonl")
     words = ["--dataset", folder / "world.jsonl", "--test_dataset", folder / "test.jsonl"]
     return [str(word) for word in [*words, "--num_background_owners", 1, "--num_forget", 1]]
+
+
+@pytest.fixture(scope="session")
+def model(
+    tmp_path_factory: pytest.TempPathFactory,
+    tiny_llama: Callable[..., LlamaForCausalLM],
+    tokenizer: PreTrainedTokenizerFast,
+) -> Path:
+    """The folder of a tiny random model."""
+    folder = tmp_path_factory.mktemp("models") / "model"
+    tiny_llama(seed=0).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def judge(world: FictionalWorld, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a classifier that knows the world's owners."""
+    folder = tmp_path_factory.mktemp("judges") / "judge"
+    TfidfClassifier("naive_bayes").fit(list(world.owners["completion"]), list(world.owners["owner"])).save(folder)
+    return folder
 
 
 def files_under(folder: Path) -> dict[str, bytes]:

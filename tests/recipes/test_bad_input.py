@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
-from dareu.classifiers import TfidfClassifier
 from dareu.cli import find_recipes
 from dareu.data.fictional import FictionalWorld
 from dareu.masks import WeightMask, random_mask
@@ -19,25 +18,6 @@ from dareu.weights import fingerprint
 
 Refused = Callable[..., str]
 CPU = ["--use_cpu", "--max_steps", "1", "--report_to", "none", "--save_strategy", "no"]
-
-
-@pytest.fixture(scope="module")
-def model(
-    tmp_path_factory: pytest.TempPathFactory,
-    tiny_llama: Callable[..., LlamaForCausalLM],
-    tokenizer: PreTrainedTokenizerFast,
-) -> Path:
-    folder = tmp_path_factory.mktemp("models") / "model"
-    tiny_llama(seed=0).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def judge(world: FictionalWorld, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("judges") / "judge"
-    TfidfClassifier("naive_bayes").fit(list(world.owners["completion"]), list(world.owners["owner"])).save(folder)
-    return folder
 
 
 @pytest.fixture

@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
-from dareu.classifiers import TfidfClassifier, load_classifier
+from dareu.classifiers import load_classifier
 from dareu.data.fictional import FictionalWorld
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "howto.md"
@@ -33,18 +32,6 @@ def logged(folder: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
 
 
-@pytest.fixture(scope="module")
-def model(
-    tmp_path_factory: pytest.TempPathFactory,
-    tiny_llama: Callable[..., LlamaForCausalLM],
-    tokenizer: PreTrainedTokenizerFast,
-) -> Path:
-    folder = tmp_path_factory.mktemp("models") / "model"
-    tiny_llama(seed=0).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
-
-
 @pytest.fixture
 def unlearn(recipe: Run, model: Path, data: list[str], tmp_path: Path) -> Callable[..., list[dict[str, Any]]]:
     """Runs two updates and returns what was logged."""
@@ -57,11 +44,10 @@ def unlearn(recipe: Run, model: Path, data: list[str], tmp_path: Path) -> Callab
     return run
 
 
-def test_add_a_reward(unlearn: Callable[..., list[dict[str, Any]]], world: FictionalWorld, tmp_path: Path) -> None:
+def test_add_a_reward(unlearn: Callable[..., list[dict[str, Any]]], judge: Path, tmp_path: Path) -> None:
     name = f"{example('Add a reward', tmp_path)}:Brevity"
-    TfidfClassifier().fit(list(world.owners["completion"]), list(world.owners["owner"])).save(tmp_path / "judge")
     rewards, kwargs = json.dumps({"deattribution": 1, name: 0.1}), json.dumps({name: {"factor": 1.5}})
-    words = [*SAMPLED, "--classifier", tmp_path / "judge", "--rewards", rewards, "--reward_kwargs", kwargs]
+    words = [*SAMPLED, "--classifier", judge, "--rewards", rewards, "--reward_kwargs", kwargs]
     first, *_ = unlearn(*words)
     assert 0 <= first["rewards/brevity/mean"] <= 1
     expected = first["rewards/deattribution/mean"] + 0.1 * first["rewards/brevity/mean"]

@@ -1,48 +1,34 @@
 """An advantage estimator that lives outside of the project trains through `dareu unlearn`."""
 
 import json
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
-
-from dareu.classifiers import TfidfClassifier
-from dareu.data.fictional import FictionalWorld
 
 Run = Callable[..., str]
-PACKAGE = Path(__file__).resolve().parent.parent / "plugin_package"
 
 
-@pytest.fixture(autouse=True)
-def installed(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """The plug-in package, importable as pip would make it."""
-    monkeypatch.syspath_prepend(str(PACKAGE))
-    yield
-    for name in [name for name in sys.modules if name.partition(".")[0] == "dareu_example_plugin"]:
-        del sys.modules[name]
+pytestmark = pytest.mark.usefixtures("plugins")
 
 
 @pytest.fixture
 def unlearn(
-    recipe: Run,
-    data: list[str],
-    world: FictionalWorld,
-    tiny_llama: Callable[..., LlamaForCausalLM],
-    tokenizer: PreTrainedTokenizerFast,
-    tmp_path: Path,
+    recipe: Run, data: list[str], model: Path, judge: Path, tmp_path: Path
 ) -> Callable[..., list[dict[str, Any]]]:
     """Runs the recipe in `tmp_path / "run"` and returns what it logged."""
-    tiny_llama().save_pretrained(tmp_path / "model")
-    tokenizer.save_pretrained(tmp_path / "model")
-    rows = world.owners
-    TfidfClassifier("naive_bayes").fit(list(rows["completion"]), list(rows["owner"])).save(tmp_path / "judge")
 
     def run(*words: Any) -> list[dict[str, Any]]:
-        options = ["--method", "dareu", "--classifier", tmp_path / "judge", "--model_name_or_path", tmp_path / "model"]
-        options += ["--fluency_coef", 0, "--max_completion_length", 8, "--mask_truncated_completions", "false"]
+        options = ["--method", "dareu", "--classifier", judge, "--model_name_or_path", model]
+        options += [
+            "--rewards",
+            '{"deattribution": 1}',
+            "--max_completion_length",
+            8,
+            "--mask_truncated_completions",
+            "false",
+        ]
         options += ["--per_device_train_batch_size", 4, "--max_steps", 2, "--logging_steps", 1, "--save_steps", 1]
         options += ["--use_cpu", "--report_to", "none", "--output_dir", tmp_path / "run"]
         recipe("unlearn", *data, *options, *words)

@@ -6,34 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
-
-from dareu.classifiers import TfidfClassifier
-from dareu.data.fictional import FictionalWorld
 
 Run = Callable[..., str]
 SMALL = ["--use_cpu", "--max_steps", "1", "--report_to", "none", "--save_strategy", "no", "--logging_steps", "1"]
 SMALL += ["--per_device_train_batch_size", "4", "--retain_batch_size", "2"]
 SAMPLED = ["--num_generations", "4", "--max_completion_length", "8", "--mask_truncated_completions", "false"]
-
-
-@pytest.fixture(scope="module")
-def model(
-    tmp_path_factory: pytest.TempPathFactory,
-    tiny_llama: Callable[..., LlamaForCausalLM],
-    tokenizer: PreTrainedTokenizerFast,
-) -> Path:
-    folder = tmp_path_factory.mktemp("models") / "model"
-    tiny_llama(seed=0).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def judge(world: FictionalWorld, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("judges") / "judge"
-    TfidfClassifier("naive_bayes").fit(list(world.owners["completion"]), list(world.owners["owner"])).save(folder)
-    return folder
 
 
 @pytest.fixture
