@@ -31,6 +31,7 @@ from dareu.options.judges import check_judges
 from dareu.options.measure import Chosen, MeasureArguments, chosen_metrics
 from dareu.options.spunge import SpungeArguments
 from dareu.options.unlearn import PolicyArguments, UnlearnOptions, check_unlearning, parse_unlearning
+from dareu.plugins import plugin_name
 from dareu.rewards import REWARDS
 from dareu.runs import ResultRow, Run, config_of, inputs_of, open_run, read_measurement, read_results, write_results
 from dareu.runs.program import run_program
@@ -71,7 +72,7 @@ def main() -> None:
     if run.done:
         print(f"{run.folder} is done: delete it to run again.")
         return
-    method = f"spunge-{choice.method}"
+    method = f"spunge-{plugin_name(choice.method)}"
     print("Parts: " + ", ".join(f"{part.name} ({len(part.rows)} rows)" for part in parts) + "\n")
 
     # Unlearn each part, and measure it on its own model

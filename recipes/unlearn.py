@@ -32,7 +32,7 @@ from dareu.options.unlearn import (
     check_unlearning,
     parse_unlearning,
 )
-from dareu.plugins import build, resolve
+from dareu.plugins import build, plugin_name, resolve
 from dareu.rewards import REWARDS
 from dareu.runs import ResultRow, Run, config_of, inputs_of, open_run, write_results
 from dareu.runs.memory import PeakMemory
@@ -109,7 +109,7 @@ def main() -> None:
     if mask is not None:
         metrics["moved_outside_mask"] = moved_outside(policy, model_path, mask)
     row: ResultRow = {
-        "method": choice.method,
+        "method": plugin_name(choice.method),
         "mask": mask.score if mask is not None else None,
         "seed": training.seed,
         "model": model_path,

@@ -11,7 +11,7 @@ from dareu.comparison.entries import Entry, told
 from dareu.comparison.ground import REPORT, VALIDATION, Ground, parsed_option
 from dareu.runs.plans import CONFIG, OWN
 from dareu.spunge import split_forget
-from dareu.trainers.shared import SharedArguments
+from dareu.trainers.arguments import SharedArguments
 from dareu.values import as_list
 
 

@@ -9,8 +9,8 @@ import torch
 from transformers import TrainingArguments
 
 from dareu.models.forward import IGNORED_LABEL
-from dareu.trainers._precision import DevicePrecision
 from dareu.trainers._resuming import Resumable
+from dareu.trainers.arguments import DevicePrecision
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -19,8 +19,9 @@ from dareu.models.forward import completion_logits
 from dareu.plugins import needed_parameters
 from dareu.trainers._forget_tensors import ANSWER, REF_LOGITS, REFUSAL, STORED, ForgetLoss, invented, try_loss
 from dareu.trainers._original_logps import original_logps
+from dareu.trainers.arguments import SharedArguments
 from dareu.trainers.prepared import Prepared, prepare
-from dareu.trainers.shared import SharedArguments, SharedMixin, load_policy
+from dareu.trainers.shared import SharedMixin, load_policy
 from dareu.values import READ, as_mapping
 
 if TYPE_CHECKING:

@@ -13,10 +13,10 @@ from transformers import TrainingArguments
 from dareu.data.encoding import CompletionCollator, encode_dataset
 from dareu.models import context_length
 from dareu.models.forward import give_positions
+from dareu.trainers.arguments import SharedArguments
 from dareu.trainers.original import Original, original_policy
 from dareu.trainers.processes import check_launch, place_frozen
 from dareu.trainers.retain import RetainLoss, RetainTerm
-from dareu.trainers.shared import SharedArguments
 
 if TYPE_CHECKING:
     from accelerate import Accelerator

@@ -1,9 +1,8 @@
-"""What every unlearning trainer shares: options, mask, π_N and retain term, and the model that it loads."""
+"""What every unlearning trainer shares: mask, π_N and retain term, and the model that it loads."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -14,9 +13,9 @@ from torch import Tensor, nn
 from dareu.masks import MaskedAdamW
 from dareu.masks.zero import ZeroMaskedAdamW
 from dareu.models import context_length, load_model, load_tokenizer
-from dareu.trainers._precision import DevicePrecision
 from dareu.trainers._resuming import Resumable
 from dareu.trainers._stopping import StopWhenForgotten, Validate
+from dareu.trainers.prepared import Prepared
 from dareu.trainers.processes import check_started, load_whole_weights
 from dareu.trainers.retain import RetainBatch
 from dareu.weights import fingerprint
@@ -24,54 +23,6 @@ from dareu.weights import fingerprint
 if TYPE_CHECKING:
     from peft import PeftConfig
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
-    from dareu.trainers.prepared import Prepared
-
-RETAIN_LOSSES = ("kl", "nll", "none")
-
-
-@dataclass
-class SharedArguments(DevicePrecision):
-    """Options that all unlearning trainers have in common."""
-
-    retain_loss: str = field(
-        default="kl",
-        metadata={"help": "Retain term on retained rows: 'kl' (forward KL to the original model), 'nll' or 'none'."},
-    )
-    retain_coef: float = field(default=2.0, metadata={"help": "Weight of the retain term, ≥ 0."})
-    retain_batch_size: int | None = field(
-        default=None, metadata={"help": "Retained rows a micro-batch; default: per_device_train_batch_size."}
-    )
-    validation_steps: int = field(
-        default=0, metadata={"help": "Measure the validation judge every so many updates; 0: never."}
-    )
-    stop_forget_attribution: float | None = field(
-        default=None,
-        metadata={"help": "Stop once the validation judge's forget attribution is at most this."},
-    )
-    stop_fluency_nll: float | None = field(
-        default=None,
-        metadata={"help": "Stop once the answers' mean NLL under the base model is at least this."},
-    )
-
-    def check(self) -> None:
-        """Raises `ValueError` for options that cannot be."""
-        if self.retain_loss not in RETAIN_LOSSES:
-            raise ValueError(f"retain_loss is {self.retain_loss!r}: give one of {', '.join(RETAIN_LOSSES)}.")
-        if not self.retain_coef >= 0:
-            raise ValueError(f"retain_coef is {self.retain_coef}: give a number ≥ 0.")
-        if self.validation_steps < 0:
-            raise ValueError(f"validation_steps is {self.validation_steps}: give a number of updates, or 0.")
-
-    def check_layers(self, num_layers: int) -> None:
-        """Refuses what cannot be with a model of so many layers; a method that names layers overrides it.
-
-        Args:
-            num_layers: Decoder layers of the model, ≥ 1.
-
-        Raises:
-            ValueError: A layer is named that the model does not have.
-        """
 
 
 class SharedMixin(Resumable):

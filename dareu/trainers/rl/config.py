@@ -8,9 +8,9 @@ from typing import Annotated, Any
 
 from trl import GRPOConfig
 
+from dareu.trainers.arguments import SharedArguments
 from dareu.trainers.processes import check_vllm
 from dareu.trainers.rl.estimators import ESTIMATORS, Estimator, find_estimator
-from dareu.trainers.shared import SharedArguments
 from dareu.values import READ, as_mapping
 
 

@@ -10,7 +10,7 @@ from dareu.comparison.entries import read_entries
 from dareu.comparison.ground import Ground
 from dareu.comparison.planning import Row, plan_seed
 from dareu.runs.plans import CONFIG, OWN, Plan
-from dareu.trainers.shared import SharedArguments
+from dareu.trainers import UnlearnConfig
 
 MASKS = {"few": {"score": "random", "density": 0.1}}
 
@@ -108,7 +108,7 @@ def test_a_split_that_cannot_be_is_refused(planned: Callable[..., list[Row]], ch
 
 
 @dataclass
-class ThirdLayer(SharedArguments):
+class ThirdLayer(UnlearnConfig):
     """Options of a method that needs a model of three layers."""
 
     def check_layers(self, num_layers: int) -> None:
@@ -117,14 +117,14 @@ class ThirdLayer(SharedArguments):
 
 
 def test_layers_beyond_the_model_are_refused_before_a_run(planned: Callable[..., list[Row]], checked: Any) -> None:
-    checked.parsed["unlearn"] = [SimpleNamespace(), ThirdLayer()]
+    checked.parsed["unlearn"] = [SimpleNamespace(), ThirdLayer(output_dir="out", use_cpu=True)]
     checked.parsed["finetune"] = [SimpleNamespace(num_hidden_layers=3)]
     planned("npo")
     checked.parsed["finetune"] = [SimpleNamespace(num_hidden_layers=2)]
     with pytest.raises(ValueError, match="The entry 'npo': there is no third layer: take another model"):
         planned("npo")
     planned("npo", given={"base": "hub/of-unknown-depth"})
-    checked.parsed["unlearn"] = [SimpleNamespace(), SharedArguments()]
+    checked.parsed["unlearn"] = [SimpleNamespace(), UnlearnConfig(output_dir="out", use_cpu=True)]
     planned("npo")
 
 

@@ -1,0 +1,68 @@
+"""Options that trainers have in common."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+
+RETAIN_LOSSES = ("kl", "nll", "none")
+
+
+@dataclass
+class DevicePrecision:
+    """bfloat16 where the GPU has it, for a `TrainingArguments`; stands before it in the bases."""
+
+    bf16: bool | None = field(  # None until the device is looked at
+        default=None, metadata={"help": "Compute in bfloat16; by default where the GPU has it."}
+    )
+
+    def __post_init__(self) -> None:
+        if self.bf16 is None:
+            fp16 = self.fp16  # type: ignore[attr-defined]  # of the TrainingArguments
+            self.bf16 = not fp16 and torch.cuda.is_available() and torch.cuda.is_bf16_supported()
+        super().__post_init__()  # type: ignore[misc]  # the TrainingArguments'
+
+
+@dataclass
+class SharedArguments(DevicePrecision):
+    """Options that all unlearning trainers have in common."""
+
+    retain_loss: str = field(
+        default="kl",
+        metadata={"help": "Retain term on retained rows: 'kl' (forward KL to the original model), 'nll' or 'none'."},
+    )
+    retain_coef: float = field(default=2.0, metadata={"help": "Weight of the retain term, ≥ 0."})
+    retain_batch_size: int | None = field(
+        default=None, metadata={"help": "Retained rows a micro-batch; default: per_device_train_batch_size."}
+    )
+    validation_steps: int = field(
+        default=0, metadata={"help": "Measure the validation judge every so many updates; 0: never."}
+    )
+    stop_forget_attribution: float | None = field(
+        default=None,
+        metadata={"help": "Stop once the validation judge's forget attribution is at most this."},
+    )
+    stop_fluency_nll: float | None = field(
+        default=None,
+        metadata={"help": "Stop once the answers' mean NLL under the base model is at least this."},
+    )
+
+    def check(self) -> None:
+        """Raises `ValueError` for options that cannot be."""
+        if self.retain_loss not in RETAIN_LOSSES:
+            raise ValueError(f"retain_loss is {self.retain_loss!r}: give one of {', '.join(RETAIN_LOSSES)}.")
+        if not self.retain_coef >= 0:
+            raise ValueError(f"retain_coef is {self.retain_coef}: give a number ≥ 0.")
+        if self.validation_steps < 0:
+            raise ValueError(f"validation_steps is {self.validation_steps}: give a number of updates, or 0.")
+
+    def check_layers(self, num_layers: int) -> None:
+        """Refuses what cannot be with a model of so many layers; a method that names layers overrides it.
+
+        Args:
+            num_layers: Decoder layers of the model, ≥ 1.
+
+        Raises:
+            ValueError: A layer is named that the model does not have.
+        """
