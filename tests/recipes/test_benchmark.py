@@ -34,7 +34,8 @@ def configs(tmp_path: Path) -> Path:
     shutil.copytree(CONFIGS, folder)
     for path in folder.glob("*.yaml"):
         settings = yaml.safe_load(path.read_text(encoding="utf-8"))
-        settings |= {key: 2 for key in ("max_steps", "max_new_tokens") if key in settings}
+        settings |= {"max_steps": 2} if "max_steps" in settings else {}
+        settings |= {"max_new_tokens": 2, "max_rows": 8} if path.stem == "measure" else {}
         if "classifier_kwargs" in settings and "num_epochs" in settings["classifier_kwargs"]:
             settings["classifier_kwargs"]["num_epochs"] = 1
         path.write_text(yaml.safe_dump(settings), encoding="utf-8")
