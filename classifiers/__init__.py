@@ -1,5 +1,6 @@
 """Text to P(owner): classifiers that follow scikit-learn's contract, and the checks that hold them to it."""
 
+from collections.abc import Callable
 from typing import Any
 
 from dareu.classifiers.contract import (
@@ -38,5 +39,6 @@ __all__ = [
     "strip_echo_at",
 ]
 
-#: What `train_classifier` trains, by name: an open dict of classes with `fit(texts, owners)`.
-CLASSIFIERS: dict[str, type[Any]] = {"llm": LLMClassifier, "tfidf": TfidfClassifier}
+#: What makes a classifier with `fit(texts, owners)`, by name: an open dict. Where it takes a `seed`, it is given the
+#: run's; where it cannot do without a `model`, the shipped base.
+CLASSIFIERS: dict[str, Callable[..., Any]] = {"llm": LLMClassifier, "tfidf": TfidfClassifier}

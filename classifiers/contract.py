@@ -130,7 +130,7 @@ def proba_at(classifier: Classifier, texts: Iterable[str], ends: Iterable[Sequen
 
 
 def check_classifier(classifier: Classifier, texts: Iterable[str]) -> None:
-    """Returns if `classifier` keeps the contract on `texts`, a few samples of what it will score.
+    """Checks that `classifier` keeps the contract on `texts`, a few samples of what it will score.
 
     Beside the checks of `checked_proba`: the empty text can be scored, a text's probabilities stay the same
     (1e-4) whatever else is in the batch and in whatever order, and `predict_proba_at`, where there is one,

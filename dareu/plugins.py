@@ -72,8 +72,10 @@ def needed_parameters(
         The names, in the order of its parameters.
 
     Raises:
-        ValueError: It asks for something that is not offered, or has no such option.
+        ValueError: It cannot be called, asks for something that is not offered, or has no such option.
     """
+    if not callable(plugin):
+        raise ValueError(f"{what} is of type {type(plugin).__name__}: name a function or a class.")
     parameters = inspect.signature(plugin).parameters.values()
     named = [p for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
     wanted = [p.name for p in named if p.default is p.empty]

@@ -42,7 +42,7 @@ class QuickstartArguments:
 
     output_dir: str = field(default="runs/quickstart", metadata={"help": "The run's folder."})
     density: float = field(default=0.5, metadata={"help": "Share of the weights that the masks leave free."})
-    seed: int = field(default=0, metadata={"help": "Of every stage."})
+    seed: int = field(default=0, metadata={"help": "Seed of every stage."})
     jobs: int = field(default=2, metadata={"help": "Stages run at a time, each on one core."})
     smoke: bool = field(default=False, metadata={"help": "A few updates only: checks the recipes, proves nothing."})
 

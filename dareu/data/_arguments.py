@@ -21,7 +21,7 @@ class DataArguments:
         },
     )
     dataset_kwargs: Annotated[dict[str, Any] | str | None, READ] = field(
-        default=None, metadata={"help": "The loader's own options, as YAML or JSON."}
+        default_factory=dict, metadata={"help": "Options of the loader, as YAML or JSON."}
     )
     num_owners: int = field(default=16, metadata={"help": "Owners in the fictional world."})
     world_seed: int = field(default=0, metadata={"help": "Seed of the fictional world."})

@@ -128,8 +128,6 @@ def _load(name: str, label: str, args: DataArguments) -> DataParts:
             raise ValueError(f"{what} reads a source: name its path or hub id as source among the dataset_kwargs.")
         return args.dataset
 
-    if not callable(loader):
-        raise ValueError(f"{what} is of type {type(loader).__name__}: name a function that loads the rows.")
     if "source" not in kwargs:
         offered["source"] = source
     elif not is_name:
@@ -138,7 +136,7 @@ def _load(name: str, label: str, args: DataArguments) -> DataParts:
     for option in OFFERED:
         if option not in needs and getattr(args, option) != getattr(usual, option):
             raise ValueError(f"{option} has no effect on {label}: drop it.")
-    parts = _as_parts(build(loader, offered, kwargs, what), what)
+    parts = _as_parts(loader(**{need: offered[need]() for need in needs}, **kwargs), what)
     if name not in DATASETS:
         _check_parts(parts, what)
     return parts

@@ -19,7 +19,7 @@ from dareu.masks.controls import (
 from dareu.masks.gradients import AccumulateOn, Batch, check_floating_point
 from dareu.masks.patterns import chosen_parameters
 from dareu.masks.weight_scores import WeightScores
-from dareu.plugins import build, needed_parameters, plugin_name, resolve
+from dareu.plugins import needed_parameters, plugin_name, resolve
 from dareu.weights.sharding import first_not_finite, mesh_of
 
 
@@ -62,8 +62,6 @@ def find_score(score: str, options: Mapping[str, Any] = MappingProxyType({})) ->
     """
     found = resolve(score, SCORES)
     entry = found if isinstance(found, Score) else Score(found)
-    if not callable(entry.compute):
-        raise ValueError(f"The score {score!r} is of type {type(found).__name__}: name a function or a Score.")
     needed_parameters(entry.compute, OFFERED, options, f"The score {score!r}")
     return entry
 
@@ -129,17 +127,18 @@ def score_weights(
     check_floating_point(parameters)
     if not entry.shards and mesh_of(parameters) is not None:
         raise ValueError(f"{what} takes whole weights: score them before the model is sharded.")
-    offered: dict[str, Callable[[], Any]] = {
-        "model": lambda: model,
-        "parameters": lambda: parameters,
-        "forget_batches": lambda: forget_batches,
-        "retain_batches": lambda: retain_batches,
-        "gamma": lambda: gamma,
-        "seed": lambda: seed,
-        "accumulate_on": lambda: accumulate_on,
-        "folder": lambda: folder,
+    offered = {
+        "model": model,
+        "parameters": parameters,
+        "forget_batches": forget_batches,
+        "retain_batches": retain_batches,
+        "gamma": gamma,
+        "seed": seed,
+        "accumulate_on": accumulate_on,
+        "folder": folder,
     }
-    found = build(entry.compute, offered, options, what)
+    needs = needed_parameters(entry.compute, offered, options, what)
+    found = entry.compute(**{need: offered[need] for need in needs}, **options)
     scores, resolved = (found.scores, found.gamma) if isinstance(found, WeightScores) else (found, None)
     if score not in SCORES:
         scores = _checked(scores, parameters, what)

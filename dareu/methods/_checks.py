@@ -1,4 +1,4 @@
-"""What losses ask of their options, and the mean that is the same however records are batched."""
+"""What methods ask of their options, and the mean that is the same however records are batched."""
 
 from __future__ import annotations
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from dareu.masks.patterns import chosen_parameters
+from dareu.methods._checks import check_not_negative, check_positive
 from dareu.methods._method import Method
 from dareu.methods._own_retain import OwnRetainConfig, needed_rows
 from dareu.models import layer_list
@@ -91,10 +92,8 @@ class RMUConfig(OwnRetainConfig):
         super().check()
         if self.layer < 0:
             raise ValueError(f"layer is {self.layer}: give the number of a decoder layer, counted from 0.")
-        if not self.steering_coef > 0:
-            raise ValueError(f"steering_coef is {self.steering_coef}: give a number > 0.")
-        if not self.alpha >= 0:
-            raise ValueError(f"alpha is {self.alpha}: give a number ≥ 0.")
+        check_positive("steering_coef", self.steering_coef)
+        check_not_negative("alpha", self.alpha)
         if self.deepspeed_plugin is not None:
             raise ValueError("RMU does not train under DeepSpeed: use FSDP2, DDP or one process.")
 
@@ -206,7 +205,7 @@ class RMUTrainer(UnlearnTrainer):
         hidden = self._hidden(model, inputs)
         self._control = self._control.to(hidden.device)
         tensors = {"hidden": hidden, "target": self._control, "attention_mask": inputs["attention_mask"]}
-        forget = self.forget_loss(**{name: tensors[name] for name in self.needs}, **self.loss_kwargs)
+        forget = self._forget(tensors)
         loss: Tensor = self.args.forget_coef * forget
         logged = {"forget_loss": forget}
         if retained is not None:

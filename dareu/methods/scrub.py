@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from dareu.methods._checks import check_not_negative
 from dareu.methods._method import Method
 from dareu.methods._own_retain import OwnRetainConfig, needed_rows
 from dareu.models.forward import CompletionLogits, completion_logits, forward_kl
@@ -67,8 +68,7 @@ class ScrubConfig(OwnRetainConfig):
     def check(self) -> None:
         """Raises `ValueError` for options that cannot be."""
         super().check()
-        if not self.alpha >= 0:
-            raise ValueError(f"alpha is {self.alpha}: give a number ≥ 0.")
+        check_not_negative("alpha", self.alpha)
         if not self.gamma > 0:
             raise ValueError(
                 f"gamma is {self.gamma}: give a number > 0, for both divergences are flat at the original model, which "
@@ -138,7 +138,7 @@ class ScrubTrainer(UnlearnTrainer):
             with self.original() as teacher_model, self.accelerator.autocast():
                 teacher = completion_logits(teacher_model, batch)
             kl, _ = _per_record(teacher, completion_logits(model, batch))
-            forget = self.forget_loss(kl=kl, **self.loss_kwargs)
+            forget = self._forget({"kl": kl})
             self._note(model, {"forget_kl": kl.mean()})
             loss: Tensor = self.args.forget_coef * forget
             return loss

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from dareu.methods._checks import check_positive
 from dareu.methods._method import Method
 from dareu.methods._own_retain import OwnRetainConfig
 from dareu.trainers.loss_based import UnlearnTrainer
@@ -50,13 +51,12 @@ def negated(original: Tensor, tuned: Tensor, *, alpha: float) -> Tensor:
 class TaskVectorConfig(OwnRetainConfig):
     """Options of task vector negation."""
 
-    alpha: float = field(default=1.0, metadata={"help": "How often > 0 what was learnt is subtracted."})
+    alpha: float = field(default=1.0, metadata={"help": "How many times what was learnt is subtracted, > 0."})
 
     def check(self) -> None:
         """Raises `ValueError` for options that cannot be."""
         super().check()
-        if not self.alpha > 0:
-            raise ValueError(f"alpha is {self.alpha}: give a number > 0.")
+        check_positive("alpha", self.alpha)
         if self.retain_batch_size is not None:
             raise ValueError("task_vector looks at no retained rows: leave retain_batch_size out.")
         if self.validation_steps or self.stop_forget_attribution is not None or self.stop_fluency_nll is not None:

@@ -49,17 +49,17 @@ class OfSplit:
 
     @cached_property
     def prompts(self) -> list[str]:
-        """N prompts as plain texts."""
+        """The n prompts as plain texts."""
         return [text_of(prompt) for prompt in self._rows["prompt"]]
 
     @cached_property
     def golds(self) -> list[str]:
-        """N gold answers as plain texts."""
+        """The n gold answers as plain texts."""
         return [text_of(gold) for gold in self._rows["completion"]]
 
     @cached_property
     def answers(self) -> list[str]:
-        """N greedy answers of the model, without surrounding whitespace; may be empty."""
+        """The model's n greedy answers, without surrounding whitespace; one may be empty."""
         by = self._subject
         prompts = list(self._rows["prompt"])
         return generate_answers(
@@ -75,17 +75,17 @@ class OfSplit:
 
     @cached_property
     def nll(self) -> AnswerNLL:
-        """Likelihoods of the gold answers under the model: `total` and `mean` in nats, `num_tokens`, (n,) each."""
+        """Negative log-likelihoods of the gold answers: `total` and `mean` in nats, `num_tokens`, (n,) each."""
         return self._nll_under(self._subject.model, list(self._rows["completion"]), truncate=False)
 
     @cached_property
     def facts(self) -> list[list[str]]:
-        """N lists of the gold answer's facts that the prompt does not give; only where rows have a column `facts`."""
+        """For each row the gold answer's facts that the prompt does not give; only where there is a column `facts`."""
         return facts_beyond_prompt(list(self._rows["facts"]), self.prompts)
 
     @cached_property
     def names(self) -> list[str | None] | None:
-        """N full names of who is asked about, None in rows about nobody; None where rows have no column `name`."""
+        """For each row the full name of who is asked about, or None; None where there is no column `name`."""
         return list(self._rows["name"]) if "name" in self._rows.column_names else None
 
     @cached_property
@@ -104,7 +104,7 @@ class OfSplit:
 
     @cached_property
     def base_nll(self) -> AnswerNLL:
-        """Likelihoods of the model's answers under the base model, as `nll`; only where a base model is given."""
+        """Those of the model's answers under the base model, as `nll`; only where a base model is given."""
         assert self._subject.base_model is not None
         # An answer in the form in which the model was taught to give it
         given = [_in_form_of(*pair) for pair in zip(self._rows["completion"], self.answers, strict=True)]

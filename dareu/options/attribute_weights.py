@@ -24,7 +24,7 @@ class MaskArguments:
         },
     )
     score_kwargs: Annotated[dict[str, Any] | str | None, READ] = field(
-        default=None, metadata={"help": "The score's own options, as YAML or JSON."}
+        default=None, metadata={"help": "Options of the score, as YAML or JSON."}
     )
     density: list[float] = field(
         default_factory=lambda: [0.2],

@@ -23,7 +23,7 @@ class SpungeArguments:
     min_part_rows: int = field(
         default=8, metadata={"help": "Refuse parts of fewer rows: a value misspelt in one row makes a part of its own."}
     )
-    merge_method: str = field(default="ties", metadata={"help": f"{', '.join(MERGE_METHODS)}."})
+    merge_method: str = field(default="ties", metadata={"help": f"How parts are merged: {', '.join(MERGE_METHODS)}."})
     merge_density: float = field(
         default=0.2, metadata={"help": "Share of each part's changes that is kept, but for task_arithmetic."}
     )

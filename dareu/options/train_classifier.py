@@ -16,13 +16,12 @@ class ClassifierArguments:
     classifier: Annotated[str, READ] = field(
         default="llm",
         metadata={
-            "help": "What is trained: a built-in classifier such as llm or tfidf, or a class of your "
-            "own as pkg.mod:Name or "
-            "path/to/file.py:Name."
+            "help": "What is trained: a built-in classifier such as llm or tfidf, or what a class or function of your "
+            "own makes, as pkg.mod:Name or path/to/file.py:Name."
         },
     )
     classifier_kwargs: Annotated[dict[str, Any] | str | None, READ] = field(
-        default_factory=dict, metadata={"help": "Arguments of the class, as YAML or JSON."}
+        default_factory=dict, metadata={"help": "Options of the classifier, as YAML or JSON."}
     )
     seed: int = field(default=0, metadata={"help": "Seed of the classifier, where it takes one."})
     text_columns: list[str] = field(

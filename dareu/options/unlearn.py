@@ -125,7 +125,7 @@ class RewardArguments:
         metadata={"help": "The reward's classifier: a folder, or a plug-in as pkg.mod:Name or path/to/file.py:Name."},
     )
     classifier_kwargs: Annotated[dict[str, Any] | str | None, READ] = field(
-        default_factory=dict, metadata={"help": "Arguments of a plug-in classifier, as YAML or JSON."}
+        default_factory=dict, metadata={"help": "Options of a plug-in classifier, as YAML or JSON."}
     )
 
     def __post_init__(self) -> None:
@@ -158,7 +158,7 @@ class UnlearnOptions(NamedTuple):
     policy: PolicyArguments
     training: Any
     """The method's config, a `TrainingArguments` with the options that all unlearning trainers share."""
-    rewarding: RewardArguments | None
+    rewarding: RewardArguments | None = None
     """None where the method has a loss."""
 
     @property
@@ -227,7 +227,7 @@ def as_options(parsed: Any, more: int = 0) -> tuple[UnlearnOptions, list[Any]]:
     """What a parser of `unlearn_parser` gave, and the last `more` dataclasses apart."""
     parts = list(parsed)
     own, others = parts[: len(parts) - more], parts[len(parts) - more :]
-    return UnlearnOptions(*own, *[None] * (6 - len(own))), others
+    return UnlearnOptions(*own), others
 
 
 def check_unlearning(options: UnlearnOptions, rewards: Mapping[str, Callable[..., Any]]) -> None:

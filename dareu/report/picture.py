@@ -13,7 +13,8 @@ from dareu.report.table import Summary
 #: A panel each: the metric along the bottom, and the one up the side.
 PANELS = (("forget_rouge", "retain_rouge"), ("forget_probability", "retain_probability"))
 
-_MARKERS = "osD^vPXph<>dH8*12"
+#: Of masks; the star is the retrained model's.
+_MARKERS = "osD^vPXph<>dH8"
 
 
 def can_draw() -> bool:
@@ -55,7 +56,7 @@ def draw_tradeoff(path: Path, summaries: Sequence[Summary]) -> None:
                 number = methods.index(summary.method)
                 style: dict[str, Any] = {
                     "color": f"C{number % 10}",
-                    "marker": "osD^vP*Xph<>"[masks.index(summary.mask) % 12],
+                    "marker": _MARKERS[masks.index(summary.mask) % len(_MARKERS)],
                 }
                 style |= {"markerfacecolor": "none"} if number >= 10 else {}
                 label = summary.method + (f", {summary.mask}" if summary.mask else "")

@@ -34,6 +34,7 @@ class Plan:
     content: Any = None
     stages: dict[str, Stage] = field(default_factory=dict)
     _files: dict[Path, Any] = field(default_factory=dict)
+    _hashes: dict[Path, str] = field(default_factory=dict)
 
     def add(
         self,
@@ -75,10 +76,13 @@ class Plan:
         return folder
 
     def _named_files(self, options: Any) -> list[str]:
-        """Hashes of the files that options name, such as refusals or a plug-in; not of what other stages make."""
-        files = {text: [Path(text)] if os.path.isfile(text) else plugin_source(text) for text in _texts(options)}
+        """Hashes of what options name: refusals, a plug-in's source, a model; not of what other stages make."""
+        files = {text: [Path(text)] if _is_path(text) else plugin_source(text) for text in _texts(options)}
         found = [path for text in sorted(files) for path in files[text] if not path.is_relative_to(self.folder)]
-        return [content_hash(path) for path in found]
+        for path in found:
+            if path not in self._hashes:
+                self._hashes[path] = content_hash(path)
+        return [self._hashes[path] for path in found]
 
     def run(self, jobs: int) -> dict[str, str]:
         """Writes the YAMLs and runs the stages; see `dareu.runs.stages.run_stages`."""
@@ -86,6 +90,11 @@ class Plan:
             if not file.exists() or yaml.safe_load(file.read_text(encoding="utf-8")) != options:
                 write_yaml(file, options)
         return run_stages(list(self.stages.values()), self.folder / "logs", jobs)
+
+
+def _is_path(text: str) -> bool:
+    """Whether a text names a file, or, by more than one word, a folder."""
+    return os.path.isfile(text) or (len(Path(text).parts) > 1 and os.path.isdir(text))
 
 
 def _texts(value: Any) -> Iterator[str]:

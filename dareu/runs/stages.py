@@ -133,12 +133,8 @@ def _launched(words: Sequence[str]) -> list[str]:
     recipe, *rest = words
     file = find_recipes().get(recipe)
     if file is None or "--accelerate_config" in rest:
-        return [
-            "-P",
-            "-m",
-            "dareu.cli",
-            *words,
-        ]  # -P: no module of the working directory takes an installed one's place
+        # -P: no module of the working directory takes an installed one's place
+        return ["-P", "-m", "dareu.cli", *words]
     return [str(file), *rest]
 
 

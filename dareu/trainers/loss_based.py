@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -222,10 +222,14 @@ class UnlearnTrainer(SharedMixin, Trainer):
                 tensors |= {name: of(scored) for name, of in choices.items() if name in self.needs}
         return tensors
 
+    def _forget(self, tensors: Mapping[str, Tensor]) -> Tensor:
+        """The forget loss of those tensors that it asks for."""
+        return self.forget_loss(**{name: tensors[name] for name in self.needs}, **self.loss_kwargs)
+
     def compute_loss(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Tensor:
         """The weighted sum of forget loss and retain term on one micro-batch."""
         batch = self._prepare_retain()
-        forget = self.forget_loss(**self._forget_tensors(model, inputs), **self.loss_kwargs)
+        forget = self._forget(self._forget_tensors(model, inputs))
         loss: Tensor = self.args.forget_coef * forget.to(self.accelerator.device)
         logged = {"forget_loss": forget} if self.needs else {}
         if batch is not None:

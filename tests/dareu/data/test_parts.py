@@ -296,7 +296,7 @@ def test_a_path_goes_before_a_loader(loaders: Path, monkeypatch: pytest.MonkeyPa
         ("untested", {}, "returns DataParts with .*list.*: return a datasets.Dataset"),
         ("unowned", {}, "The dataset '.*:unowned' returns no records as its owners: The dataset has no column 'owner'"),
         ("nobody", {}, "The dataset '.*:nobody' returns no records as its test: Row 0: the owner is empty"),
-        ("rows", {}, "The dataset '.*:rows' is of type Dataset: name a function"),
+        ("rows", {}, "The dataset '.*:rows' is of type Dataset: name a function or a class"),
         ("peoples", {}, "names nothing that .*loaders.py defines"),
     ],
 )

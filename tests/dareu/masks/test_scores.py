@@ -94,7 +94,7 @@ def test_scores_that_are_made_as_they_are_read_stay_so(llama: nn.Module, scores:
         ("whole", "gives parameter 'model.layers.0.self_attn.q_proj.weight' scores of torch.int32: give a tensor"),
         ("numbers", "gives parameter 'model.layers.0.self_attn.q_proj.weight' scores of list: give a tensor of floats"),
         ("infinite", "gives parameter 'model.layers.0.self_attn.q_proj.weight' scores that are not all finite"),
-        ("value", "The score '.*:value' is of type Tensor: name a function or a Score"),
+        ("value", "The score '.*:value' is of type Tensor: name a function or a class"),
         ("asks", "The score '.*:asks' asks for hessian: there are model, parameters, .*, folder"),
         ("sizes", "names nothing that .*scores.py defines"),
     ],
