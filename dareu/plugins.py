@@ -81,7 +81,8 @@ def needed_parameters(
     wanted = [p.name for p in named if p.default is p.empty]
     needs = tuple(name for name in wanted if name in offered)
     if unknown := [name for name in wanted if name not in offered and name not in options]:
-        raise ValueError(f"{what} asks for {', '.join(unknown)}: there are {', '.join(offered)}.")
+        there = f"there are {', '.join(offered)}" if offered else "give it among its options"
+        raise ValueError(f"{what} asks for {', '.join(unknown)}: {there}.")
     own = [p.name for p in named if p.name not in needs]
     takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters)
     if foreign := [name for name in options if name in needs or not (name in own or takes_any)]:
@@ -115,7 +116,7 @@ def plugin_name(spec: str) -> str:
 def plugin_source(spec: str) -> list[Path]:
     """The Python files that a plug-in stands in; none for a built-in name, or where there is no such module.
 
-    Of a package, which is named by its folder's `__init__.py`, they are all of its files.
+    Of a package they are all of its files, for any of them may take part.
 
     Args:
         spec: As `resolve` takes it.
@@ -127,12 +128,13 @@ def plugin_source(spec: str) -> list[Path]:
         path = Path(origin).expanduser()
         return [path] if path.is_file() else []
     try:
-        found = importlib.util.find_spec(origin)
+        module = importlib.util.find_spec(origin)
+        package = importlib.util.find_spec(origin.partition(".")[0])
     except (ImportError, ValueError):
         return []
-    if found is None or found.origin is None or not found.origin.endswith(".py"):
+    if module is None or package is None or package.origin is None or not package.origin.endswith(".py"):
         return []
-    file = Path(found.origin)
+    file = Path(package.origin)
     return sorted(file.parent.rglob("*.py")) if file.name == "__init__.py" else [file]
 
 

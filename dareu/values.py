@@ -3,10 +3,28 @@
 from __future__ import annotations
 
 import json
-from typing import Any, Final
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from typing import Any
 
-#: Marks an option whose value names what a run reads, `Annotated[str, READ]`; see `dareu.runs.inputs_of`.
-READ: Final = "what a run reads"
+
+@dataclass(frozen=True)
+class Reads:
+    """Marks an option whose value names what a run reads, `Annotated[str, READ]`; see `dareu.runs.inputs_of`."""
+
+    path: bool = True
+    """Whether it may be a path, or the name of a model."""
+    plugin: bool = False
+    """Whether it may be a plug-in as `pkg.mod:Name` or `path/to/file.py:Name`, whose source is read."""
+    words: Callable[[], Collection[str]] = tuple
+    """Gives the values that are words, whatever files of that name there are."""
+
+
+#: A path, or the name of a model.
+READ = Reads()
+
+#: A plug-in, by a built-in name or one of the other two spellings; a mapping's keys are plug-ins, its values options.
+PLUGIN = Reads(path=False, plugin=True)
 
 
 def as_mapping(name: str, value: dict[str, Any] | str | None) -> dict[str, Any]:

@@ -13,21 +13,19 @@ import sys
 import time
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 from trl import TrlParser
 
+from dareu.classifiers import CLASSIFIERS
 from dareu.comparison.collecting import collect
 from dareu.comparison.entries import read_entries
 from dareu.comparison.ground import Ground
 from dareu.comparison.planning import measures_of, plan_seed
 from dareu.data.parts import DataArguments
-from dareu.files import content_hash
 from dareu.metrics import shown_columns
 from dareu.options.benchmark import BenchmarkArguments
 from dareu.options.checking import check_recipe
-from dareu.options.measure import MeasureArguments, chosen_metrics
 from dareu.report import comparison_table, draw_tradeoff, summarise, write_csv, write_markdown
 from dareu.report.picture import can_draw
 from dareu.rewards import REWARDS
@@ -51,12 +49,10 @@ def main() -> None:
         shipped = ", ".join(sorted(path.name for path in CONFIGS.iterdir()))
         raise ValueError(f"configs is {args.configs!r}: give a folder, or one of {shipped}.")
     entries = read_entries(args.methods, args.masks, configs, trials=args.tune, seed=args.tune_seed)
-    content = [Path(str(name)) for name in (data.dataset, data.test_dataset, *args.given.values()) if name]
-    content = [path for path in content if path.exists()]
-    plan = Plan(Path(args.stages_dir or Path(args.output_dir) / "stages"), content_hash(content))
-    check = partial(check_recipe, rewards=REWARDS)
+    plan = Plan(Path(args.stages_dir or Path(args.output_dir) / "stages"))
+    check = partial(check_recipe, rewards=REWARDS, classifiers=CLASSIFIERS)
     grounds = [Ground(plan, data, args, configs, seed, check) for seed in args.seeds]
-    measure = check("measure", measures_of(grounds[0])[0])
+    measures = measures_of(grounds[0])
     rows = [row for ground in grounds for row in plan_seed(ground, entries)]
 
     # Everything that can be wrong was looked at before anything is written
@@ -67,11 +63,12 @@ def main() -> None:
     failed = plan.run(args.jobs)
 
     # Compare
-    results = collect(rows, failed, tuned=bool(args.tune))
+    chosen, kwargs = measures.metrics, measures.metric_kwargs
+    results = collect(rows, failed, tuned=bool(args.tune), metrics=chosen, metric_kwargs=kwargs)
     write_results(run.results_path, results)
     write_csv(run.folder / "results.csv", results)
     summaries = summarise(results)
-    table = comparison_table(summaries, args.metrics or columns_of(measure))
+    table = comparison_table(summaries, args.metrics or [*shown_columns(chosen), "updates", "seconds"])
     Console(width=None if sys.stdout.isatty() else 200).print(table)
     write_markdown(run.folder / "table.md", table)
     if not can_draw():
@@ -83,12 +80,6 @@ def main() -> None:
         print(f"\n{len(failed)} of {len(plan.stages)} stages failed:\n\n" + "\n\n".join(failed.values()))
         sys.exit(1)
     run.mark_done()
-
-
-def columns_of(measure: list[Any]) -> list[str]:
-    """What the table shows of these options of `dareu measure`, and of the runs themselves."""
-    (options,) = (part for part in measure if isinstance(part, MeasureArguments))
-    return [*shown_columns(chosen_metrics(options).metrics), "updates", "seconds"]
 
 
 if __name__ == "__main__":

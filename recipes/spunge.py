@@ -65,7 +65,7 @@ def main() -> None:
                 "--measure_parts false."
             )
         measuring, chosen = measure_options(args, unlearning, owners)
-        inputs |= inputs_of(measuring)
+        inputs |= {f"measure.{name}": paths for name, paths in inputs_of(measuring).items()}
         control = None if measuring.retrained is None else measured(Path(measuring.retrained))
         leave_control_out(measuring, chosen)  # a part needs a control measured on that part
     run = open_run(training.output_dir, options | config_of(args), inputs, free=["jobs"])
@@ -145,8 +145,8 @@ def measure_options(
             raise ValueError(f"measure_config {args.measure_config} does not exist: name a YAML of `dareu measure`.")
         words += ["--config", args.measure_config]
     found: MeasureArguments = TrlParser((DataArguments, MeasureArguments)).parse_args_and_config(words)[1]
-    if found.reward_judge is None and rewarding is not None and Path(rewarding.classifier or "-").is_dir():
-        found.reward_judge = rewarding.classifier
+    if found.reward_judge is None and rewarding is not None and not rewarding.plugs_in_classifier():
+        found.reward_judge = rewarding.classifier or None
     found.test_judge = found.test_judge or judges.test_judge
     found.base_model = found.base_model or judges.base_model
     check_judges(

@@ -7,7 +7,6 @@ The classifier is saved in OUTPUT_DIR/classifier. Reward, validation and test ju
 and trained on different texts: choose them by --classifier and --text_columns or --fold.
 """
 
-import inspect
 import logging
 import os
 from typing import Any
@@ -27,12 +26,10 @@ from dareu.classifiers import (
 from dareu.data import take_fold, text_of
 from dareu.data.parts import DataArguments, load_parts
 from dareu.files import write_json
-from dareu.models import BASE_MODEL, resolve_model_path
-from dareu.options.train_classifier import ClassifierArguments
-from dareu.plugins import build, resolve
+from dareu.models import resolve_model_path
+from dareu.options.train_classifier import ClassifierArguments, find_classifier
 from dareu.runs import config_of, inputs_of, open_run
 from dareu.runs.program import run_program
-from dareu.values import as_mapping
 
 logger = logging.getLogger("dareu.train_classifier")
 
@@ -64,11 +61,11 @@ def main() -> None:
     columns = args.evaluate_on or args.text_columns
     tests = {"whole" if not hide_echo else "echo_hidden": texts_of(asked, columns, hide_echo) for hide_echo in forms}
 
-    args.classifier_kwargs = kwargs = classifier_options(args)
-    what, paths = f"The classifier {args.classifier!r}", {}
+    make, args.classifier_kwargs = find_classifier(args, CLASSIFIERS)
+    kwargs = dict(args.classifier_kwargs)
     if "model" in kwargs:
-        paths["model"] = resolve_model_path(kwargs["model"])
-    classifier = build(resolve(args.classifier, CLASSIFIERS), {}, kwargs | paths, what)
+        kwargs["model"] = resolve_model_path(kwargs["model"])
+    classifier = make(**kwargs)
 
     # Everything that can be wrong was looked at before anything is written
     run = open_run(args.output_dir, config_of(data, args), inputs_of(data, args))
@@ -92,17 +89,6 @@ def main() -> None:
         table.add_row(name, *(f"{form[name]:.3f}" if name != "count" else str(form[name]) for form in card.values()))
     Console().print(table)
     print(f"The classifier is in {run.folder / 'classifier'}.")
-
-
-def classifier_options(args: ClassifierArguments) -> dict[str, Any]:
-    """The classifier's options; one that takes a seed gets this run's, one that needs a model the shipped base."""
-    kwargs = dict(as_mapping("classifier_kwargs", args.classifier_kwargs))
-    parameters = inspect.signature(resolve(args.classifier, CLASSIFIERS)).parameters
-    if "seed" in parameters:
-        kwargs.setdefault("seed", args.seed)
-    if "model" in parameters and parameters["model"].default is inspect.Parameter.empty:
-        kwargs.setdefault("model", BASE_MODEL)
-    return kwargs
 
 
 def texts_of(rows: Any, columns: list[str], hide_echo: bool) -> tuple[list[str], list[str]]:

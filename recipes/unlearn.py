@@ -294,7 +294,7 @@ def build_rewards(
 
 def reward_classifier(rewarding: RewardArguments, texts: list[str]) -> Any:
     """The classifier of the reward, which is tried on some texts."""
-    if Path(rewarding.classifier).is_dir() or ":" not in rewarding.classifier:
+    if not rewarding.plugs_in_classifier():
         classifier: Any = load_classifier(rewarding.classifier)
     else:
         kwargs = as_mapping("classifier_kwargs", rewarding.classifier_kwargs)

@@ -22,7 +22,7 @@ class Asked(Protocol):
     masks: dict[str, Any]
     """For the name of each mask, options of `dareu attribute_weights`."""
     seeds: list[int]
-    """One at least; what does not depend on the seed is checked with the first."""
+    """One at least."""
     tune: int
     """Trials a method; 0: each setting is a row of its own."""
     vary_world: bool

@@ -2,22 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from dareu.comparison._tuning import best_setting, validation_score
 from dareu.comparison.planning import Row
-from dareu.metrics import against_retrained
+from dareu.metrics import Metric, against_retrained
 from dareu.runs import ResultRow, read_measurement, read_results
 
 
-def collect(rows: Sequence[Row], failed: Collection[str] = (), *, tuned: bool) -> list[ResultRow]:
-    """What was measured, with ToW beside the control of the same seed.
+def collect(
+    rows: Sequence[Row],
+    failed: Collection[str] = (),
+    *,
+    tuned: bool,
+    metrics: Mapping[str, Metric] | None = None,
+    metric_kwargs: Mapping[str, Mapping[str, Any]] | None = None,
+) -> list[ResultRow]:
+    """What was measured, and what compares it with the control of the same seed, such as ToW.
 
     Args:
         rows: The models, whose stages have run.
         failed: Names of the stages that failed, whose rows are left out.
         tuned: Whether an entry's settings are trials, of which the best over all seeds is chosen.
+        metrics: Those that were chosen, by name; default: `METRICS`.
+        metric_kwargs: Options of each.
 
     Returns:
         A row a model in the given order, before each those on its parts where SPUNGE measured any. Where there are
@@ -32,16 +43,18 @@ def collect(rows: Sequence[Row], failed: Collection[str] = (), *, tuned: bool) -
     found: list[ResultRow] = []
     trials: list[ResultRow] = []
     scores: dict[tuple[str, str | None], dict[int, list[float]]] = {}
+    measured = partial(_measured, metrics=metrics, options=metric_kwargs)
     for row in rows:
         control = controls.get(row.seed)
         if row.name in ("target", "retrained"):
-            found.append(_result(row, control))
+            found.append(_result(row, measured(row.folder, control)))
             continue
-        result, parts = _unlearned(row, control)
+        result, parts = _unlearned(row, measured(row.folder, control))
         if not tuned:
             found += [*parts, result]
         elif control is not None:
-            score = _score(row.folder / "validation", control / "validation")
+            folder, beside = row.folder / "validation", control / "validation"
+            score = validation_score(measured(folder, beside), measured(beside))
             result["metrics"]["validation_score"] = score
             scores.setdefault((row.name, row.mask), {}).setdefault(row.setting, []).append(score)
             trials.append({**result, "trial": row.setting})
@@ -53,36 +66,38 @@ def collect(rows: Sequence[Row], failed: Collection[str] = (), *, tuned: bool) -
     return [*found, *trials]
 
 
-def _result(row: Row, control: Path | None) -> ResultRow:
-    """A row of a model that nothing is known of but its measures."""
+def _result(row: Row, numbers: dict[str, float]) -> ResultRow:
+    """A row of a model that nothing is known of but what was measured."""
     return {
         "method": row.name,
         "mask": row.mask,
         "seed": row.seed,
         "model": row.model,
-        "metrics": _measured(row.folder, control),
+        "metrics": numbers,
         "seconds": None,
         "peak_memory_bytes": None,
     }
 
 
-def _unlearned(row: Row, control: Path | None) -> tuple[ResultRow, list[ResultRow]]:
+def _unlearned(row: Row, numbers: dict[str, float]) -> tuple[ResultRow, list[ResultRow]]:
     """The row of a model with what its run said of itself, and the rows that it wrote on parts."""
     ran, *parts = sorted(read_results(row.folder / "results.json"), key=lambda each: "part" in each)
-    result = _result(row, control)
+    result = _result(row, numbers)
     result |= {"seconds": ran["seconds"], "peak_memory_bytes": ran["peak_memory_bytes"]}
     result["metrics"] = {**ran["metrics"], **result["metrics"]}
     return result, [{**part, "method": row.name, "mask": row.mask} for part in parts]
 
 
-def _score(folder: Path, control: Path) -> float:
-    """The validation score of a model by what was measured in a folder, beside its control's."""
-    return validation_score(_measured(folder, control), _measured(control))
-
-
-def _measured(folder: Path, control: Path | None = None) -> dict[str, float]:
-    """The metrics in a folder's measurement.json, and what is told of them by those in its control's."""
-    metrics = dict(read_measurement(folder / "measurement.json")["metrics"])
+def _measured(
+    folder: Path,
+    control: Path | None = None,
+    *,
+    metrics: Mapping[str, Metric] | None,
+    options: Mapping[str, Mapping[str, Any]] | None,
+) -> dict[str, float]:
+    """The numbers in a folder's measurement.json, and what is told of them by those in its control's."""
+    numbers = dict(read_measurement(folder / "measurement.json")["metrics"])
     if control is not None:
-        metrics |= against_retrained(metrics, _measured(control))
-    return metrics
+        retrained = read_measurement(control / "measurement.json")["metrics"]
+        numbers |= against_retrained(numbers, retrained, metrics, options)
+    return numbers

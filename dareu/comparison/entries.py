@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from dareu.comparison._tuning import draw_trials, settings_grid
 from dareu.data.parts import DataArguments
 from dareu.methods import METHODS
-from dareu.plugins import resolve
+from dareu.plugins import plugin_name, resolve
 from dareu.values import as_list
 
 #: What an entry says beside options of its recipe.
@@ -58,11 +58,11 @@ def read_entries(
         given = {"method": given} if isinstance(given, str) else given
         if not isinstance(given, dict) or "method" not in given:
             raise ValueError(f"An entry of methods is {given!r}: give its method, one of {', '.join(METHODS)}.")
-        method, name = str(given["method"]), str(given.get("name", given["method"]))
+        method, name = str(given["method"]), str(given.get("name", plugin_name(str(given["method"]))))
         resolve(method, METHODS)
         if name in [entry.name for entry in entries] or name in ("target", "retrained"):
             raise ValueError(f"Two entries are called {name!r}: give each a name of its own.")
-        config = configs / given.get("config", f"{method}.yaml")
+        config = configs / given.get("config", f"{plugin_name(method)}.yaml")
         if not config.is_file():
             raise ValueError(f"The entry {name!r} has no config {config}: name a file of {configs} as config.")
         under = as_list(given.get("masks", ["dense"])) or []

@@ -14,7 +14,7 @@ from dareu.comparison.asked import JUDGES, Asked, Check
 from dareu.data import take_fold
 from dareu.data.parts import DataArguments, forget_names, load_parts, split_owners
 from dareu.models import resolve_model_path
-from dareu.runs import config_of
+from dareu.runs import config_of, inputs_of
 from dareu.runs.plans import OWN, Plan
 
 if TYPE_CHECKING:
@@ -153,7 +153,8 @@ class Ground:
         own = role != "base" and ("seed" in options or self.asked.vary_world)
         name = f"{role}-seed{self.seed}" if own else role
         commands = [([recipe], {**options, "output_dir": OWN})]
-        self._made[role] = self.plan.add(name, commands, *self.of(*after), makes="done", kind=role)
+        inputs = files_of(parsed)
+        self._made[role] = self.plan.add(name, commands, *self.of(*after), inputs=inputs, makes="done", kind=role)
 
     def _base(self) -> _Made:
         options = self.options(self.configs / "base.yaml", self._everyone)
@@ -193,6 +194,11 @@ class Ground:
             return None
         name: str = yaml.safe_load(config.read_text(encoding="utf-8")).get("model_name_or_path", "fictional-base")
         return name
+
+
+def files_of(parsed: Sequence[Any]) -> list[Path]:
+    """What a recipe reads, by the dataclasses of its options; see `dareu.runs.inputs_of`."""
+    return [path for paths in inputs_of(*parsed).values() for path in paths]
 
 
 def parsed_option(parsed: Sequence[Any], name: str) -> Any:

@@ -8,11 +8,13 @@ from typing import Any, NamedTuple
 
 from dareu.comparison.asked import JUDGES
 from dareu.comparison.entries import Entry, told
-from dareu.comparison.ground import REPORT, VALIDATION, Ground, parsed_option
+from dareu.comparison.ground import REPORT, VALIDATION, Ground, files_of, parsed_option
+from dareu.metrics import METRICS, Metric, check_metrics
+from dareu.plugins import resolve
 from dareu.runs.plans import CONFIG, OWN
 from dareu.spunge import split_forget
 from dareu.trainers.arguments import SharedArguments
-from dareu.values import as_list
+from dareu.values import as_list, as_mapping
 
 
 class Row(NamedTuple):
@@ -46,51 +48,75 @@ def plan_seed(ground: Ground, entries: Sequence[Entry]) -> list[Row]:
     rows = []
     for name, model in models.items():
         own = {"model_name_or_path": model}
-        commands = [(["measure"], {"output": f"{OWN}/measurement.json", **options, **own}) for options in measures]
+        commands = [
+            (["measure"], {"output": f"{OWN}/measurement.json", **options, **own}) for options in measures.options
+        ]
         after = ground.of("base", name, *JUDGES)
         label = f"measure-{name}-seed{ground.seed}"
-        folder = ground.plan.add(label, commands, *after, makes="measurement.json", kind="measure")
+        made = {"makes": "measurement.json", "kind": "measure"}
+        folder = ground.plan.add(label, commands, *after, inputs=measures.inputs, **made)
         rows.append(Row(name, None, ground.seed, 0, folder, model))
     return rows + [row for entry in entries for row in _plan_entry(ground, entry, measures)]
 
 
-def measures_of(ground: Ground) -> list[dict[str, Any]]:
-    """What is measured of each model: all rows, or where there are trials, the halves apart.
+class Measures(NamedTuple):
+    """How every model is measured."""
+
+    options: list[dict[str, Any]]
+    """Of `dareu measure`, without what compares with the control: of all rows, or where there are trials, of halves."""
+    metrics: dict[str, Metric] | None
+    """Those that were chosen, by name; None: all built-in ones that can be computed."""
+    metric_kwargs: dict[str, Any]
+    """Options of each."""
+    inputs: list[Path]
+    """What is read for it."""
+
+
+def measures_of(ground: Ground) -> Measures:
+    """How the models are measured, as `measure.yaml` says.
 
     Raises:
-        ValueError: The config is missing, `measure` would refuse it, or it leaves out what ToW is made of.
+        ValueError: The config is missing, `measure` would refuse it, or it leaves out what ToW or trials take.
     """
-    measure = ground.options(ground.configs / "measure.yaml", ground.request, model_name_or_path=f"{OWN}/model")
+    config = ground.configs / "measure.yaml"
+    measure = ground.options(config, ground.request, model_name_or_path=f"{OWN}/model")
     measure |= {"test_judge": ground.name("test_judge"), "reward_judge": ground.name("classifier")}
     if "base_model" in measure:
         measure["base_model"] = ground.name("base")
-    ground.check("measure", "measure", measure)
-    named = as_list(measure.get("metrics"))
-    if named is not None and "rouge" not in named:
-        raise ValueError(
-            f"metrics in {ground.configs / 'measure.yaml'} leaves out rouge, of which ToW is made: add it."
-        )
+    kwargs, named = as_mapping("metric_kwargs", measure.get("metric_kwargs")), as_list(measure.get("metrics"))
+    metrics = None
+    if named is not None:
+        needed = ("tow", "rouge", "attribution") if ground.asked.tune else ("rouge",) if "tow" in named else ()
+        if missing := [name for name in needed if name not in named]:
+            taker = "tune" if ground.asked.tune else "tow"
+            raise ValueError(f"metrics in {config} lacks {', '.join(missing)}, which {taker} takes: add it.")
+        metrics = {name: resolve(name, METRICS) for name in named}
+        # The control is measured as any other model is, and compared with at the end
+        alone = [name for name, needs in check_metrics(metrics, kwargs).items() if "retrained" not in needs]
+        measure |= {"metrics": alone, "metric_kwargs": {name: kwargs[name] for name in alone if name in kwargs}}
+    inputs = files_of(ground.check("measure", "measure", measure))
     if not ground.asked.tune:
-        return [measure]
+        return Measures([measure], metrics, kwargs, inputs)
     chosen_by = {**measure, "fold": VALIDATION, "output": f"{OWN}/validation/measurement.json"}
     del chosen_by["test_judge"]
-    return [{**chosen_by, "validation_judge": ground.name("validation_judge")}, {**measure, "fold": REPORT}]
+    chosen_by["validation_judge"] = ground.name("validation_judge")
+    inputs += files_of(ground.check("measure", "measure", chosen_by))
+    return Measures([chosen_by, {**measure, "fold": REPORT}], metrics, kwargs, inputs)
 
 
-def _plan_entry(ground: Ground, entry: Entry, measures: list[dict[str, Any]]) -> list[Row]:
+def _plan_entry(ground: Ground, entry: Entry, measures: Measures) -> list[Row]:
     """Plans the runs of one method, each with its measures."""
     rows, asked, seed = [], ground.asked, ground.seed
     launcher = ["--accelerate_config", asked.launch_with] if asked.launch_with and entry.recipe == "unlearn" else []
     for mask in entry.masks:
         for number, settings in enumerate(entry.settings):
             options = _options_of(ground, entry, mask, settings)
-            if seed == asked.seeds[0]:
-                _check_entry(ground, entry, options)
-            commands = [([entry.recipe, *launcher], options), *((["measure"], measure) for measure in measures)]
+            inputs = [*_checked(ground, entry, options), *measures.inputs]
+            commands = [([entry.recipe, *launcher], options), *((["measure"], measure) for measure in measures.options)]
             values = told(entry, settings)
             label = "-".join(map(str, [entry.name, mask, *values.values(), f"seed{seed}"]))
             after = ground.of("base", "target", f"mask-{mask}", *JUDGES)
-            folder = ground.plan.add(label, commands, *after, makes="done", kind=entry.name)
+            folder = ground.plan.add(label, commands, *after, inputs=inputs, makes="done", kind=entry.name)
             said = "" if asked.tune else "".join(f" {key}={value}" for key, value in values.items())
             under = None if mask == "dense" else mask
             rows.append(Row(entry.name + said, under, seed, number, folder, str(folder / "model")))
@@ -111,8 +137,8 @@ def _options_of(ground: Ground, entry: Entry, mask: str, settings: dict[str, Any
     return options | settings
 
 
-def _check_entry(ground: Ground, entry: Entry, options: dict[str, Any]) -> None:
-    """Refuses what the recipe would refuse of an entry, before anything is trained for it."""
+def _checked(ground: Ground, entry: Entry, options: dict[str, Any]) -> list[Path]:
+    """What a run reads, once it is known that its recipe would not refuse it, before anything is trained for it."""
     what = f"The entry {entry.name!r}"
     parsed = ground.check(what, entry.recipe, options)
     try:
@@ -127,3 +153,4 @@ def _check_entry(ground: Ground, entry: Entry, options: dict[str, Any]) -> None:
             split_forget(ground.forget, column, groups, minimum=minimum)
     except ValueError as error:
         raise ValueError(f"{what}: {error}") from error
+    return files_of(parsed)

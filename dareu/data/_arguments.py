@@ -5,14 +5,20 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
-from dareu.values import READ, as_list, as_mapping
+from dareu.values import READ, Reads, as_list, as_mapping
+
+
+def _generated() -> list[str]:
+    from dareu.data.parts import generated  # which imports this module
+
+    return generated()
 
 
 @dataclass
 class DataArguments:
     """Which data a recipe works on, and who asks to be forgotten."""
 
-    dataset: Annotated[str, READ] = field(
+    dataset: Annotated[str, Reads(plugin=True, words=_generated)] = field(
         default="fictional",
         metadata={
             "help": "'fictional' (a generated world), 'fictional-background' (what its base model reads), a folder "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import inspect
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -105,9 +106,15 @@ def chat_form(args: DataArguments, rows: Dataset, tokenizer: PreTrainedTokenizer
     return to_chat(rows) if tokenizer.chat_template and args.prompt_tokens is None else rows
 
 
+def generated() -> list[str]:
+    """The names in `DATASETS` of loaders that read no source; any other name gives way to a path of that name."""
+    return [name for name, loader in DATASETS.items() if "source" not in inspect.signature(loader).parameters]
+
+
 def _loader_name(args: DataArguments) -> str:
     """The name of a loader in `DATASETS` or of a plug-in; where the dataset is no name, of what reads it."""
-    if args.dataset in DATASETS or (":" in args.dataset and not Path(args.dataset).exists()):
+    is_name = args.dataset in DATASETS or ":" in args.dataset
+    if args.dataset in generated() or (is_name and not Path(args.dataset).exists()):
         return args.dataset
     if is_tofu(args.dataset):
         return "tofu"

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any
 
 from dareu.masks import SCOPES, SCORES, find_score
-from dareu.values import READ, as_mapping
+from dareu.values import PLUGIN, READ, as_mapping
 
 
 @dataclass
@@ -16,7 +16,7 @@ class MaskArguments:
 
     model_name_or_path: Annotated[str, READ] = field(metadata={"help": "The target model."})
     output_dir: str = field(metadata={"help": "The run's folder."})
-    score: Annotated[str, READ] = field(
+    score: Annotated[str, PLUGIN] = field(
         default="wagle",
         metadata={
             "help": f"What ranks the weights: {', '.join(SCORES)}, or a score of your own as pkg.mod:Name or "

@@ -18,7 +18,7 @@ from dareu.options.attribute_weights import MaskArguments
 from dareu.options.finetune import FinetuneArguments
 from dareu.options.measure import MeasureArguments, chosen_metrics
 from dareu.options.spunge import SpungeArguments
-from dareu.options.train_classifier import ClassifierArguments
+from dareu.options.train_classifier import ClassifierArguments, find_classifier
 from dareu.options.unlearn import as_options, check_unlearning, found_method, unlearn_parser
 from dareu.trainers import FinetuneConfig
 
@@ -30,13 +30,19 @@ _PARSED: dict[str, list[Any]] = {
 }
 
 
-def check_recipe(recipe: str, options: Mapping[str, Any], rewards: Mapping[str, Callable[..., Any]]) -> list[Any]:
+def check_recipe(
+    recipe: str,
+    options: Mapping[str, Any],
+    rewards: Mapping[str, Callable[..., Any]],
+    classifiers: Mapping[str, Callable[..., Any]],
+) -> list[Any]:
     """The dataclasses that a recipe makes of its options.
 
     Args:
         recipe: `finetune`, `train_classifier`, `attribute_weights`, `unlearn`, `spunge` or `measure`.
         options: As in its YAML.
         rewards: The built-in rewards by name.
+        classifiers: The built-in classifiers by name.
 
     Raises:
         ValueError: What the recipe would say of them, as far as it can be told without models and data.
@@ -51,6 +57,8 @@ def check_recipe(recipe: str, options: Mapping[str, Any], rewards: Mapping[str, 
     for part in parsed:
         if isinstance(part, MeasureArguments):
             chosen_metrics(part)
+        if isinstance(part, ClassifierArguments):
+            find_classifier(part, classifiers)
     if unlearns:
         check_unlearning(as_options(parsed, len(more))[0], rewards)
     return parsed

@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Annotated
 
-from dareu.values import READ
+from dareu.values import Reads
 
 
 @dataclass
 class FinetuneArguments:
     """What is trained, and on which rows."""
 
-    model_name_or_path: Annotated[str, READ] = field(
+    model_name_or_path: Annotated[str, Reads(words=lambda: ("from-scratch",))] = field(
         default="fictional-base",
         metadata={"help": "A model folder, a hub id, 'fictional-base', or 'from-scratch' for a new Llama."},
     )

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from dareu.metrics import METRICS, Metric, check_metrics
 from dareu.options.judges import check_judges
 from dareu.plugins import resolve
-from dareu.values import READ, as_list, as_mapping
+from dareu.values import PLUGIN, READ, as_list, as_mapping
 
 
 @dataclass
@@ -32,7 +32,7 @@ class MeasureArguments:
     retrained: Annotated[str | None, READ] = field(
         default=None, metadata={"help": "measurement.json of the retrained control; gives ToW."}
     )
-    metrics: Annotated[list[str] | None, READ] = field(
+    metrics: Annotated[list[str] | None, PLUGIN] = field(
         default=None,
         metadata={
             "help": f"{', '.join(METRICS)}, or a Metric of your own as pkg.mod:NAME or path/to/file.py:NAME; "

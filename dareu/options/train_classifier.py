@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
-from dareu.values import READ, as_list, as_mapping
+from dareu.models import BASE_MODEL
+from dareu.plugins import needed_parameters, resolve
+from dareu.values import PLUGIN, READ, as_list, as_mapping
 
 
 @dataclass
@@ -13,7 +17,7 @@ class ClassifierArguments:
     """What is trained, on which texts."""
 
     output_dir: str = field(metadata={"help": "The run's folder."})
-    classifier: Annotated[str, READ] = field(
+    classifier: Annotated[str, PLUGIN] = field(
         default="llm",
         metadata={
             "help": "What is trained: a built-in classifier such as llm or tfidf, or what a class or function of your "
@@ -47,3 +51,27 @@ class ClassifierArguments:
         self.classifier_kwargs = as_mapping("classifier_kwargs", self.classifier_kwargs)
         self.text_columns = as_list(self.text_columns) or []
         self.evaluate_on = as_list(self.evaluate_on)
+
+
+def find_classifier(
+    args: ClassifierArguments, known: Mapping[str, Callable[..., Any]]
+) -> tuple[Callable[..., Any], dict[str, Any]]:
+    """What makes the classifier, and its options.
+
+    Where it takes a `seed`, it gets the run's; a built-in one that cannot do without a `model`, the shipped base.
+
+    Args:
+        args: The options.
+        known: The built-in classifiers by name.
+
+    Raises:
+        ValueError: There is none of that name, or it has no such options.
+    """
+    make, kwargs = resolve(args.classifier, known), dict(as_mapping("classifier_kwargs", args.classifier_kwargs))
+    parameters = inspect.signature(make).parameters if callable(make) else {}
+    if "seed" in parameters:
+        kwargs.setdefault("seed", args.seed)
+    if args.classifier in known and "model" in parameters:
+        kwargs.setdefault("model", BASE_MODEL)
+    needed_parameters(make, (), kwargs, f"The classifier {args.classifier!r}")
+    return make, kwargs

@@ -7,6 +7,7 @@ import math
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
 from trl import TrlParser
@@ -17,7 +18,7 @@ from dareu.methods import METHODS, Method
 from dareu.options.judges import check_judges
 from dareu.plugins import needed_parameters, resolve
 from dareu.trainers import UnlearnTrainer
-from dareu.values import READ, as_mapping
+from dareu.values import PLUGIN, READ, Reads, as_mapping
 
 #: What a reward may ask for by naming it as a parameter; see `dareu.rewards`.
 OFFERED_TO_REWARDS = ("classifier", "forget_owners", "nll", "retained", "tokenizer")
@@ -27,7 +28,7 @@ OFFERED_TO_REWARDS = ("classifier", "forget_owners", "nll", "retained", "tokeniz
 class MethodArguments:
     """The method, which decides what other options there are."""
 
-    method: Annotated[str, READ] = field(
+    method: Annotated[str, PLUGIN] = field(
         default="dareu",
         metadata={"help": f"{', '.join(METHODS)}, or a Method of your own as pkg.mod:Name or path/to/file.py:Name."},
     )
@@ -109,7 +110,7 @@ class JudgeArguments:
 class RewardArguments:
     """The rewards of a method that learns from them."""
 
-    rewards: Annotated[dict[str, Any] | str | None, READ] = field(
+    rewards: Annotated[dict[str, Any] | str | None, PLUGIN] = field(
         default_factory=lambda: {"deattribution": 1.0, "fluency": 1.0},
         metadata={
             "help": "Rewards and their weights, as YAML or JSON: deattribution, fluency, or one of your own as "
@@ -120,7 +121,7 @@ class RewardArguments:
         default_factory=dict,
         metadata={"help": "Options of each reward, as YAML or JSON: {fluency: {quantile: 0.9, width: 1.0}}."},
     )
-    classifier: Annotated[str, READ] = field(
+    classifier: Annotated[str, Reads(plugin=True)] = field(
         default="",
         metadata={"help": "The reward's classifier: a folder, or a plug-in as pkg.mod:Name or path/to/file.py:Name."},
     )
@@ -147,6 +148,10 @@ class RewardArguments:
         """Weight and options of each reward whose weight is not 0, by its name or spelling."""
         weights, options = as_mapping("rewards", self.rewards), as_mapping("reward_kwargs", self.reward_kwargs)
         return {name: (float(weight), options.get(name, {})) for name, weight in weights.items() if weight}
+
+    def plugs_in_classifier(self) -> bool:
+        """Whether the classifier is a plug-in, and no folder."""
+        return ":" in self.classifier and not Path(self.classifier).is_dir()
 
 
 class UnlearnOptions(NamedTuple):
@@ -267,7 +272,15 @@ def check_unlearning(options: UnlearnOptions, rewards: Mapping[str, Callable[...
 def _check_rewards(rewarding: RewardArguments, training: Any, known: Mapping[str, Callable[..., Any]]) -> None:
     if training.reward_weights is not None:
         raise ValueError("rewards says what each reward weighs: leave reward_weights out.")
-    for name, (_, options) in rewarding.chosen().items():
+    chosen, asked = rewarding.chosen(), False
+    for name in as_mapping("rewards", rewarding.rewards):
+        options = as_mapping("reward_kwargs", rewarding.reward_kwargs).get(name, {})
         needs = needed_parameters(resolve(name, known), OFFERED_TO_REWARDS, options, f"The reward {name!r}")
-        if "classifier" in needs and not rewarding.classifier:
-            raise ValueError("classifier is missing: name the folder of the reward classifier.")
+        asked = asked or ("classifier" in needs and name in chosen)
+    if asked and not rewarding.classifier:
+        raise ValueError("classifier is missing: name the folder of the reward classifier.")
+    kwargs = as_mapping("classifier_kwargs", rewarding.classifier_kwargs)
+    if rewarding.plugs_in_classifier():
+        needed_parameters(resolve(rewarding.classifier, {}), (), kwargs, f"The classifier {rewarding.classifier!r}")
+    elif kwargs:
+        raise ValueError("classifier_kwargs has no effect on a classifier's folder: leave it out.")

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -13,7 +12,6 @@ import yaml
 
 from dareu import __version__
 from dareu.files import content_hash, to_plain, write_yaml
-from dareu.plugins import plugin_source
 from dareu.runs.stages import Stage, run_stages
 
 #: Stands for the stage's own folder in the values of its options, and `f"{CONFIG}.1.yaml"` for the YAML of its second
@@ -27,11 +25,9 @@ class Plan:
 
     Attributes:
         folder: Gets a folder of each stage, `configs/` and `logs/`; plans that share it share equal stages.
-        content: What goes into every stage beside its options, such as the hash of a dataset.
     """
 
     folder: Path
-    content: Any = None
     stages: dict[str, Stage] = field(default_factory=dict)
     _files: dict[Path, Any] = field(default_factory=dict)
     _hashes: dict[Path, str] = field(default_factory=dict)
@@ -41,6 +37,7 @@ class Plan:
         name: str,
         commands: Sequence[tuple[Sequence[str], Mapping[str, Any]]],
         *after: Path,
+        inputs: Iterable[Path] = (),
         makes: str = "",
         kind: str = "",
     ) -> Path:
@@ -51,6 +48,7 @@ class Plan:
             commands: The words before `--config` of each, such as `["unlearn"]`, and its options, in which `OWN` stands
                 for the stage's folder.
             after: Folders of the stages whose results it reads.
+            inputs: Files and folders that it reads, known by their content; those of other stages are left out.
             makes: A file that it leaves in its folder at its end.
             kind: Stages of one kind take about the same time.
 
@@ -58,8 +56,9 @@ class Plan:
             The stage's folder, whose name is the stage's.
         """
         plain = to_plain([[list(words), dict(options)] for words, options in commands])
-        content = [plain, self.content, *self._named_files(plain)]
-        key = content_hash([*content[:1], [folder.name for folder in after], *content[1:], __version__])
+        read = sorted({path for path in inputs if not path.is_relative_to(self.folder)})
+        content = [plain, [self._hash(path) for path in read]]
+        key = content_hash([content, [folder.name for folder in after], __version__])
         name = "".join(c if c.isalnum() or c in ".-" else "_" for c in name)
         folder = self.folder / f"{name}-{key[:8]}"
         if folder.name in self.stages:
@@ -75,14 +74,10 @@ class Plan:
         self.stages[folder.name] = Stage(folder.name, parents, tuple(lines), content, made, kind)
         return folder
 
-    def _named_files(self, options: Any) -> list[str]:
-        """Hashes of what options name: refusals, a plug-in's source, a model; not of what other stages make."""
-        files = {text: [Path(text)] if _is_path(text) else plugin_source(text) for text in _texts(options)}
-        found = [path for text in sorted(files) for path in files[text] if not path.is_relative_to(self.folder)]
-        for path in found:
-            if path not in self._hashes:
-                self._hashes[path] = content_hash(path)
-        return [self._hashes[path] for path in found]
+    def _hash(self, path: Path) -> str:
+        if path not in self._hashes:
+            self._hashes[path] = content_hash(path)
+        return self._hashes[path]
 
     def run(self, jobs: int) -> dict[str, str]:
         """Writes the YAMLs and runs the stages; see `dareu.runs.stages.run_stages`."""
@@ -90,24 +85,6 @@ class Plan:
             if not file.exists() or yaml.safe_load(file.read_text(encoding="utf-8")) != options:
                 write_yaml(file, options)
         return run_stages(list(self.stages.values()), self.folder / "logs", jobs)
-
-
-def _is_path(text: str) -> bool:
-    """Whether a text names a file, or, by more than one word, a folder."""
-    return os.path.isfile(text) or (len(Path(text).parts) > 1 and os.path.isdir(text))
-
-
-def _texts(value: Any) -> Iterator[str]:
-    """Every text in a value; of the keys of its mappings those that name a plug-in."""
-    if isinstance(value, dict):
-        yield from (key for key in value if plugin_source(key))
-        for item in value.values():
-            yield from _texts(item)
-    elif isinstance(value, list):
-        for item in value:
-            yield from _texts(item)
-    elif isinstance(value, str):
-        yield value
 
 
 def _mapped(value: Any, change: Callable[[str], str]) -> Any:

@@ -22,7 +22,7 @@ from dareu.trainers._original_logps import original_logps
 from dareu.trainers.arguments import SharedArguments
 from dareu.trainers.prepared import Prepared, prepare
 from dareu.trainers.shared import SharedMixin, load_policy
-from dareu.values import READ, as_mapping
+from dareu.values import READ, Reads, as_mapping
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -41,7 +41,7 @@ class UnlearnConfig(SharedArguments, TrainingArguments):  # type: ignore[misc]  
     loss_kwargs: Annotated[dict[str, Any] | str | None, READ] = field(
         default_factory=dict, metadata={"help": "Options of the loss, such as {beta: 0.1}."}
     )
-    refusals: Annotated[str | None, READ] = field(
+    refusals: Annotated[str | None, Reads(words=lambda: ("common",))] = field(
         default=None,
         metadata={"help": "What idk and dpo teach in place of the answers: 'common', or a text file with one a line."},
     )

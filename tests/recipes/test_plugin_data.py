@@ -12,7 +12,7 @@ import torch
 import yaml
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
-from dareu.classifiers import load_classifier
+from dareu.classifiers import CLASSIFIERS, load_classifier
 from dareu.data.fictional import FictionalWorld
 from dareu.masks import WeightMask, select_top
 from dareu.models import load_model
@@ -160,10 +160,10 @@ def test_a_score_that_returns_none_ends_the_run(recipe: Callable[..., str], file
 
 def test_a_benchmark_takes_a_score_as_an_option_of_a_mask(files: Path) -> None:
     options = {"model_name_or_path": "x", "output_dir": "-", "score": "score.py:largest", "score_kwargs": {"sign": -1}}
-    _, args = check_recipe("attribute_weights", options, REWARDS)
+    _, args = check_recipe("attribute_weights", options, REWARDS, CLASSIFIERS)
     assert (args.score, args.score_kwargs) == ("score.py:largest", {"sign": -1})
     with pytest.raises(ValueError, match="has no option power"):
-        check_recipe("attribute_weights", options | {"score_kwargs": {"power": 1}}, REWARDS)
+        check_recipe("attribute_weights", options | {"score_kwargs": {"power": 1}}, REWARDS, CLASSIFIERS)
 
 
 def example(title: str, folder: Path) -> list[str]:

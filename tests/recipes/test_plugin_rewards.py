@@ -63,26 +63,7 @@ def test_an_edited_plug_in_is_another_run(
     assert "method had another content" in refused("unlearn", *words, output_dir=out)
 
 
-@pytest.mark.parametrize(
-    ("rewards", "options", "complaint"),
-    [
-        ({"deatribution": 1}, {}, "did you mean deattribution?"),
-        ({"{file}:wants": 1}, {}, "asks for weather: there are classifier, forget_owners, nll, retained, tokenizer."),
-        ({"{file}:Named": 1, "{file}:Other": 1}, {}, "Two rewards are called 'named'"),
-        ({"{file}:short": 1}, {}, "gave 1 scores for 4 completions"),
-        ({"deattribution": 1}, {"deattribution": {"epsilon": 1}}, "has no option epsilon: its options are transform"),
-        ({"deattribution": 1}, {"fluency": {}}, "reward_kwargs has options of 'fluency'"),
-        ({"deattribution": "much"}, {}, "the weight 'much': give a number"),
-        ({"deattribution": 0}, {}, "at least one reward"),
-        (["deattribution"], {}, "rewards is ['deattribution']: give a mapping"),
-    ],
-)
-def test_rewards_that_cannot_be(
-    rewards: Any, options: dict[str, Any], complaint: str, recipe: Run, dareu: list[Any], judge: Path, tmp_path: Path
-) -> None:
-    file = tmp_path / "mine.py"
-    file.write_text(
-        """
+MINE = """
 class Named:
     def __init__(self): self.__name__ = "named"
     def __call__(self, prompts, completions, **columns): return [0.0] * len(completions)
@@ -94,13 +75,69 @@ def wants(weather): return Named()
 def short():
     def short_list(prompts, completions, **columns): return [0.0]
     return short_list
-""",
-        encoding="utf-8",
-    )
-    told = json.dumps(rewards).replace("{file}", str(file))
-    words = ["--classifier", judge, "--rewards", told, "--reward_kwargs", json.dumps(options)]
+
+constant = 3
+"""
+
+
+@pytest.fixture
+def mine(tmp_path: Path) -> Path:
+    (tmp_path / "mine.py").write_text(MINE, encoding="utf-8")
+    return tmp_path / "mine.py"
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        ({"rewards": {"deatribution": 1}}, "did you mean deattribution?"),
+        ({"rewards": {"deattribution": 1, "flueny": 0}}, "did you mean fluency?"),
+        (
+            {"rewards": {"{file}:wants": 1}},
+            "asks for weather: there are classifier, forget_owners, nll, retained, tokenizer.",
+        ),
+        ({"rewards": {"{file}:constant": 1}}, "is of type int: name a function or a class"),
+        (
+            {"rewards": {"deattribution": 1}, "reward_kwargs": {"deattribution": {"epsilon": 1}}},
+            "has no option epsilon: its options are transform",
+        ),
+        ({"rewards": {"deattribution": 1}, "reward_kwargs": {"fluency": {}}}, "reward_kwargs has options of 'fluency'"),
+        ({"rewards": {"deattribution": "much"}}, "the weight 'much': give a number"),
+        ({"rewards": {"deattribution": 0}}, "at least one reward"),
+        ({"rewards": ["deattribution"]}, "rewards is ['deattribution']: give a mapping"),
+        ({"classifier_kwargs": {"depth": 1}}, "classifier_kwargs has no effect on a classifier's folder"),
+        ({"classifier": "{file}:Gone"}, "names nothing that"),
+        ({"classifier": "{file}:wants"}, "asks for weather: give it among its options."),
+    ],
+)
+def test_what_cannot_be_stops_before_a_model_is_loaded(
+    words: dict[str, Any],
+    complaint: str,
+    refused: Callable[..., str],
+    dareu: list[Any],
+    judge: Path,
+    mine: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("dareu.models.load_model", None)
+    told = {"classifier": str(judge)} | words
+    texts = {name: value if isinstance(value, str) else json.dumps(value) for name, value in told.items()}
+    options = [word for name, text in texts.items() for word in (f"--{name}", text.replace("{file}", str(mine)))]
+    assert complaint in refused("unlearn", *dareu, *options, output_dir=tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("rewards", "complaint"),
+    [
+        ({"{file}:Named": 1, "{file}:Other": 1}, "Two rewards are called 'named'"),
+        ({"{file}:short": 1}, "gave 1 scores for 4 completions"),
+    ],
+)
+def test_rewards_that_do_not_do(
+    rewards: dict[str, Any], complaint: str, recipe: Run, dareu: list[Any], mine: Path, tmp_path: Path
+) -> None:
     with pytest.raises(SystemExit) as stopped:
-        recipe("unlearn", *dareu, *words)
+        recipe("unlearn", *dareu, "--rewards", json.dumps(rewards).replace("{file}", str(mine)))
     message = str(stopped.value.code)
     assert complaint in message and "\n" not in message, message
     assert not (tmp_path / "out" / "model").exists()

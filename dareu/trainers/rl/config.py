@@ -11,7 +11,7 @@ from trl import GRPOConfig
 from dareu.trainers.arguments import SharedArguments
 from dareu.trainers.processes import check_vllm
 from dareu.trainers.rl.estimators import ESTIMATORS, Estimator, find_estimator
-from dareu.values import READ, as_mapping
+from dareu.values import PLUGIN, READ, as_mapping
 
 
 @dataclass
@@ -33,7 +33,7 @@ class DareUConfig(SharedArguments, GRPOConfig):  # type: ignore[misc]  # the typ
     derived = ("generation_batch_size",)
 
     learning_rate: float = field(default=1e-5, metadata={"help": "Peak learning rate of AdamW."})
-    advantage_estimator: Annotated[str, READ] = field(
+    advantage_estimator: Annotated[str, PLUGIN] = field(
         default="group",
         metadata={
             "help": f"{', '.join(ESTIMATORS)}, or one of your own as pkg.mod:Name or path/to/file.py:Name. 'group': a "

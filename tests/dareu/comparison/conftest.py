@@ -1,7 +1,7 @@
+import dataclasses
 import json
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import datasets
@@ -56,11 +56,21 @@ def data(tmp_path: Path) -> DataArguments:
     return DataArguments(dataset=write("rows.jsonl", rows), test_dataset=write("test.jsonl", tests), num_forget=1)
 
 
+def _parsed(**options: Any) -> Any:
+    return dataclasses.make_dataclass("Options", [(name, object) for name in options])(**options)
+
+
+@pytest.fixture
+def parsed() -> Callable[..., Any]:
+    """`parsed(**options)`: a dataclass with these."""
+    return _parsed
+
+
 class Checked(list[tuple[str, dict[str, Any]]]):
     """Stands for the check of options: keeps what was checked, and gives for each recipe what it is told to."""
 
     def __init__(self) -> None:
-        self.parsed: dict[str, list[Any]] = {"finetune": [SimpleNamespace(), SimpleNamespace(num_hidden_layers=4)]}
+        self.parsed: dict[str, list[Any]] = {"finetune": [_parsed(), _parsed(num_hidden_layers=4)]}
 
     def __call__(self, recipe: str, options: Mapping[str, Any]) -> list[Any]:
         self.append((recipe, dict(options)))

@@ -23,7 +23,7 @@ def test_a_check_leaves_the_environment_as_it_was_and_touches_no_other_variable(
     noting("__delitem__")
     env = {"DAREU_CHANGED": "after", "DAREU_SET": "after"}
     training = {"method": "npo", "model_name_or_path": "-", "output_dir": "-", "use_cpu": True, "torch_compile": True}
-    check_recipe("unlearn", {**training, "env": env}, {})
+    check_recipe("unlearn", {**training, "env": env}, {}, {})
     assert dict(os.environ) == before
     assert {"DAREU_CHANGED", "DAREU_SET"} <= set(touched)
     assert {name for name in touched if not name.startswith("ACCELERATE_")} == set(env)

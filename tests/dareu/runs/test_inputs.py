@@ -7,17 +7,24 @@ from typing import Annotated, Any
 
 import pytest
 
+from dareu.data.parts import DataArguments
 from dareu.models import BASE_MODEL, resolve_model_path
+from dareu.options.attribute_weights import MaskArguments
+from dareu.options.finetune import FinetuneArguments
+from dareu.options.train_classifier import ClassifierArguments
 from dareu.runs import inputs_of, open_run
-from dareu.values import READ
+from dareu.values import PLUGIN, READ, Reads
 
 
 @dataclass
 class Options:
     model: Annotated[str, READ] = "org/name"
     mask: Annotated[str | None, READ] = None
-    rewards: Annotated[dict[str, Any], READ] = field(default_factory=dict)
-    metrics: Annotated[list[str], READ] = field(default_factory=list)
+    rewards: Annotated[dict[str, Any], PLUGIN] = field(default_factory=dict)
+    metrics: Annotated[list[str], PLUGIN] = field(default_factory=list)
+    method: Annotated[str, PLUGIN] = "npo"
+    classifier: Annotated[str, Reads(plugin=True)] = ""
+    refusals: Annotated[str, Reads(words=lambda: ("common",))] = "common"
     output_dir: str = "out"
 
 
@@ -55,6 +62,26 @@ def test_names_have_no_file_but_the_shipped_model_does(tmp_path: Path, monkeypat
     assert inputs_of(Options(mask="log")) == {"mask": [Path("log")]}
     Path("base").mkdir()
     assert inputs_of(Options(rewards={"x": {"model": "base"}})) == {"rewards.x.model": [Path("base")]}
+
+
+def test_a_built_in_name_is_one_beside_a_folder_of_that_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("npo", "rouge", "fluency", "common", "judge", "log"):
+        Path(name).mkdir()
+    options = Options(metrics=["rouge"], rewards={"fluency": 1.0}, classifier="judge")
+    assert inputs_of(options) == {"classifier": [Path("judge")]}
+    assert inputs_of(Options(rewards={"deattribution": {"transform": "log"}})) == {}
+
+
+def test_recipes_tell_what_they_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("fictional", "tofu", "llm", "wagle", "from-scratch"):
+        Path(name).mkdir()
+    assert inputs_of(DataArguments(), ClassifierArguments("out"), MaskArguments("gone", "out")) == {}
+    assert inputs_of(FinetuneArguments(model_name_or_path="from-scratch")) == {}
+    assert inputs_of(DataArguments(dataset="tofu")) == {"dataset": [Path("tofu")]}
+    source = inputs_of(DataArguments(dataset="tofu", dataset_kwargs={"source": "fictional"}))
+    assert source["dataset_kwargs.source"] == [Path("fictional")]
 
 
 def test_an_adapter_brings_its_base_along(tmp_path: Path) -> None:

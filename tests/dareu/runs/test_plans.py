@@ -1,6 +1,5 @@
 from pathlib import Path
 
-import pytest
 import yaml
 
 from dareu.files import content_hash
@@ -17,9 +16,8 @@ def test_a_stage_is_known_by_what_goes_in(tmp_path: Path) -> None:
         plan.add("first", [(["finetune"], {"output_dir": OWN, "seed": 1})]),
         plan.add("first", [(["unlearn"], {"output_dir": OWN, "seed": 0})]),
         plan.add("first", [(["finetune"], {"output_dir": OWN, "seed": 0})], first),
-        Plan(tmp_path, content="other data").add("first", [(["finetune"], {"output_dir": OWN, "seed": 0})]),
     }
-    assert len(others) == 4 and first not in others
+    assert len(others) == 3 and first not in others
 
 
 def test_options_are_written_where_the_command_reads_them(tmp_path: Path, monkeypatch) -> None:
@@ -47,43 +45,28 @@ def test_options_are_written_where_the_command_reads_them(tmp_path: Path, monkey
     }
 
 
-@pytest.mark.parametrize("place", ["value", "key"])
-@pytest.mark.parametrize("spelling", ["file", "module", "package"])
-def test_a_stage_is_known_by_the_plugins_that_it_names(
-    place: str, spelling: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.syspath_prepend(tmp_path)
-    package = tmp_path / f"plugins_of_{place}_{spelling}"
-    package.mkdir()
-    (package / "__init__.py").write_text("")
-    file = package / "short.py"
-    file.write_text("class Brevity: ...\n")
-    origin = {"file": str(file), "module": f"{package.name}.short", "package": package.name}[spelling]
+def test_a_stage_is_known_by_the_content_of_what_it_reads(tmp_path: Path) -> None:
+    refusals, model = tmp_path / "refusals.txt", tmp_path / "model"
+    model.mkdir()
 
     def key() -> str:
-        name = f"{origin}:Brevity"
-        rewards = {name: 0.1} if place == "key" else {"0.1": [name]}
-        return Plan(tmp_path / "stages").add("dareu", [(["unlearn"], {"rewards": rewards})]).name
+        return Plan(tmp_path / "stages").add("idk", [(["unlearn"], {})], inputs=[model, refusals]).name
 
-    before = key()
-    assert key() == before
-    file.write_text("class Brevity: pass\n")
-    assert key() != before
-
-
-def test_a_text_with_a_colon_names_no_module(tmp_path: Path) -> None:
-    plan = Plan(tmp_path / "stages")
-    for text in ("json: {prompt}", "http://example.org", "json:"):
-        folder = plan.add("first", [(["finetune"], {"prompt_template": text})])
-        assert plan.stages[folder.name].content[2:] == [], text
+    seen = set()
+    for said in ("I do not know.", "No idea."):
+        refusals.write_text(said)
+        assert key() == key()
+        seen.add(key())
+    (model / "config.json").write_text("{}")
+    assert key() not in seen and len(seen) == 2
 
 
-def test_a_stage_is_known_by_the_files_that_it_names_and_not_by_those_of_its_plan(tmp_path: Path) -> None:
-    refusals = tmp_path / "refusals.txt"
-    refusals.write_text("I do not know.")
+def test_what_other_stages_make_is_known_by_these(tmp_path: Path) -> None:
     made = tmp_path / "stages" / "other" / "mask.safetensors"
+    refusals = tmp_path / "refusals.txt"
     made.parent.mkdir(parents=True)
-    made.write_text("")
+    for path in (made, refusals):
+        path.write_text("")
     plan = Plan(tmp_path / "stages")
-    folder = plan.add("idk", [(["unlearn"], {"refusals": str(refusals), "mask": str(made), str(refusals): None})])
-    assert plan.stages[folder.name].content[2:] == [content_hash(refusals)]
+    folder = plan.add("idk", [(["unlearn"], {"mask": str(made)})], inputs=[made, refusals])
+    assert plan.stages[folder.name].content[1:] == [[content_hash(refusals)]]
