@@ -6,6 +6,7 @@ import pytest
 
 from dareu.comparison.collecting import collect
 from dareu.comparison.planning import Row
+from dareu.metrics import Metric
 from dareu.runs import write_measurement, write_results
 
 JUDGED = "forget_attribution_validation_stripped"
@@ -58,6 +59,16 @@ def test_tow_is_taken_beside_the_control_of_the_same_seed(row: Callable[..., Row
     assert target["seconds"] is None and target["peak_memory_bytes"] is None
     assert (npo["seconds"], npo["peak_memory_bytes"], npo["metrics"]["updates"]) == (0.5, 7, 3)
     assert npo["model"] == str(rows[-1].folder / "model") and npo["mask"] is None
+
+
+def test_chosen_metrics_are_compared_with_the_control_by_their_options(row: Callable[..., Row]) -> None:
+    def gap(numbers: dict[str, float], retrained: dict[str, float], *, times: float = 1.0) -> dict[str, float]:
+        return {"gap": times * (numbers["forget_rouge"] - retrained["forget_rouge"])}
+
+    rows = [row("retrained", 0, 0.25), row("npo", 0, 0.75)]
+    found = collect(rows, tuned=False, metrics={"gap": Metric(gap, splits=())}, metric_kwargs={"gap": {"times": 4}})
+    assert [each["metrics"]["gap"] for each in found] == [0.0, 2.0]
+    assert not any("tow" in each["metrics"] for each in found)
 
 
 def test_rows_on_parts_come_first_under_the_names_of_the_comparison(row: Callable[..., Row]) -> None:

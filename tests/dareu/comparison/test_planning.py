@@ -4,10 +4,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from dareu.comparison.entries import read_entries
 from dareu.comparison.ground import Ground
-from dareu.comparison.planning import Row, plan_seed
+from dareu.comparison.planning import Row, measures_of, plan_seed
+from dareu.metrics import METRICS
 from dareu.runs.plans import CONFIG, OWN, Plan
 from dareu.trainers import UnlearnConfig
 
@@ -44,6 +46,39 @@ def test_a_row_each_model_mask_and_setting(planned: Callable[..., list[Row]], pl
         "npo-few-2-seed5",
     ]
     assert rows[2].model == str(rows[2].folder / "model") and rows[0].model.startswith(str(plan.folder / "target-"))
+
+
+def choose(configs: Path, *names: str) -> None:
+    """Lets `measure.yaml` choose metrics."""
+    path = configs / "measure.yaml"
+    options = yaml.safe_load(path.read_text(encoding="utf-8")) | {"metrics": list(names)}
+    path.write_text(yaml.safe_dump(options), encoding="utf-8")
+
+
+def test_what_compares_with_the_control_is_left_to_the_end(
+    ground: Callable[..., Ground], configs: Path, checked: Any
+) -> None:
+    choose(configs, "rouge", "tow")
+    measures = measures_of(ground())
+    assert [options["metrics"] for options in measures.options] == [["rouge"]]
+    assert measures.metrics == {name: METRICS[name] for name in ("rouge", "tow")}
+    assert [options["metrics"] for recipe, options in checked if recipe == "measure"] == [["rouge"]]
+
+
+@pytest.mark.parametrize(
+    ("names", "tune", "complaint"),
+    [
+        (["tow", "probability"], 0, "lacks rouge, which tow takes: add it"),
+        (["rouge", "probability"], 3, "lacks tow, attribution, which tune takes: add it"),
+        (["roug"], 0, "did you mean rouge"),
+    ],
+)
+def test_metrics_that_leave_out_what_is_needed(
+    names: list[str], tune: int, complaint: str, ground: Callable[..., Ground], configs: Path
+) -> None:
+    choose(configs, *names)
+    with pytest.raises(ValueError, match=complaint):
+        measures_of(ground(tune=tune))
 
 
 def test_a_run_reads_what_the_ground_has(
