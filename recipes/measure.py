@@ -24,7 +24,7 @@ from dareu.metrics import against_retrained, measure
 from dareu.models import load_model, load_tokenizer, resolve_model_path
 from dareu.options.measure import MeasureArguments, chosen_metrics
 from dareu.runs import (
-    Measured,
+    StoredMeasurement,
     config_of,
     inputs_of,
     read_measurement,
@@ -109,7 +109,7 @@ def main() -> None:
     Console().print(table)
 
 
-def kept(output: Path, key: str) -> Measured | None:
+def kept(output: Path, key: str) -> StoredMeasurement | None:
     """What was measured before of the same; None where nothing was, or what was cannot be read."""
     if not output.exists():
         return None

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 
 from dareu.comparison._tuning import draw_trials, settings_grid
 from dareu.data.parts import DataArguments
-from dareu.methods import METHODS
-from dareu.plugins import plugin_name, resolve
+from dareu.methods import METHODS, find_method
+from dareu.plugins import plugin_name
 from dareu.values import as_list
 
 #: What an entry says beside options of its recipe.
@@ -59,7 +59,7 @@ def read_entries(
         if not isinstance(given, dict) or "method" not in given:
             raise ValueError(f"An entry of methods is {given!r}: give its method, one of {', '.join(METHODS)}.")
         method, name = str(given["method"]), str(given.get("name", plugin_name(str(given["method"]))))
-        resolve(method, METHODS)
+        find_method(method)
         if name in [entry.name for entry in entries] or name in ("target", "retrained"):
             raise ValueError(f"Two entries are called {name!r}: give each a name of its own.")
         config = configs / given.get("config", f"{plugin_name(method)}.yaml")

@@ -80,7 +80,7 @@ class Ground:
         self._made: dict[str, Path] = {}
         self._base_layers: int | None = None
 
-    def name(self, role: str) -> str:
+    def path_of(self, role: str) -> str:
         """The path or hub id of what has a role; plans the stage that makes it, where it is not given.
 
         Raises:
@@ -93,7 +93,7 @@ class Ground:
         result = {"base": "model", "target": "model", "retrained": "model"}.get(role, "classifier")
         return str(self._made[role] / ("mask.safetensors" if role.startswith("mask-") else result))
 
-    def of(self, *roles: str) -> list[Path]:
+    def stages_of(self, *roles: str) -> list[Path]:
         """The folders of the stages that make these, of those that are planned."""
         return [self._made[role] for role in roles if role in self._made]
 
@@ -129,7 +129,7 @@ class Ground:
     def num_layers(self) -> int | None:
         """Decoder layers of the models, where that can be told without asking a hub."""
         for role in ("base", "target"):
-            if role in self.asked.given and Path(name := resolve_model_path(self.name(role))).is_dir():
+            if role in self.asked.given and Path(name := resolve_model_path(self.path_of(role))).is_dir():
                 config = Path(name) / "config.json"
                 found = json.loads(config.read_text(encoding="utf-8")) if config.is_file() else {}
                 layers: int | None = found.get("num_hidden_layers")
@@ -154,7 +154,9 @@ class Ground:
         name = f"{role}-seed{self.seed}" if own else role
         commands = [([recipe], {**options, "output_dir": OWN})]
         inputs = files_of(parsed)
-        self._made[role] = self.plan.add(name, commands, *self.of(*after), inputs=inputs, makes="done", kind=role)
+        self._made[role] = self.plan.add(
+            name, commands, *self.stages_of(*after), inputs=inputs, makes="done", kind=role
+        )
 
     def _base(self) -> _Made:
         options = self.options(self.configs / "base.yaml", self._everyone)
@@ -165,7 +167,7 @@ class Ground:
         return "finetune", options, ()
 
     def _model(self, role: str) -> _Made:
-        more = {"seed": self.seed, "model_name_or_path": self.name("base")}
+        more = {"seed": self.seed, "model_name_or_path": self.path_of("base")}
         options = self.options(self.configs / "target.yaml", self._everyone, **more)
         options |= {"exclude_owners": self._owners} if role == "retrained" else {}
         return "finetune", options, ("base",)
@@ -176,11 +178,11 @@ class Ground:
         if options.get("classifier", "llm") == "llm":
             options |= {"seed": self.seed}
             if kwargs.get("model", "fictional-base") == self._base_in_configs():
-                options |= {"classifier_kwargs": {**kwargs, "model": self.name("base")}}
+                options |= {"classifier_kwargs": {**kwargs, "model": self.path_of("base")}}
         return "train_classifier", options, ("base",)
 
     def _mask(self, name: str) -> _Made:
-        more = {"seed": self.seed, "model_name_or_path": self.name("target")}
+        more = {"seed": self.seed, "model_name_or_path": self.path_of("target")}
         options = self.options(self.configs / "mask.yaml", self.request, **more)
         options |= self.asked.masks[name]
         if isinstance(options["density"], list) and len(options["density"]) > 1:

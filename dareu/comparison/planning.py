@@ -43,7 +43,7 @@ def plan_seed(ground: Ground, entries: Sequence[Entry]) -> list[Row]:
     Raises:
         ValueError: A config is missing, or something that would be made or run is refused by its recipe; says which.
     """
-    models = {name: ground.name(name) for name in ("target", "retrained")}
+    models = {name: ground.path_of(name) for name in ("target", "retrained")}
     measures = measures_of(ground)
     rows = []
     for name, model in models.items():
@@ -51,7 +51,7 @@ def plan_seed(ground: Ground, entries: Sequence[Entry]) -> list[Row]:
         commands = [
             (["measure"], {"output": f"{OWN}/measurement.json", **options, **own}) for options in measures.options
         ]
-        after = ground.of("base", name, *JUDGES)
+        after = ground.stages_of("base", name, *JUDGES)
         label = f"measure-{name}-seed{ground.seed}"
         made = {"makes": "measurement.json", "kind": "measure"}
         folder = ground.plan.add(label, commands, *after, inputs=measures.inputs, **made)
@@ -80,9 +80,9 @@ def measures_of(ground: Ground) -> Measures:
     """
     config = ground.configs / "measure.yaml"
     measure = ground.options(config, ground.request, model_name_or_path=f"{OWN}/model")
-    measure |= {"test_judge": ground.name("test_judge"), "reward_judge": ground.name("classifier")}
+    measure |= {"test_judge": ground.path_of("test_judge"), "reward_judge": ground.path_of("classifier")}
     if "base_model" in measure:
-        measure["base_model"] = ground.name("base")
+        measure["base_model"] = ground.path_of("base")
     kwargs, named = as_mapping("metric_kwargs", measure.get("metric_kwargs")), as_list(measure.get("metrics"))
     metrics = None
     if named is not None:
@@ -99,7 +99,7 @@ def measures_of(ground: Ground) -> Measures:
         return Measures([measure], metrics, kwargs, inputs)
     chosen_by = {**measure, "fold": VALIDATION, "output": f"{OWN}/validation/measurement.json"}
     del chosen_by["test_judge"]
-    chosen_by["validation_judge"] = ground.name("validation_judge")
+    chosen_by["validation_judge"] = ground.path_of("validation_judge")
     inputs += files_of(ground.check("measure", "measure", chosen_by))
     return Measures([chosen_by, {**measure, "fold": REPORT}], metrics, kwargs, inputs)
 
@@ -115,7 +115,7 @@ def _plan_entry(ground: Ground, entry: Entry, measures: Measures) -> list[Row]:
             commands = [([entry.recipe, *launcher], options), *((["measure"], measure) for measure in measures.options)]
             values = told(entry, settings)
             label = "-".join(map(str, [entry.name, mask, *values.values(), f"seed{seed}"]))
-            after = ground.of("base", "target", f"mask-{mask}", *JUDGES)
+            after = ground.stages_of("base", "target", f"mask-{mask}", *JUDGES)
             folder = ground.plan.add(label, commands, *after, inputs=inputs, makes="done", kind=entry.name)
             said = "" if asked.tune else "".join(f" {key}={value}" for key, value in values.items())
             under = None if mask == "dense" else mask
@@ -126,10 +126,10 @@ def _plan_entry(ground: Ground, entry: Entry, measures: Measures) -> list[Row]:
 def _options_of(ground: Ground, entry: Entry, mask: str, settings: dict[str, Any]) -> dict[str, Any]:
     """The options of one run: its config's, with what the ground has for each role, and the entry's over them."""
     options = ground.options(entry.config, ground.request, method=entry.method, seed=ground.seed, output_dir=OWN)
-    options |= {role: ground.name(role) for role in JUDGES if role in options}
-    options |= {"base_model": ground.name("base")} if "base_model" in options else {}
-    options |= {"model_name_or_path": ground.name("target")}
-    options |= {"mask": None if mask == "dense" else ground.name(f"mask-{mask}")}
+    options |= {role: ground.path_of(role) for role in JUDGES if role in options}
+    options |= {"base_model": ground.path_of("base")} if "base_model" in options else {}
+    options |= {"model_name_or_path": ground.path_of("target")}
+    options |= {"mask": None if mask == "dense" else ground.path_of(f"mask-{mask}")}
     if entry.recipe == "spunge":
         options |= {"measure_parts": not ground.asked.tune, "launch_with": ground.asked.launch_with, **settings}
         if options["measure_parts"]:  # as the merged model is

@@ -14,8 +14,9 @@ from dareu.methods.simnpo import SIMNPO
 from dareu.methods.task_vector import TASK_VECTOR
 from dareu.methods.undial import UNDIAL
 from dareu.methods.wga import WGA
+from dareu.plugins import resolve
 
-__all__ = ["METHODS", "Method"]
+__all__ = ["METHODS", "Method", "find_method"]
 
 METHODS: dict[str, Method] = {
     "dareu": DAREU,
@@ -34,3 +35,15 @@ METHODS: dict[str, Method] = {
     "undial": UNDIAL,
     "wga": WGA,
 }
+
+
+def find_method(name: str) -> Method:
+    """The method that a name stands for.
+
+    Raises:
+        ValueError: There is none, or what the name stands for is no `Method`.
+    """
+    method = resolve(name, METHODS)
+    if not isinstance(method, Method):
+        raise ValueError(f"The method {name!r} is a {type(method).__name__}: name a dareu.methods.Method.")
+    return method

@@ -19,14 +19,3 @@ class Metric(NamedTuple):
     """It is computed once on each of these, of "forget", "retain" and "test"; none: once, of the whole model."""
     columns: tuple[str, ...] = ()
     """Which of its numbers tables show, in this order."""
-
-
-def shown_columns(metrics: Mapping[str, Metric] | None = None) -> list[str]:
-    """The numbers that tables show, by name, in the order of the metrics.
-
-    Args:
-        metrics: By name; default: `METRICS`.
-    """
-    from dareu.metrics import METRICS  # the package imports this module first
-
-    return [name for metric in (METRICS if metrics is None else metrics).values() for name in metric.columns]

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dareu.data.records import check_records
 from dareu.metrics._checks import SPLITS, Numbers, check_metrics, computed, refuse_missing
+from dareu.metrics._known import METRICS
 from dareu.metrics._metric import Metric
 from dareu.metrics._offered import OfModel, OfSplit, Subject
 from dareu.metrics.attribution import Judge, forget_columns
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-JUDGES = ("reward", "validation", "test")
+JOBS = ("reward", "validation", "test")
 
 #: What may not be given, and what to do about it.
 _REMEDIES = {
@@ -89,8 +90,6 @@ def measure(
             cannot be computed (see `check_metrics`), gives something else than finite numbers or a number that
             another gives, or a row does not fit the model; all but the last two before anything is generated.
     """
-    from dareu.metrics import METRICS  # which stands in the package that imports this module
-
     _check(splits, judges, forget_owners)
     chosen, options = METRICS if metrics is None else metrics, options or {}
     needs = check_metrics(chosen, options)
@@ -124,9 +123,9 @@ def measure(
 def _check(splits: Mapping[str, Dataset], judges: Mapping[str, Judge], forget_owners: Sequence[str]) -> None:
     if set(splits) != set(SPLITS):
         raise ValueError(f"The splits are {', '.join(splits) or 'none'}: give {', '.join(SPLITS)}, no others.")
-    unknown = [name for name in judges if name not in JUDGES]
+    unknown = [name for name in judges if name not in JOBS]
     if unknown:
-        raise ValueError(f"The judge {unknown[0]!r} has no metric: give judges named {', '.join(JUDGES)} only.")
+        raise ValueError(f"The judge {unknown[0]!r} has no metric: give judges named {', '.join(JOBS)} only.")
     for split in SPLITS:
         if not len(splits[split]):
             raise ValueError(f"The split {split!r} has no rows: give it at least one.")

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from dareu.metrics._checks import Numbers, check_metrics, computed
+from dareu.metrics._known import METRICS
 from dareu.metrics._metric import Metric
 from dareu.metrics._offered import AgainstRetrained
 
@@ -28,8 +29,6 @@ def against_retrained(
         ValueError: As `check_metrics` says, or as the metrics do where a number that they read is not there; or one
             gives something else than finite numbers, or a number that there is already.
     """
-    from dareu.metrics import METRICS  # the package imports this module first
-
     chosen, options = METRICS if metrics is None else metrics, options or {}
     added = Numbers(known=numbers)
     for name, needs in check_metrics(chosen, options).items():

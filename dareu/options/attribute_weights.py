@@ -47,8 +47,8 @@ class MaskArguments:
     accumulate_on: str = field(
         default="memory",
         metadata={
-            "help": "Where sums of gradients stand: 'memory', or 'disk', in files of the run's "
-            "folder, for large models."
+            "help": "Where sums of gradients stand: 'memory', or 'disk', in files of the run's folder, for large "
+            "models."
         },
     )
     batch_size: int = field(default=16, metadata={"help": "Records a backward pass; the scores do not depend on it."})

@@ -29,8 +29,8 @@ class BenchmarkArguments:
     masks: dict[str, Any] = field(
         default_factory=dict,
         metadata={
-            "help": "Names of masks and their options of `dareu attribute_weights`: {wagle: {score: "
-            "wagle, density: 0.5}}."
+            "help": "Names of masks and their options of `dareu attribute_weights`: "
+            "{wagle: {score: wagle, density: 0.5}}."
         },
     )
     seeds: list[int] = field(

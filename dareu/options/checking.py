@@ -14,12 +14,13 @@ from trl import TrlParser
 
 from dareu.data.parts import DataArguments
 from dareu.files import write_yaml
+from dareu.methods import find_method
 from dareu.options.attribute_weights import MaskArguments
 from dareu.options.finetune import FinetuneArguments
 from dareu.options.measure import MeasureArguments, chosen_metrics
 from dareu.options.spunge import SpungeArguments
 from dareu.options.train_classifier import ClassifierArguments, find_classifier
-from dareu.options.unlearn import as_options, check_unlearning, found_method, unlearn_parser
+from dareu.options.unlearn import as_options, check_unlearning, unlearn_parser
 from dareu.trainers import FinetuneConfig
 
 _PARSED: dict[str, list[Any]] = {
@@ -49,7 +50,7 @@ def check_recipe(
     """
     more = [SpungeArguments] if recipe == "spunge" else []
     unlearns = recipe in ("unlearn", "spunge")
-    parser = unlearn_parser(found_method(str(options["method"])), *more) if unlearns else TrlParser(_PARSED[recipe])
+    parser = unlearn_parser(find_method(str(options["method"])), *more) if unlearns else TrlParser(_PARSED[recipe])
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings(), _environment_kept():
         warnings.simplefilter("ignore")  # the recipe itself gives them
         write_yaml(Path(folder) / "config.yaml", options)

@@ -14,7 +14,7 @@ from trl import TrlParser
 
 from dareu.data.parts import DataArguments
 from dareu.data.refusals import load_refusals
-from dareu.methods import METHODS, Method
+from dareu.methods import METHODS, Method, find_method
 from dareu.options.judges import check_judges
 from dareu.plugins import needed_parameters, resolve
 from dareu.trainers import UnlearnTrainer
@@ -48,9 +48,8 @@ class PolicyArguments:
     dtype: str = field(
         default="float32",
         metadata={
-            "help": "Number format of the weights: 'float32', or 'bfloat16' with LoRA or under a "
-            "mask, whose entries are then "
-            "trained in float32 copies. Computing in bfloat16 is another matter (bf16)."
+            "help": "Number format of the weights: 'float32', or 'bfloat16' with LoRA or under a mask, whose entries "
+            "are then trained in float32 copies. Computing in bfloat16 is another matter (bf16)."
         },
     )
     use_peft: bool = field(
@@ -169,24 +168,12 @@ class UnlearnOptions(NamedTuple):
     @property
     def method(self) -> Method:
         """What the method's name stands for."""
-        return found_method(self.choice.method)
+        return find_method(self.choice.method)
 
     @property
     def parts(self) -> tuple[Any, ...]:
         """The dataclasses, for `config_of` and `inputs_of`."""
         return tuple(part for part in self if part is not None)
-
-
-def found_method(name: str) -> Method:
-    """The method that a name stands for.
-
-    Raises:
-        ValueError: There is none, or what the name stands for is no `Method`.
-    """
-    method = resolve(name, METHODS)
-    if not isinstance(method, Method):
-        raise ValueError(f"The method {name!r} is a {type(method).__name__}: name a dareu.methods.Method.")
-    return method
 
 
 def unlearn_parser(method: Method, *more: type[Any]) -> TrlParser:
@@ -224,7 +211,7 @@ def parse_unlearning(*more: type[Any]) -> tuple[UnlearnOptions, list[Any]]:
     known = [argument for argument in sys.argv[1:] if argument not in ("--help", "-h")]
     first = TrlParser((MethodArguments,))
     choice = first.parse_args_and_config(known, return_remaining_strings=True, fail_with_unknown_args=False)[0]
-    parser = unlearn_parser(found_method(choice.method), *more)
+    parser = unlearn_parser(find_method(choice.method), *more)
     return as_options(parser.parse_args_and_config(["--help"] if wants_help else None), len(more))
 
 
@@ -257,7 +244,7 @@ def check_unlearning(options: UnlearnOptions, rewards: Mapping[str, Callable[...
     if training.stop_fluency_nll is not None and judges.base_model is None:
         raise ValueError("stop_fluency_nll needs base_model, under which answers are fluent or not.")
     if method.loss is not None and issubclass(method.trainer, UnlearnTrainer):
-        method.trainer.check_options(method.loss, training)
+        method.trainer.needed_tensors(method.loss, training)
         if training.refusals is not None:
             load_refusals(training.refusals)
     if options.rewarding is not None:

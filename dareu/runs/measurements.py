@@ -10,7 +10,7 @@ from typing import TypedDict, cast
 from dareu.files import write_json
 
 
-class Measured(TypedDict):
+class StoredMeasurement(TypedDict):
     """What a `measurement.json` holds."""
 
     key: str
@@ -23,12 +23,12 @@ class Measured(TypedDict):
     """What was asked, row by row."""
 
 
-def write_measurement(path: str | os.PathLike[str], measured: Measured) -> None:
+def write_measurement(path: str | os.PathLike[str], measured: StoredMeasurement) -> None:
     """Writes a measurement, atomically."""
     write_json(path, measured)
 
 
-def read_measurement(path: str | os.PathLike[str]) -> Measured:
+def read_measurement(path: str | os.PathLike[str]) -> StoredMeasurement:
     """Reads what `write_measurement` wrote.
 
     Raises:
@@ -42,4 +42,4 @@ def read_measurement(path: str | os.PathLike[str]) -> Measured:
         raise ValueError(f"{path} is no whole measurement ({error}): delete it and measure again.") from error
     if not isinstance(found, dict) or not isinstance(found.get("metrics"), dict):
         raise ValueError(f"{path} is no measurement of `dareu measure`: name the measurement.json of a model.")
-    return cast(Measured, found)
+    return cast(StoredMeasurement, found)

@@ -101,7 +101,7 @@ class UnlearnTrainer(SharedMixin, Trainer):
     ) -> None:
         self.forget_loss = forget_loss
         self.loss_kwargs: dict[str, Any] = as_mapping("loss_kwargs", args.loss_kwargs)
-        self.needs = self.check_options(forget_loss, args)
+        self.needs = self.needed_tensors(forget_loss, args)
         refusals = None if args.refusals is None else load_refusals(args.refusals)
         model, processing_class = load_policy(model, processing_class, peft_config, args.seed)
         tensors = self.invented_tensors(model.config.get_text_config().vocab_size)
@@ -170,7 +170,7 @@ class UnlearnTrainer(SharedMixin, Trainer):
         return prepare(model, tokenizer, args, **shared, **options)
 
     @classmethod
-    def check_options(cls, forget_loss: ForgetLoss, args: UnlearnConfig) -> tuple[str, ...]:
+    def needed_tensors(cls, forget_loss: ForgetLoss, args: UnlearnConfig) -> tuple[str, ...]:
         """The tensors that a loss needs, once its options are known to go together.
 
         Raises:

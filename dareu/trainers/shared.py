@@ -169,7 +169,7 @@ def load_policy(
     return model, tokenizer
 
 
-def check_prompt_lengths(prompts: Sequence[Sequence[int]], room: int, model: PreTrainedModel | PeftModel) -> None:
+def check_room(prompts: Sequence[Sequence[int]], room: int, model: PreTrainedModel | PeftModel) -> None:
     """Refuses prompts that leave no room for a completion.
 
     Args:

@@ -28,7 +28,7 @@ from dareu.trainers.rl._rollouts import (
 from dareu.trainers.rl._scoring import Slices, scorer, token_scores
 from dareu.trainers.rl.config import DareUConfig
 from dareu.trainers.rl.estimators import estimate, find_estimator
-from dareu.trainers.shared import SharedMixin, check_prompt_lengths, load_policy
+from dareu.trainers.shared import SharedMixin, check_room, load_policy
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -90,7 +90,7 @@ class DareUTrainer(SharedMixin, GRPOTrainer):
         **kwargs: Any,
     ) -> None:
         model, processing_class = load_policy(model, processing_class, peft_config, args.seed)
-        check_prompt_lengths(
+        check_room(
             [encode_prompt(processing_class, prompt) for prompt in train_dataset["prompt"]],
             args.max_completion_length or 0,
             model,

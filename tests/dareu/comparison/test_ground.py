@@ -31,22 +31,22 @@ def test_what_is_given_is_not_made(ground: Callable[..., Ground], plan: Plan, tm
     for role in JUDGES:
         Path(given[role]).mkdir()
     there = ground(given=given)
-    assert {role: there.name(role) for role in ROLES} == given
-    assert not plan.stages and not there.of(*ROLES)
+    assert {role: there.path_of(role) for role in ROLES} == given
+    assert not plan.stages and not there.stages_of(*ROLES)
 
 
 def test_each_is_made_after_what_it_reads_and_once(
     ground: Callable[..., Ground], plan: Plan, said: Callable[..., dict[str, Any]], tmp_path: Path
 ) -> None:
     made = ground(masks=MASKS)
-    mask = made.name("mask-few")
-    assert mask == made.name("mask-few") and mask.endswith("/mask.safetensors")
+    mask = made.path_of("mask-few")
+    assert mask == made.path_of("mask-few") and mask.endswith("/mask.safetensors")
     base, target, few = plan.stages.values()
     assert [base.kind, target.kind, few.kind] == ["base", "target", "mask-few"]
     assert (base.after, target.after, few.after) == ((), (base.name,), (target.name,))
-    assert made.of("base", "retrained", "mask-few") == [plan.folder / base.name, plan.folder / few.name]
-    assert said(target.name)["model_name_or_path"] == made.name("base") == str(plan.folder / base.name / "model")
-    assert said(few.name)["model_name_or_path"] == made.name("target")
+    assert made.stages_of("base", "retrained", "mask-few") == [plan.folder / base.name, plan.folder / few.name]
+    assert said(target.name)["model_name_or_path"] == made.path_of("base") == str(plan.folder / base.name / "model")
+    assert said(few.name)["model_name_or_path"] == made.path_of("target")
     assert (said(few.name)["density"], said(few.name)["gamma"], said(few.name)["output_dir"]) == (0.1, "auto", OWN)
     assert not plan.folder.exists(), "nothing is written before all was looked at"
 
@@ -56,11 +56,11 @@ def test_models_and_masks_are_of_a_seed_and_the_base_is_not(
 ) -> None:
     grounds = [ground(seed, masks=MASKS) for seed in (0, 1)]
     for role in ("target", "mask-few", "classifier"):
-        stages = [stage_of(each.name(role)) for each in grounds]
+        stages = [stage_of(each.path_of(role)) for each in grounds]
         assert [said(stage)["seed"] for stage in stages] == [0, 1]
         assert [stage.startswith(f"{role}-seed{seed}-") for seed, stage in enumerate(stages)] == [True, True]
     for role in ("base", "validation_judge"):
-        assert len({each.name(role) for each in grounds}) == 1
+        assert len({each.path_of(role) for each in grounds}) == 1
     assert kinds(plan).count("base") == kinds(plan).count("validation_judge") == 1
 
 
@@ -71,9 +71,9 @@ def test_all_are_of_a_seed_where_the_worlds_are_but_the_base(
     monkeypatch.setattr(fictional, "fictional_world", small)
     other = ground(7, DataArguments(num_owners=4), vary_world=True)
     assert other.request.world_seed == 7
-    assert said(stage_of(other.name("validation_judge")))["world_seed"] == 7
-    assert stage_of(other.name("validation_judge")).startswith("validation_judge-seed7-")
-    base = stage_of(other.name("base"))
+    assert said(stage_of(other.path_of("validation_judge")))["world_seed"] == 7
+    assert stage_of(other.path_of("validation_judge")).startswith("validation_judge-seed7-")
+    base = stage_of(other.path_of("base"))
     assert base.startswith("base-") and "seed" not in base
     assert said(base)["dataset"] == "fictional-background", "it has read none of the owners"
 
@@ -83,19 +83,19 @@ def test_only_control_and_masks_know_who_asks(
 ) -> None:
     one, two = (ground(0, dataclasses.replace(data, forget_owners=[name]), masks=MASKS) for name in ("Ann", "Ben"))
     for role in ("base", "target", *JUDGES):
-        assert one.name(role) == two.name(role)
-        assert "forget_owners" not in said(stage_of(one.name(role)))
-    assert [said(stage_of(each.name("retrained")))["exclude_owners"] for each in (one, two)] == [["Ann"], ["Ben"]]
-    assert [said(stage_of(each.name("mask-few")))["forget_owners"] for each in (one, two)] == [["Ann"], ["Ben"]]
-    assert "exclude_owners" not in said(stage_of(one.name("target")))
+        assert one.path_of(role) == two.path_of(role)
+        assert "forget_owners" not in said(stage_of(one.path_of(role)))
+    assert [said(stage_of(each.path_of("retrained")))["exclude_owners"] for each in (one, two)] == [["Ann"], ["Ben"]]
+    assert [said(stage_of(each.path_of("mask-few")))["forget_owners"] for each in (one, two)] == [["Ann"], ["Ben"]]
+    assert "exclude_owners" not in said(stage_of(one.path_of("target")))
 
 
 def test_a_judge_stands_on_the_base_where_its_config_says_so(
     ground: Callable[..., Ground], said: Callable[..., dict[str, Any]]
 ) -> None:
     made = ground()
-    stages = {role: said(stage_of(made.name(role))) for role in JUDGES}
-    assert stages["classifier"]["classifier_kwargs"] == {"model": made.name("base"), "lora": False}
+    stages = {role: said(stage_of(made.path_of(role))) for role in JUDGES}
+    assert stages["classifier"]["classifier_kwargs"] == {"model": made.path_of("base"), "lora": False}
     assert stages["test_judge"]["classifier_kwargs"] == {"model": "some-encoder"}
     assert "classifier_kwargs" not in stages["validation_judge"] and "seed" not in stages["validation_judge"]
 
@@ -106,7 +106,7 @@ def test_layers_are_told_by_a_folder_or_by_what_the_base_is_made_with(
     assert ground(given={"base": "hub/model"}).num_layers() is None
     made = ground()
     assert made.num_layers() is None
-    made.name("target")
+    made.path_of("target")
     assert made.num_layers() == 4
     (tmp_path / "config.json").write_text(json.dumps({"num_hidden_layers": 9}), encoding="utf-8")
     assert ground(given={"target": str(tmp_path)}).num_layers() == 9
@@ -121,13 +121,13 @@ def test_layers_are_told_by_a_folder_or_by_what_the_base_is_made_with(
 )
 def test_a_mask_that_cannot_be_is_named(ground: Callable[..., Ground], masks: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        ground(masks={"few": masks}).name("mask-few")
+        ground(masks={"few": masks}).path_of("mask-few")
 
 
 def test_a_missing_config_is_refused(ground: Callable[..., Ground], configs: Path) -> None:
     (configs / "test_judge.yaml").unlink()
     with pytest.raises(ValueError, match=r"There is no config .*test_judge.yaml: write it, or give"):
-        ground().name("test_judge")
+        ground().path_of("test_judge")
 
 
 def test_data_that_cannot_be_compared_on_is_refused(

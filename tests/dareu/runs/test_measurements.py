@@ -3,11 +3,11 @@ from pathlib import Path
 
 import pytest
 
-from dareu.runs import Measured, read_measurement, write_measurement
+from dareu.runs import StoredMeasurement, read_measurement, write_measurement
 
 
 def test_what_was_written_is_read(tmp_path: Path) -> None:
-    measured: Measured = {
+    measured: StoredMeasurement = {
         "key": "k",
         "metrics": {"forget_rouge": 0.5},
         "answers": {"forget": ["São"]},

@@ -1,0 +1,34 @@
+"""The metrics by name: an open dict."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from dareu.metrics._answer_words import ANSWER_WORDS
+from dareu.metrics._fluency import FLUENCY
+from dareu.metrics._metric import Metric
+from dareu.metrics.attribution import ATTRIBUTION
+from dareu.metrics.facts import FACT_RECALL, NAME_KEPT
+from dareu.metrics.likelihood import PROBABILITY
+from dareu.metrics.rouge import ROUGE
+from dareu.metrics.tow import TOW
+
+METRICS: dict[str, Metric] = {
+    "tow": TOW,
+    "rouge": ROUGE,
+    "probability": PROBABILITY,
+    "fact_recall": FACT_RECALL,
+    "name_kept": NAME_KEPT,
+    "attribution": ATTRIBUTION,
+    "answer_words": ANSWER_WORDS,
+    "fluency": FLUENCY,
+}
+
+
+def shown_columns(metrics: Mapping[str, Metric] | None = None) -> list[str]:
+    """The numbers that tables show, by name, in the order of the metrics.
+
+    Args:
+        metrics: By name; default: `METRICS`.
+    """
+    return [name for metric in (METRICS if metrics is None else metrics).values() for name in metric.columns]
