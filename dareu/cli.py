@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import yaml
+from dareu.files import read_yaml
 
 #: Flags of `accelerate launch` that may stand among a recipe's arguments.
 LAUNCH_FLAGS = ("num_processes", "num_machines", "machine_rank", "main_process_ip", "main_process_port")
@@ -138,7 +138,7 @@ def _accelerate_config(name: str) -> str:
 
 def _check_processes(config: str | None, flag: str | None) -> None:
     """Refuses what `accelerate launch` would silently run as one process."""
-    settings = yaml.safe_load(Path(config).read_text(encoding="utf-8")) if config is not None else {}
+    settings = read_yaml(config) if config is not None else {}
     number = int(flag if flag is not None else settings.get("num_processes", 1))
     kind = settings.get("distributed_type") or "NO"  # YAML reads a bare NO as false
     if number > 1 and kind in ("NO", "MULTI_CPU"):

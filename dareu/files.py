@@ -73,6 +73,24 @@ def write_yaml(path: str | os.PathLike[str], value: Any, *, comment: str = "") -
         temporary.write_text(head + body, encoding="utf-8")
 
 
+def read_yaml(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """The mapping that a YAML file holds; an empty file holds none.
+
+    Raises:
+        ValueError: There is no such file, it is no YAML, or what it holds is not a mapping.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ValueError(f"There is no file {path}: check the path.")
+    try:
+        value = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} cannot be read as YAML: {' '.join(str(error).split())}.") from error
+    if not isinstance(value, dict | None):
+        raise ValueError(f"{path} holds a {type(value).__name__}, not options: write one `name: value` a line.")
+    return value or {}
+
+
 def append_jsonl(path: str | os.PathLike[str], value: Any) -> None:
     """Appends `value` to `path` as one line of JSON, in a single write."""
     line = json.dumps(to_plain(value), ensure_ascii=False) + "\n"

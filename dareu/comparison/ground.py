@@ -8,11 +8,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
 from dareu.comparison.asked import JUDGES, Asked, Check
 from dareu.data import take_fold
 from dareu.data.parts import DataArguments, forget_names, load_parts, split_owners
+from dareu.files import read_yaml
 from dareu.models import resolve_model_path
 from dareu.runs import config_of, inputs_of
 from dareu.runs.plans import OWN, Plan
@@ -110,7 +109,7 @@ class Ground:
         """
         if not config.is_file():
             raise ValueError(f"There is no config {config}: write it, or give what it would make.")
-        said = dict(yaml.safe_load(config.read_text(encoding="utf-8")))
+        said = read_yaml(config)
         usual = config_of(DataArguments())
         rows = {name: value for name, value in config_of(data).items() if name in said or value != usual[name]}
         return said | rows | more
@@ -194,7 +193,7 @@ class Ground:
         config = self.configs / "target.yaml"
         if not config.is_file():
             return None
-        name: str = yaml.safe_load(config.read_text(encoding="utf-8")).get("model_name_or_path", "fictional-base")
+        name: str = read_yaml(config).get("model_name_or_path", "fictional-base")
         return name
 
 

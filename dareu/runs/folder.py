@@ -12,9 +12,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from dareu.files import atomic_file, content_hash, to_plain, write_json, write_yaml
+from dareu.files import atomic_file, content_hash, read_yaml, to_plain, write_json, write_yaml
 
 logger = logging.getLogger(__name__)
 
@@ -84,7 +82,7 @@ def open_run(
     plain = to_plain(config)
     hashes = {name: content_hash(paths) for name, paths in (inputs or {}).items()}
     if path.exists():
-        earlier = yaml.safe_load(path.read_text(encoding="utf-8"))
+        earlier = read_yaml(path)
         differing = _differences(_without(earlier, free), _without(plain, free))
         if differing:
             shown = "; ".join(differing[:3]) + ("; …" if len(differing) > 3 else "")

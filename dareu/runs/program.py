@@ -6,6 +6,8 @@ import os
 import sys
 from collections.abc import Callable
 
+import yaml
+
 
 def run_program(main: Callable[[], None], name: str) -> None:
     """Runs a recipe's function as the main program of this process, which may be one of several.
@@ -17,7 +19,8 @@ def run_program(main: Callable[[], None], name: str) -> None:
         name: The recipe's name, which its error message begins with.
 
     Raises:
-        SystemExit: `main` raised a `ValueError`; its sentence goes to stderr, and the exit status is 1.
+        SystemExit: `main` raised a `ValueError`, or did not find a file, or its `--config` is no YAML; a sentence goes
+            to stderr, and the exit status is 1.
     """
     main_process = os.environ.get("RANK", "0") == "0"
     logging.basicConfig(level=logging.INFO if main_process else logging.WARNING, format="%(message)s")
@@ -25,6 +28,10 @@ def run_program(main: Callable[[], None], name: str) -> None:
         main()
     except ValueError as error:
         sys.exit(f"{name}: {error}")
+    except FileNotFoundError as error:
+        sys.exit(f"{name}: there is no file {error.filename}: check the path.")
+    except yaml.YAMLError as error:  # of the `--config` that TRL's parser reads
+        sys.exit(f"{name}: the config cannot be read as YAML: {' '.join(str(error).split())}.")
     leave_process_group()
 
 

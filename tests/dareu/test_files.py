@@ -13,6 +13,7 @@ from dareu.files import (
     atomic_file,
     atomic_folder,
     content_hash,
+    read_yaml,
     to_plain,
     write_json,
     write_yaml,
@@ -102,6 +103,25 @@ def test_json_yaml_and_lines_read_back(tmp_path):
     assert json.loads((tmp_path / "x.json").read_text(encoding="utf-8")) == value
     lines = (tmp_path / "logs" / "x.jsonl").read_text(encoding="utf-8").splitlines()
     assert [json.loads(line) for line in lines] == [value, {"c": 2}]
+
+
+def test_a_yaml_of_options_is_read_or_what_is_wrong_with_it_said(tmp_path):
+    path = tmp_path / "x.yaml"
+    write_yaml(path, {"density": 0.5}, comment="half")
+    assert read_yaml(path) == {"density": 0.5}
+    path.write_text("# nothing yet\n")
+    assert read_yaml(path) == {}
+    path.write_text("- density\n")
+    with pytest.raises(ValueError, match=r"x\.yaml holds a list, not options"):
+        read_yaml(path)
+    path.write_text("density: [0.5\nseed: 1\n")
+    with pytest.raises(ValueError, match=r"x\.yaml cannot be read as YAML: .* line 2"):
+        read_yaml(path)
+    path.write_bytes(b"density: \xff\n")
+    with pytest.raises(ValueError, match=r"x\.yaml cannot be read as YAML"):
+        read_yaml(path)
+    with pytest.raises(ValueError, match="There is no file"):
+        read_yaml(tmp_path / "other.yaml")
 
 
 def test_the_hash_of_settings_ignores_the_order_of_keys_and_nothing_else():

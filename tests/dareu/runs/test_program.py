@@ -8,7 +8,9 @@ import pytest
 import torch
 from torch import distributed
 from torch.nn.parallel import DistributedDataParallel
+from trl import TrlParser
 
+from dareu.data.parts import DataArguments
 from dareu.runs.program import run_program
 
 
@@ -39,6 +41,19 @@ def test_a_value_error_is_one_sentence_and_a_status() -> None:
         raise ValueError("there is no owner 'Nobody'.")
 
     with pytest.raises(SystemExit, match=r"^train: there is no owner 'Nobody'\.$"):
+        run_program(main, "train")
+
+
+def test_a_config_that_cannot_be_read_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def main() -> None:
+        TrlParser(DataArguments).parse_args_and_config()
+
+    path = tmp_path / "config.yaml"
+    monkeypatch.setattr(sys, "argv", ["train", "--config", str(path)])
+    with pytest.raises(SystemExit, match=r"^train: there is no file .*config\.yaml: check the path\.$"):
+        run_program(main, "train")
+    path.write_text("owner: [1\nseed: 2\n")
+    with pytest.raises(SystemExit, match=r"^train: the config cannot be read as YAML: .*config\.yaml.* line 2"):
         run_program(main, "train")
 
 
