@@ -33,10 +33,6 @@ logger = logging.getLogger("dareu.finetune")
 def main() -> None:
     parser = TrlParser((DataArguments, FinetuneArguments, FinetuneConfig))
     data, args, training = parser.parse_args_and_config()
-    if args.train_on not in ("owners", "background"):
-        raise ValueError(f"train_on is {args.train_on!r}: give 'owners' or 'background'.")
-    if not 0 <= args.background_share < 1:
-        raise ValueError(f"background_share is {args.background_share}: give a share in [0, 1).")
     config = config_of(data, args, training)
     check_launch(training, masked=False)
     load_whole_weights()

@@ -37,3 +37,9 @@ class FinetuneArguments:
     max_position_embeddings: int = field(
         default=256, metadata={"help": "Context length of a model from scratch, in tokens."}
     )
+
+    def __post_init__(self) -> None:
+        if self.train_on not in ("owners", "background"):
+            raise ValueError(f"train_on is {self.train_on!r}: give 'owners' or 'background'.")
+        if not 0 <= self.background_share < 1:
+            raise ValueError(f"background_share is {self.background_share}: give a share in [0, 1).")

@@ -27,3 +27,9 @@ def test_a_check_leaves_the_environment_as_it_was_and_touches_no_other_variable(
     assert dict(os.environ) == before
     assert {"DAREU_CHANGED", "DAREU_SET"} <= set(touched)
     assert {name for name in touched if not name.startswith("ACCELERATE_")} == set(env)
+
+
+@pytest.mark.parametrize(("option", "value"), [("train_on", "nobody"), ("background_share", 1.0)])
+def test_options_of_finetune_are_refused_before_a_benchmark_starts_it(option: str, value: object) -> None:
+    with pytest.raises(ValueError, match=f"{option} is {value!r}: give"):
+        check_recipe("finetune", {"output_dir": "-", option: value}, {}, {})
