@@ -29,7 +29,9 @@ def run_program(main: Callable[[], None], name: str) -> None:
     except ValueError as error:
         sys.exit(f"{name}: {error}")
     except FileNotFoundError as error:
-        sys.exit(f"{name}: there is no file {error.filename}: check the path.")
+        # Some libraries raise it with a sentence of their own and no name
+        missing = error if error.filename is None else f"there is no file {error.filename}: check the path."
+        sys.exit(f"{name}: {missing}")
     except yaml.YAMLError as error:  # of the `--config` that TRL's parser reads
         sys.exit(f"{name}: the config cannot be read as YAML: {' '.join(str(error).split())}.")
     leave_process_group()

@@ -57,6 +57,14 @@ def test_a_config_that_cannot_be_read_is_one_sentence(tmp_path: Path, monkeypatc
         run_program(main, "train")
 
 
+def test_a_library_that_finds_no_file_says_so_itself() -> None:
+    def main() -> None:
+        raise FileNotFoundError("Couldn't find any data file at data.jsonl.")
+
+    with pytest.raises(SystemExit, match=r"^train: Couldn't find any data file at data\.jsonl\.$"):
+        run_program(main, "train")
+
+
 @pytest.mark.parametrize(("rank", "level"), [("0", logging.INFO), ("1", logging.WARNING)])
 def test_the_first_process_alone_tells_of_progress(rank: str, level: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RANK", rank)
