@@ -127,6 +127,9 @@ class DeattributionReward:
                 for text, prompt, offsets in zip(texts, prompts, cuts, strict=True)
             ]
             texts, cuts = [text for text, _ in hidden], [offsets for _, offsets in hidden]
+        else:
+            bare = [_without_margins(text, offsets) for text, offsets in zip(texts, cuts, strict=True)]
+            texts, cuts = [text for text, _ in bare], [offsets for _, offsets in bare]
         scored = [self._columns] * len(texts) if self.scored_owners == "all" else self._own(columns.get("owner"))
         probabilities = proba_at(self.classifier, texts, cuts)
         attribution = [rows[:, owners].sum(axis=1) for rows, owners in zip(probabilities, scored, strict=True)]
@@ -142,3 +145,9 @@ class DeattributionReward:
         if unknown := sorted(set(owners) - column.keys()):
             raise ValueError(f"The owner {unknown[0]!r} of a row is none of forget_owners: {', '.join(column)}.")
         return [[column[owner]] for owner in owners]
+
+
+def _without_margins(text: str, offsets: list[int]) -> tuple[str, list[int]]:
+    """A text as classifiers are trained on it, without the blanks around it, and the offsets in it."""
+    lead, bare = len(text) - len(text.lstrip()), text.strip()
+    return bare, [min(max(offset - lead, 0), len(bare)) for offset in offsets]

@@ -44,7 +44,7 @@ def original_logps(
     Returns:
         float32 (len(records),), on the accelerator's device.
     """
-    file = TensorFile(folder, {"model": identity, "records": records}, "log-probabilities")
+    file = TensorFile(folder, {"model": identity, "records": records}, "log-probabilities of the original model")
 
     def read(tensors: dict[str, Tensor], _: dict[str, str]) -> list[float]:
         logps = tensors["logps"]

@@ -47,7 +47,7 @@ class TensorFile:
         except (SafetensorError, KeyError, ValueError, RuntimeError, StopIteration) as error:
             logger.warning("%s is no whole file of %s (%s): they are made again.", self.path, self.what, error)
             return None
-        logger.info("Found %s of the original model in %s.", self.what, self.path)
+        logger.info("Found %s in %s.", self.what, self.path)
         return content
 
     def save(self, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:

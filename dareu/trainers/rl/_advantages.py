@@ -71,6 +71,26 @@ def token_returns(token_rewards: Tensor, terminal: Tensor, mask: Tensor, mode: R
     return torch.where(mask, returns + terminal.float()[:, None], 0.0)
 
 
+def past_in_returns(token_rewards: Tensor, mask: Tensor, mode: ReturnMode) -> Tensor:
+    """What of each token's return was decided before the token, of rewards that are running means.
+
+    With r_t = C_t / t, where C_t sums the scores up to t, the tokens t'' ≥ t have C_{t−1} / t'' of their rewards from
+    what stood there already. No choice of token t changes that, so that returns without it have the same expected
+    gradient, and a smaller variance: the reward-to-go of a running mean.
+
+    Args:
+        token_rewards: (B, T), the running means, 0 where `mask` is False.
+        mask: (B, T) bool.
+        mode: That of `token_returns`.
+
+    Returns:
+        float32 (B, T), 0 where `mask` is False.
+    """
+    steps = torch.arange(1, mask.shape[1] + 1, device=mask.device, dtype=torch.float32)
+    before = torch.nn.functional.pad(torch.where(mask, token_rewards.float(), 0.0) * steps, (1, 0))[:, :-1]
+    return before * token_returns((1 / steps).expand(mask.shape), torch.zeros_like(before[:, 0]), mask, mode)
+
+
 def group_advantages(returns: Tensor, mask: Tensor, scored: Tensor, num_generations: int) -> Tensor:
     """Returns minus the group's mean return at the same position.
 
@@ -159,8 +179,10 @@ def generalized_advantages(
     return advantages, torch.where(mask, advantages + values, 0.0)
 
 
-def clipped_value_loss(values: Tensor, old_values: Tensor, returns: Tensor, cliprange: float) -> Tensor:
-    """PPO's value loss ½ max((V − R)², (clip(V, V_old ± c) − R)²) of each token, in the shape of `values`."""
+def clipped_value_loss(values: Tensor, old_values: Tensor, returns: Tensor, cliprange: float | None) -> Tensor:
+    """PPO's value loss ½ max((V − R)², (clip(V, V_old ± c) − R)²) of each token, without c ½ (V − R)²."""
+    if cliprange is None:
+        return 0.5 * (values - returns).square()
     clipped = old_values + (values - old_values).clamp(-cliprange, cliprange)
     return 0.5 * torch.maximum((values - returns).square(), (clipped - returns).square())
 

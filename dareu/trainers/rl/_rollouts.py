@@ -36,8 +36,8 @@ class Rollout:
 
     expected_lengths: list[int] = field(default_factory=list)
     """See `expected_length`."""
-    replayed: list[list[int]] | None = None
-    """Completions that are taken in place of generating any."""
+    given: list[list[int] | None] = field(default_factory=list)
+    """For each completion its token ids where it is taken as it is, or None where it is sampled; empty: all are."""
     lengths: list[int] = field(init=False)
     """Tokens of each completion, cut-off ones included."""
     sequence_rewards: Tensor = field(init=False)
@@ -70,15 +70,15 @@ def expected_length(row: Mapping[str, Any]) -> int:
     return len(text_of(row["prompt"])) + len(row.get("reference", ""))
 
 
-def length_sorted_batches(lengths: Sequence[int], size: int) -> Iterator[list[int]]:
-    """Indices in batches of `size` (the last may be smaller) whose lengths are alike, shortest first.
+def length_sorted_batches(rows: Sequence[int], lengths: Sequence[int], size: int) -> Iterator[list[int]]:
+    """Rows in batches of `size` (the last may be smaller) whose lengths are alike, shortest first.
 
-    >>> list(length_sorted_batches([7, 1, 5, 2], 2))
+    >>> list(length_sorted_batches([0, 1, 2, 3], [7, 1, 5, 2], 2))
     [[1, 3], [2, 0]]
     """
-    order = sorted(range(len(lengths)), key=lambda i: lengths[i])
+    order = sorted(range(len(rows)), key=lambda i: lengths[i])
     for start in range(0, len(order), size):
-        yield order[start : start + size]
+        yield [rows[i] for i in order[start : start + size]]
 
 
 class Sample(NamedTuple):
@@ -130,8 +130,15 @@ def put_together(samples: Sequence[Sample], pad_token_id: int, device: torch.dev
     }
     rollout.output["ref_per_token_logps"] = rollout.output["old_per_token_logps"]
     terminal, scored = (torch.stack([getattr(s, name) for s in samples]).to(device) for name in ("terminal", "scored"))
-    rollout.scores = TokenScores(padded("rewards"), terminal, scored, rollout.output["completion_mask"].bool())
+    rewards = padded("rewards")
+    mask = rollout.output["completion_mask"].bool()
+    rollout.scores = TokenScores(rewards, terminal, scored, mask, torch.zeros_like(rewards))
     return rollout
+
+
+def rollouts_folder(args: Any) -> Path:
+    """Where completions are kept that are made once."""
+    return Path(args.rollout_cache_dir or Path(args.output_dir) / "rollouts")
 
 
 def make_rollouts(trainer: DareUTrainer) -> dict[int, list[Sample]]:
@@ -140,7 +147,7 @@ def make_rollouts(trainer: DareUTrainer) -> dict[int, list[Sample]]:
     Completions that were made before by the same model, for the same prompts and options, are taken from their file.
     """
     args, dataset, accelerator = trainer.args, trainer.train_dataset, trainer.accelerator
-    file = TensorFile(args.rollout_cache_dir or Path(args.output_dir) / "rollouts", _recipe(trainer), "rollouts")
+    file = TensorFile(rollouts_folder(args), _recipe(trainer), "rollouts of the original model")
     known = broadcast_object_list([file.load(_completions) if accelerator.is_main_process else None])[0]
     order = sorted(range(len(dataset)), key=lambda row: expected_length(dataset[row]))
     mine = share_of(order, accelerator.process_index, accelerator.num_processes)
@@ -151,8 +158,9 @@ def make_rollouts(trainer: DareUTrainer) -> dict[int, list[Sample]]:
         torch.manual_seed(args.seed + accelerator.process_index)
         for start in range(0, len(mine), per_call):
             rows = mine[start : start + per_call]
-            replayed = None if known is None else [ids for row in rows for ids in known[row]]
-            rollout = trainer.rollout([dict(dataset[row]) for row in rows for _ in range(group)], replayed)
+            inputs = [dict(dataset[row]) for row in rows for _ in range(group)]
+            given = trainer.guided(inputs) if known is None else [ids for row in rows for ids in known[row]]
+            rollout = trainer.rollout(inputs, given)
             logps = rollout.output.get("old_per_token_logps")
             samples = take_apart(rollout, trainer.policy_logps(rollout) if logps is None else logps)
             stored |= {row: samples[i * group : (i + 1) * group] for i, row in enumerate(rows)}
@@ -186,7 +194,7 @@ def stored_rollout(
 
 def _recipe(trainer: DareUTrainer) -> dict[str, Any]:
     """What decides the completions of the original model; a fresh adapter's names and start are part of the model."""
-    args = trainer.args
+    args, group = trainer.args, trainer.num_generations
     return {
         "model": trainer.identity(),
         "dtype": str(next(trainer.model.parameters()).dtype),
@@ -197,6 +205,7 @@ def _recipe(trainer: DareUTrainer) -> dict[str, Any]:
         "processes": trainer.accelerator.num_processes,
         "batch_size": args.rollout_batch_size,
         "vllm": args.use_vllm,
+        "guides": trainer.guided([{ROW: row} for row in range(len(trainer.train_dataset)) for _ in range(group)]),
     }
 
 

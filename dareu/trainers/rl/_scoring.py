@@ -40,6 +40,8 @@ class TokenScores(NamedTuple):
     """bool (B,): False where no reward applied."""
     mask: Tensor
     """bool (B, T): the tokens that count; a completion that was cut off may have none."""
+    price: Tensor
+    """float32 (B, T): what each token's KL costs."""
 
 
 def token_scores(sequence_rewards: Tensor, slices: Mapping[int, Slices], weights: Tensor, mask: Tensor) -> TokenScores:
@@ -63,7 +65,7 @@ def token_scores(sequence_rewards: Tensor, slices: Mapping[int, Slices], weights
         for row, (scores, ends) in enumerate(zip(*slices[column], strict=True)):
             if scores is not None:
                 rewards[row, : ends[-1]] += weight * running_mean(scores, ends).to(mask.device)
-    return TokenScores(rewards, terminal, scored, mask)
+    return TokenScores(rewards, terminal, scored, mask, torch.zeros_like(rewards))
 
 
 def scorer(reward: Any, tokenizer: PreTrainedTokenizerBase, num_slices: int, index: int, keep: Keep) -> Any:

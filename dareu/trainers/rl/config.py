@@ -47,6 +47,20 @@ class DareUConfig(SharedArguments, GRPOConfig):  # type: ignore[misc]  # the typ
     num_generations: int | None = field(
         default=None, metadata={"help": "Completions a prompt; default: 8, and 1 with a critic."}
     )
+    num_gold: int | None = field(
+        default=None,
+        metadata={
+            "help": "Of a group's completions, how many are the row's gold one, whose tokens count min(1, π/π_N). "
+            "Default: 1 where a base model is given and groups have 4 completions or more, else 0."
+        },
+    )
+    num_uninformed: int | None = field(
+        default=None,
+        metadata={
+            "help": "Of a group's completions, how many are answers of the base model, drawn once before training. "
+            "Default: a quarter of the group where a base model is given, else 0."
+        },
+    )
     num_slices: int = field(
         default=15, metadata={"help": "Slices a completion is scored at (k; the paper tests 10 to 20)."}
     )
@@ -55,6 +69,13 @@ class DareUConfig(SharedArguments, GRPOConfig):  # type: ignore[misc]  # the typ
         metadata={
             "help": "What a token earns: 'mean' of the remaining tokens' rewards, or their 'sum' as in the paper, "
             "which makes short answers pay."
+        },
+    )
+    causal_returns: bool = field(
+        default=True,
+        metadata={
+            "help": "Leave out of a token's return what was decided before it, which only adds noise; a critic never "
+            "does, for it judges the rest by what came before."
         },
     )
     kl_coef: float = field(
@@ -72,9 +93,12 @@ class DareUConfig(SharedArguments, GRPOConfig):  # type: ignore[misc]  # the typ
             "only: the head's own AdamW does not depend on the scale of its loss."
         },
     )
-    cliprange_value: float = field(
-        default=0.2,
-        metadata={"help": "How far a critic's value may move from the old one within the value loss."},
+    cliprange_value: float | None = field(
+        default=None,
+        metadata={
+            "help": "How far a critic's value may move from the old one within the value loss, in units of the "
+            "returns: a head that begins at 0 comes to summed ones by no small steps. Default: as far as it likes."
+        },
     )
     value_learning_rate: float = field(
         default=1e-3, metadata={"help": "Constant learning rate of the AdamW of a critic's value head."}
@@ -84,7 +108,11 @@ class DareUConfig(SharedArguments, GRPOConfig):  # type: ignore[misc]  # the typ
         metadata={"help": "Train a critic's value head alone, so that its loss leaves the model as it is."},
     )
     whiten_advantages: bool = field(
-        default=True, metadata={"help": "Give the advantages of gae mean 0 and deviation 1 in each generation batch."}
+        default=False,
+        metadata={
+            "help": "Give the advantages of gae mean 0 and deviation 1 in each generation batch, as PPO often does: "
+            "what a good critic leaves unexplained, which is noise, then counts in full."
+        },
     )
     rollout_policy: str = field(
         default="current",
@@ -162,6 +190,7 @@ class DareUConfig(SharedArguments, GRPOConfig):  # type: ignore[misc]  # the typ
                     "TRL takes no generation batch of one completion: raise per_device_train_batch_size or "
                     "steps_per_generation."
                 )
+        self._check_guides(self.num_gold or 0, self.num_uninformed or 0)
         check_vllm(self)
         super().__post_init__()
         if alone:
@@ -180,6 +209,36 @@ class DareUConfig(SharedArguments, GRPOConfig):  # type: ignore[misc]  # the typ
         """
         return find_estimator(self.advantage_estimator, as_mapping("estimator_kwargs", self.estimator_kwargs))
 
+    def guides(self, base_given: bool) -> tuple[int, int]:
+        """How many gold completions and answers of the base model a group has.
+
+        Args:
+            base_given: Whether there is a base model.
+
+        Raises:
+            ValueError: Some are asked for, and there is no base model.
+        """
+        if not base_given and (self.num_gold or self.num_uninformed):
+            raise ValueError(
+                "num_gold and num_uninformed need base_model, the checkpoint that the target was fine-tuned from: give "
+                "it, or leave them out."
+            )
+        quarter = (self.num_generations or 1) // 4 if base_given else 0
+        golds = min(1, quarter) if self.num_gold is None else self.num_gold
+        uninformed = quarter if self.num_uninformed is None else self.num_uninformed
+        self._check_guides(golds, uninformed)
+        return golds, uninformed
+
+    def _check_guides(self, golds: int, uninformed: int) -> None:
+        if min(golds, uninformed) < 0:
+            raise ValueError(f"num_gold is {golds} and num_uninformed {uninformed}: give numbers ≥ 0.")
+        guided = golds + uninformed
+        if guided and guided >= (self.num_generations or 1):
+            raise ValueError(
+                f"num_gold and num_uninformed make {guided} of a group of {self.num_generations} completions: leave at "
+                "least one to be sampled."
+            )
+
     def _check_estimator(self, estimator: Estimator) -> None:
         for name in ("gamma", "lam"):
             if name in estimator.needs and not 0 <= getattr(self, name) <= 1:
@@ -187,7 +246,7 @@ class DareUConfig(SharedArguments, GRPOConfig):  # type: ignore[misc]  # the typ
         if not estimator.has_critic:
             return
         for name in ("vf_coef", "cliprange_value", "value_learning_rate"):
-            if not 0 < getattr(self, name) < float("inf"):
+            if (value := getattr(self, name)) is not None and not 0 < value < float("inf"):
                 raise ValueError(f"{name} is {getattr(self, name)}: give a number above 0.")
         if self.scale_rewards != "none":
             raise ValueError(

@@ -14,6 +14,7 @@ from dareu.trainers.rl._advantages import (
     generalized_advantages,
     group_advantages,
     moments,
+    past_in_returns,
     scale_advantages,
     token_returns,
 )
@@ -151,6 +152,7 @@ def estimate(
     *,
     num_generations: int,
     return_mode: ReturnMode,
+    causal_returns: bool,
     scale_rewards: str,
     **options: Any,
 ) -> tuple[dict[str, Tensor], dict[str, float]]:
@@ -163,6 +165,7 @@ def estimate(
         accelerator: Gathers.
         num_generations: Size of a group.
         return_mode: See `token_returns`.
+        causal_returns: Whether `past_in_returns` is left out of `returns`.
         scale_rewards: See `scale_advantages`.
         **options: The others of `OFFERED`.
 
@@ -180,9 +183,12 @@ def estimate(
         return gathered
 
     # As numbers: padding turns bools into numbers on the process that needs it alone.
-    rewards, mask = padded(scores.rewards), padded(scores.mask.long()).bool()
+    earned, mask = padded(scores.rewards), padded(scores.mask.long()).bool()
+    rewards = earned - padded(scores.price)
     terminal, scored = accelerator.gather(scores.terminal), accelerator.gather(scores.scored)
     returns = token_returns(rewards, terminal, mask, return_mode)
+    if causal_returns:
+        returns = returns - past_in_returns(earned, mask, return_mode)
     offered = options | {
         "returns": returns,
         "token_rewards": rewards,

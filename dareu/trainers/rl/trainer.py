@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import logging
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
@@ -12,9 +13,12 @@ from trl import GRPOTrainer
 
 from dareu.data.encoding import encode_prompt
 from dareu.models.forward import evaluation_mode, sampled_logps
+from dareu.models.generation import plain_generation_config
+from dareu.trainers._uninformed import Uninformed
 from dareu.trainers.prepared import prepare
 from dareu.trainers.rl._advantages import clipped_value_loss
 from dareu.trainers.rl._critic import Critic
+from dareu.trainers.rl._guides import Guide, GuidedTokens, gold_weights, guided_tokens, make_guides
 from dareu.trainers.rl._rollouts import (
     ROW,
     Rollout,
@@ -39,6 +43,12 @@ if TYPE_CHECKING:
     from dareu.trainers._stopping import Validate
 
 
+logger = logging.getLogger(__name__)
+
+#: Generation batches in a row with nothing to learn from that are worth a warning.
+_NOTHING_LEARNT = 10
+
+
 class DareUTrainer(SharedMixin, GRPOTrainer):
     """TRL's `GRPOTrainer` with token-level advantages from slice rewards, a mask and a retain term.
 
@@ -55,6 +65,8 @@ class DareUTrainer(SharedMixin, GRPOTrainer):
         train_dataset: The forget rows, with a `prompt` column; all columns but `prompt` and `completion` go to the
             rewards, and the gold completion does as `reference`.
         retain_dataset: The retained rows, with `prompt` and `completion`.
+        base_model: The checkpoint that the target was fine-tuned from, for guided groups; it is not trained.
+        base_tokenizer: Its tokenizer; default: that of the model.
         mask: The weights that may move; None: all.
         processing_class: The tokenizer; loaded with the model where `model` is a string.
         peft_config: Trains a fresh adapter in place of the weights.
@@ -69,6 +81,7 @@ class DareUTrainer(SharedMixin, GRPOTrainer):
     model: nn.Module
     num_generations: int
     num_generations_eval: int
+    max_completion_length: int
     train_dataset: Any
     processing_class: Any  # the tokenizer
     _tag_names = ["trl", "dareu", "unlearning"]  # noqa: RUF012  # as in the base
@@ -82,6 +95,8 @@ class DareUTrainer(SharedMixin, GRPOTrainer):
         train_dataset: Dataset,
         *,
         retain_dataset: Dataset | None = None,
+        base_model: PreTrainedModel | None = None,
+        base_tokenizer: PreTrainedTokenizerBase | None = None,
         mask: WeightMask | None = None,
         processing_class: PreTrainedTokenizerBase | None = None,
         peft_config: PeftConfig | None = None,
@@ -113,18 +128,33 @@ class DareUTrainer(SharedMixin, GRPOTrainer):
             validate=validate,
             accelerator=lambda: self.accelerator,
         )
+        self.num_gold, self.num_uninformed = args.guides(base_model is not None)
+        self._base = None
+        if self.num_gold or self.num_uninformed:
+            assert base_model is not None, "guides has looked"
+            self._base = Uninformed(base_model, base_tokenizer or processing_class)
+        else:
+            logger.info(
+                "Groups are not guided: %s.",
+                "there is no base model" if base_model is None else "they are to be sampled",
+            )
+        self._guides: list[Guide] | None = None
         train_dataset = with_gold(train_dataset)
-        if args.rollout_policy == "original":
+        if args.rollout_policy == "original" or self._base is not None:
             train_dataset = train_dataset.add_column(ROW, list(range(len(train_dataset))))
         if isinstance(held_out := kwargs.get("eval_dataset"), dict):
             kwargs["eval_dataset"] = {name: with_gold(dataset) for name, dataset in held_out.items()}
         elif held_out is not None:
             kwargs["eval_dataset"] = with_gold(held_out)
         self._estimator = args.estimator()
+        self._loss_inputs: dict[str, Any] | None = None
+        """What the loss that TRL is computing is computed of; None at any other time."""
         self._rollout: Rollout | None = None
         """The one that TRL is making, for what it calls on the way; None at any other time."""
         self._stored: dict[int, list[Sample]] | None = None
         self.critic: Critic | None = None
+        self._flat = self._cut_off = 0
+        """Generation batches in a row without spread, and without a sampled completion that ended."""
         rewards = list(reward_funcs) if isinstance(reward_funcs, list | tuple) else [reward_funcs]
         super().__init__(
             model,
@@ -149,9 +179,12 @@ class DareUTrainer(SharedMixin, GRPOTrainer):
             )
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
-        """Trains; rollouts of the original model are made first, before any checkpoint is loaded."""
+        """Trains; what the original model says is asked first, before any checkpoint is loaded."""
+        # Sharding comes with training: until then each process holds the whole model.
+        if self._base is not None and self._guides is None:
+            self.model.to(self.accelerator.device).train()
+            self._guides = make_guides(self, self._base)
         if self.args.rollout_policy == "original" and self._stored is None:
-            # Sharding comes with training: until then each process holds the whole model.
             self.model.to(self.accelerator.device).train()
             self._stored = make_rollouts(self)
         return super().train(*args, **kwargs)
@@ -171,17 +204,55 @@ class DareUTrainer(SharedMixin, GRPOTrainer):
             if self.critic is not None:
                 self.policy_logps(rollout)  # for the values alone: the policy has moved since
         else:
-            rollout = self.rollout(inputs)
+            rollout = self.rollout(inputs, self.guided(inputs) if training else None)
             logps = rollout.output.get("old_per_token_logps")
             if training and logps is None and (self.args.kl_coef or self.critic is not None):
                 logps = self.policy_logps(rollout)
             if training and self.args.kl_coef:
                 assert logps is not None
-                scores = rollout.scores
-                kl = torch.where(scores.mask, logps - self._original_logps(rollout.output), 0.0)
-                self._log_token_mean("kl", kl, scores.mask)
-                rollout.scores = scores._replace(rewards=scores.rewards - self.args.kl_coef * kl)
+                scores, sampled = rollout.scores, rollout.scores.mask
+                if self._guides is not None:  # the others are no samples of the policy
+                    given = torch.tensor([ids is not None for ids in rollout.given], device=sampled.device)
+                    sampled = sampled & ~given[:, None]
+                kl = torch.where(sampled, logps - self._original_logps(rollout.output), 0.0)
+                self._log_token_mean("kl", kl, sampled)
+                rollout.scores = scores._replace(price=self.args.kl_coef * kl)
+        if training and self._guides is not None:
+            tokens = self._guided_tokens(inputs, rollout.output["completion_ids"].shape[1])
+            rollout.output |= tokens._asdict()
         return rollout.output | self._advantages(rollout)
+
+    # -- guided groups -----------------------------------------------------------------------------------------
+
+    def guided(self, inputs: Sequence[Mapping[str, Any]]) -> list[list[int] | None]:
+        """Of each completion of whole groups its token ids where it is gold or an uninformed answer, else None."""
+        if self._guides is None:
+            return []
+        guides, places = self._places(inputs)
+        return [guide.completion(place) for guide, place in zip(guides, places, strict=True)]
+
+    def _guided_tokens(self, inputs: Sequence[Mapping[str, Any]], num_tokens: int) -> GuidedTokens:
+        guides, places = self._places(inputs)
+        return guided_tokens(guides, places, self.num_gold, num_tokens, self.accelerator.device)
+
+    def _places(self, inputs: Sequence[Mapping[str, Any]]) -> tuple[list[Guide], list[int]]:
+        """Of each completion the guide of its row, and its place in its group."""
+        assert self._guides is not None
+        first = self.accelerator.process_index * len(inputs)
+        return [self._guides[row[ROW]] for row in inputs], [
+            (first + i) % self.num_generations for i in range(len(inputs))
+        ]
+
+    def _weigh_gold(self, logps: Tensor, inputs: dict[str, Any]) -> None:
+        """Gives gold tokens their weight and every guided one the ratio 1, of B completions in training."""
+        tokens = GuidedTokens(*(inputs[name] for name in GuidedTokens._fields))
+        weights = gold_weights(logps, tokens)
+        inputs["advantages"] = inputs["advantages"] * weights
+        for name in ("old_per_token_logps", "ref_per_token_logps"):  # they are samples of neither policy
+            if name in inputs:
+                inputs[name] = torch.where(tokens.is_guided[:, None], logps.detach(), inputs[name])
+        counted = inputs["completion_mask"].bool() & tokens.is_gold[:, None]
+        self._log_token_mean("gold_weight", weights, counted)
 
     def _advantages(self, rollout: Rollout) -> dict[str, Tensor]:
         args, training = self.args, self.model.training
@@ -193,6 +264,7 @@ class DareUTrainer(SharedMixin, GRPOTrainer):
             self.accelerator,
             num_generations=self.num_generations if training else self.num_generations_eval,
             return_mode=args.return_mode,
+            causal_returns=args.causal_returns,
             scale_rewards=args.scale_rewards,
             gamma=args.gamma,
             lam=args.lam,
@@ -200,7 +272,29 @@ class DareUTrainer(SharedMixin, GRPOTrainer):
         )
         for name, value in logged.items():
             self._metrics["train" if training else "eval"][name].append(value)
+        if training:
+            self._warn_of_nothing_learnt(rollout, logged.get("frac_groups_without_spread", 0.0))
         return tensors
+
+    def _warn_of_nothing_learnt(self, rollout: Rollout, flat: float) -> None:
+        """Says so where generation batches in a row have nothing to learn from."""
+        sampled = torch.tensor([ids is None for ids in rollout.given] or [True], device=rollout.scores.mask.device)
+        alive = self.accelerator.gather((rollout.scores.mask.any(1) & sampled).any()[None]).any()
+        self._flat = self._flat + 1 if flat == 1.0 else 0
+        self._cut_off = 0 if alive else self._cut_off + 1
+        if self._cut_off == _NOTHING_LEARNT:
+            logger.warning(
+                "Every sampled completion of %d generation batches in a row was cut off at max_completion_length (%d "
+                "tokens) and does not count: raise it, or set mask_truncated_completions=False.",
+                *(_NOTHING_LEARNT, self.max_completion_length),
+            )
+        elif self._flat == _NOTHING_LEARNT:
+            logger.warning(
+                "No group of %d generation batches in a row had any spread, so that nothing was learnt from them: give "
+                "base_model, with which groups are guided, raise temperature, or see whether the rewards tell the "
+                "completions apart.",
+                _NOTHING_LEARNT,
+            )
 
     @contextmanager
     def _making(self, rollout: Rollout) -> Iterator[None]:
@@ -211,14 +305,14 @@ class DareUTrainer(SharedMixin, GRPOTrainer):
         finally:
             self._rollout = None
 
-    def rollout(self, inputs: list[dict[str, Any]], replayed: list[list[int]] | None = None) -> Rollout:
+    def rollout(self, inputs: list[dict[str, Any]], given: list[list[int] | None] | None = None) -> Rollout:
         """Generates and scores.
 
         Args:
             inputs: Rows of whole groups, over all processes.
-            replayed: Completions that are taken in place of generating any.
+            given: Of each completion its token ids, or None where it is sampled; by default all are.
         """
-        rollout = Rollout([expected_length(row) for row in inputs], replayed)
+        rollout = Rollout([expected_length(row) for row in inputs], given or [])
         with self._making(rollout):
             rollout.output = super()._generate_and_score_completions(inputs)
         mask = rollout.output["completion_mask"].bool()
@@ -233,22 +327,35 @@ class DareUTrainer(SharedMixin, GRPOTrainer):
         self, prompt_ids: Any, images: Any, multimodal_fields: Any, num_generations: Any, has_tool_images: Any = False
     ) -> Any:
         assert self._rollout is not None
-        if self._rollout.replayed is not None:
-            return self._rollout.replayed, None
         generate: Any = super()._generate_single_turn
-        others = (images, multimodal_fields, num_generations, has_tool_images)
-        size = self.args.rollout_batch_size
-        elsewhere = self.use_vllm or self.use_transformers_continuous_batching or images or multimodal_fields
-        if elsewhere:
-            return generate(prompt_ids, *others)
-        # Without dropout, as their log-probabilities are taken
-        completions: list[Any] = [None] * len(prompt_ids)
-        with evaluation_mode(self.model), torch.no_grad():
-            for batch in length_sorted_batches(self._rollout.expected_lengths, size):
-                made, _ = generate([prompt_ids[i] for i in batch], *others)
-                for i, ids in zip(batch, made, strict=True):
-                    completions[i] = ids
-        return completions, None
+        given = self._rollout.given or [None] * len(prompt_ids)
+        asked = [i for i, ids in enumerate(given) if ids is None]
+        if self._rollout.given:
+            # The processes generate together, each as many: who lacks some makes a few that nobody takes
+            most = int(self.accelerator.gather(torch.tensor([len(asked)], device=self.accelerator.device)).max())
+            asked += [0] * (most - len(asked))
+            num_generations = 1  # to a vLLM server: how often each prompt stands there in a row
+        if images or multimodal_fields:
+            batches = [list(range(len(prompt_ids)))]  # whose tensors are of all of them
+        elif self.use_vllm or self.use_transformers_continuous_batching:
+            batches = [asked] if asked else []
+        else:
+            lengths = self._rollout.expected_lengths
+            batches = list(length_sorted_batches(asked, [lengths[i] for i in asked], self.args.rollout_batch_size))
+        completions = list(given)
+        logps: list[Any] = [[None] * len(ids or ()) for ids in given]  # unknown of what was given
+        knows_logps = False
+        # Without dropout, as their log-probabilities are taken, and without what a checkpoint's generation config adds
+        # to the options, such as penalties or a nucleus, of which log-probabilities and KL know nothing
+        with evaluation_mode(self.model), plain_generation_config(self.model), torch.no_grad():
+            for batch in batches:
+                prompts = [prompt_ids[i] for i in batch]
+                made, spoken = generate(prompts, images, multimodal_fields, num_generations, has_tool_images)
+                knows_logps = spoken is not None
+                for i, ids, said in zip(batch, made, spoken or [None] * len(batch), strict=True):
+                    if given[i] is None:
+                        completions[i], logps[i] = ids, said
+        return completions, logps if knows_logps else None
 
     def _calculate_rewards(self, inputs: Any, prompts: Any, completions: Any, completion_ids_list: Any) -> Tensor:
         gathered: Tensor = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
@@ -272,7 +379,10 @@ class DareUTrainer(SharedMixin, GRPOTrainer):
         quiet = nullcontext() if torch.is_grad_enabled() else evaluation_mode(self.model)
         if self.critic is None or self._rollout is None:
             with quiet:
-                return super()._get_per_token_logps_and_entropies(model, *args, **kwargs)
+                output = super()._get_per_token_logps_and_entropies(model, *args, **kwargs)
+            if self._loss_inputs is not None and "is_gold" in self._loss_inputs:
+                self._weigh_gold(output[0], self._loss_inputs)  # before TRL looks at the advantages
+            return output
         with quiet, self.critic.watch() as hidden:
             output = super()._get_per_token_logps_and_entropies(model, *args, **kwargs)
         self._rollout.values = self.critic.values(hidden, output[0].shape[1])
@@ -305,10 +415,12 @@ class DareUTrainer(SharedMixin, GRPOTrainer):
         # With stored rollouts the KL to π_N is a loss term: TRL's k3 estimate on the stored log-probabilities.
         self.beta = self.args.kl_coef if "ref_per_token_logps" in inputs else 0.0
         critic = self.critic if "returns" in inputs else None
+        self._loss_inputs = dict(inputs)  # a copy, for TRL may compute the loss of a batch several times
         try:
             with nullcontext() if critic is None else critic.watch() as hidden:
-                loss: Tensor = super()._compute_loss(model, inputs)  # type: ignore[no-untyped-call]
+                loss: Tensor = super()._compute_loss(model, self._loss_inputs)  # type: ignore[no-untyped-call]
         finally:
+            self._loss_inputs = None
             self.beta = 0.0  # TRL would look for a reference model of its own while it samples
         if critic is not None:
             assert hidden is not None
@@ -316,10 +428,8 @@ class DareUTrainer(SharedMixin, GRPOTrainer):
             loss = loss + self.args.vf_coef * self._value_loss(values, inputs)
         if batch is None:
             return loss
-        penalty = self._retain_penalty(model, batch)
-        self._metrics["train"][f"retain_{self.args.retain_loss}"].append(
-            self.accelerator.gather(penalty.detach() / self.args.retain_coef).mean().item()
-        )
+        penalty, term = self._retain_penalty(model, batch)
+        self._metrics["train"][f"retain_{self.args.retain_loss}"].append(self.accelerator.gather(term).mean().item())
         # TRL's loss comes scaled for accumulation, so this term must be too.
         return loss + penalty / self.current_gradient_accumulation_steps
 

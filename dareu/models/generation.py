@@ -1,0 +1,95 @@
+"""Tokens that a model says after prompts: greedily or sampled from its plain softmax, and where they end."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+def generate_ids(
+    model: Any,
+    prompts: Sequence[Sequence[int]],
+    *,
+    max_new_tokens: int,
+    end_ids: Sequence[int],
+    pad_id: int,
+    temperature: float | None = None,
+) -> list[list[int]]:
+    """The tokens that follow each prompt, up to its end token and with it.
+
+    Nothing that the model's own `generation_config` asks for has a part in it, such as penalties or a nucleus.
+
+    Args:
+        model: A causal language model in evaluation mode, adapters included.
+        prompts: B prompts as token ids, of any lengths.
+        max_new_tokens: Most tokens of a continuation; one without an end token was cut off.
+        end_ids: The tokens that end one.
+        pad_id: Pads prompts, on the left.
+        temperature: Divides the logits that are sampled from; None: greedy.
+
+    Returns:
+        B lists of at most `max_new_tokens` ids.
+    """
+    from transformers import GenerationConfig
+
+    width = max(map(len, prompts))
+    input_ids = torch.tensor([[pad_id] * (width - len(ids)) + list(ids) for ids in prompts])
+    mask = torch.tensor([[0] * (width - len(ids)) + [1] * len(ids) for ids in prompts])
+    sampling = {"do_sample": False} if temperature is None else {"do_sample": True, "temperature": temperature}
+    config = GenerationConfig(
+        num_beams=1,
+        use_cache=True,
+        max_new_tokens=max_new_tokens,
+        eos_token_id=list(end_ids),
+        pad_token_id=pad_id,
+        **({} if temperature is None else {"top_k": 0, "top_p": 1.0}),
+        **sampling,
+    )
+    with plain_generation_config(model), torch.no_grad():
+        output = model.generate(
+            input_ids=input_ids.to(model.device), attention_mask=mask.to(model.device), generation_config=config
+        )
+    assert isinstance(output, torch.Tensor)
+    ends = set(end_ids)
+    continuations = []
+    for ids in output[:, width:].tolist():
+        end = next((place for place, token in enumerate(ids) if token in ends), len(ids))
+        continuations.append(ids[: end + 1])
+    return continuations
+
+
+def end_ids_of(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """The tokens that end an answer: the tokenizer's end token, and those of the model's `generation_config`."""
+    configured = None if model.generation_config is None else model.generation_config.eos_token_id
+    own = [] if configured is None else configured if isinstance(configured, list) else [configured]
+    return sorted({tokenizer.eos_token_id, *own})
+
+
+@contextmanager
+def plain_generation_config(model: Any) -> Iterator[None]:
+    """Hides the model's own generation settings.
+
+    `generate` fills every field that the given config leaves at None from the model's config, penalties and
+    suppressed tokens included. The fields are swapped in place, because a PEFT model hands the same object on
+    to the model within.
+    """
+    from transformers import GenerationConfig
+
+    if model.generation_config is None:
+        yield
+        return
+    fields = vars(model.generation_config)
+    saved = dict(fields)
+    fields.clear()
+    fields.update(vars(GenerationConfig()))
+    try:
+        yield
+    finally:
+        fields.clear()
+        fields.update(saved)

@@ -1,0 +1,187 @@
+"""Answers of the uninformed model, the checkpoint that the target was fine-tuned from: drawn once, and kept."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+from accelerate.utils import broadcast_object_list
+from torch import Tensor
+
+from dareu.data.encoding import Text, encode_prompt, encode_record
+from dareu.models import check_tokenizer, context_length
+from dareu.models.forward import evaluation_mode
+from dareu.models.generation import end_ids_of, generate_ids
+from dareu.trainers._tensor_file import TensorFile
+from dareu.weights import fingerprint
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+logger = logging.getLogger(__name__)
+
+#: How often an answer is drawn again that was cut off, or was empty.
+_ATTEMPTS = 8
+
+
+class Uninformed(NamedTuple):
+    """A model that has never seen the owners' data, with its own tokenizer."""
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+
+
+class Drawing(NamedTuple):
+    """How answers are drawn."""
+
+    number: int
+    """Answers a prompt."""
+    temperature: float
+    max_new_tokens: int
+    """Longest answer, in tokens of the policy; a longer one was cut off."""
+    batch_size: int
+    seed: int
+
+
+def uninformed_answers(
+    base: Uninformed,
+    prompts: Sequence[Text],
+    tokenizer: PreTrainedTokenizerBase,
+    drawing: Drawing,
+    *,
+    main: bool,
+    folder: str | os.PathLike[str],
+) -> list[list[list[int]]]:
+    """Answers of the uninformed model to each prompt; every process must call this, and all get all.
+
+    The main process draws them. What was cut off or empty is drawn again, eight times at most; a prompt may be left
+    with fewer. Answers that were drawn before by the same model, for the same prompts and options, are taken from their
+    file.
+
+    Args:
+        base: The uninformed model. Where its tokenizer has no chat template, it reads messages as the policy's renders
+            them.
+        prompts: n prompts.
+        tokenizer: The policy's, in whose tokens the answers are written.
+        drawing: How many, and how.
+        main: Whether this is the main process.
+        folder: Where the file is kept.
+
+    Returns:
+        For each prompt at most `drawing.number` completions as token ids of the policy, end token included.
+    """
+    recipe = {
+        "model": fingerprint(base.model) if main else "",
+        "dtype": str(base.model.dtype),
+        "device": base.model.device.type,
+        "prompts": list(prompts),
+        "read_as": [_ids_of(base, prompt, tokenizer) for prompt in prompts],
+        "written_as": [encode_prompt(tokenizer, prompt) for prompt in prompts],
+        "drawing": drawing._asdict(),
+    }
+    file = TensorFile(folder, recipe, "answers of the uninformed model")
+    answers: list[list[list[int]]] | None = None
+    if main:
+        answers = file.load(lambda tensors, _: _unpacked(tensors, len(prompts)))
+        if answers is None:
+            answers = _draw(base, prompts, tokenizer, drawing)
+            file.save(_packed(answers))
+    found: list[list[list[int]]] = broadcast_object_list([answers])[0]
+    if lacking := sum(len(row) < drawing.number for row in found):
+        logger.warning(
+            "The uninformed model has no answer that ends within %d tokens to %d of %d prompts, though it was asked %d "
+            "times: they go on with fewer, or none. A longer max_completion_length may help.",
+            *(drawing.max_new_tokens, lacking, len(prompts), _ATTEMPTS),
+        )
+    return found
+
+
+def check_survival(base: Uninformed, texts: Sequence[str]) -> None:
+    """Refuses a model in whose vocabulary texts cannot be written.
+
+    Args:
+        base: The uninformed model.
+        texts: Completions.
+
+    Raises:
+        ValueError: Names the first that is another text once its tokens are decoded.
+    """
+    for row, text in enumerate(texts):
+        ids = base.tokenizer(text, add_special_tokens=False)["input_ids"]
+        back = str(base.tokenizer.decode(ids, skip_special_tokens=True))
+        if back.split() != text.split():
+            raise ValueError(
+                f"Row {row}: the base model's vocabulary makes {back[:80]!r} of {text[:80]!r}: give the checkpoint "
+                "that the target was fine-tuned from as base_model, or leave it out."
+            )
+
+
+def _ids_of(base: Uninformed, prompt: Text, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """What the uninformed model reads of a prompt."""
+    if isinstance(prompt, str) or base.tokenizer.chat_template:
+        return encode_prompt(base.tokenizer, prompt)
+    rendered = tokenizer.apply_chat_template(prompt, tokenize=False, add_generation_prompt=True)
+    return list(base.tokenizer(str(rendered))["input_ids"])
+
+
+def _draw(
+    base: Uninformed, prompts: Sequence[Text], tokenizer: PreTrainedTokenizerBase, drawing: Drawing
+) -> list[list[list[int]]]:
+    answers: list[list[list[int]]] = [[] for _ in prompts]
+    read = [_ids_of(base, prompt, tokenizer) for prompt in prompts]
+    check_tokenizer(base.tokenizer)
+    end_ids, pad_id = end_ids_of(base.model, base.tokenizer), base.tokenizer.pad_token_id
+    assert pad_id is not None, "check_tokenizer has looked"
+    # The policy's tokens may be longer than this model's
+    longest = drawing.max_new_tokens * (1 if base.tokenizer.get_vocab() == tokenizer.get_vocab() else 2)
+    limit = context_length(base.model)
+    room = [longest if limit is None else min(longest, limit - len(ids)) for ids in read]
+    by_length = sorted((row for row in range(len(prompts)) if room[row] > 0), key=lambda row: len(read[row]))
+    with torch.random.fork_rng(), evaluation_mode(base.model):
+        torch.manual_seed(drawing.seed)
+        for _ in range(_ATTEMPTS):
+            wanted = [row for row in by_length for _ in range(drawing.number - len(answers[row]))]
+            for start in range(0, len(wanted), drawing.batch_size):
+                rows = wanted[start : start + drawing.batch_size]
+                made = generate_ids(
+                    base.model,
+                    [read[row] for row in rows],
+                    max_new_tokens=min(room[row] for row in rows),
+                    end_ids=end_ids,
+                    pad_id=pad_id,
+                    temperature=drawing.temperature,
+                )
+                for row, ids in zip(rows, made, strict=True):
+                    written = _written(base, prompts[row], ids[:-1], tokenizer) if ids[-1] in end_ids else []
+                    if 0 < len(written) <= drawing.max_new_tokens:
+                        answers[row].append(written)
+    return answers
+
+
+def _written(base: Uninformed, prompt: Text, ids: list[int], tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """An answer in the policy's tokens; none where it is empty."""
+    text = str(base.tokenizer.decode(ids, skip_special_tokens=True))
+    if not text.strip():
+        return []
+    completion: Text = text if isinstance(prompt, str) else [{"role": "assistant", "content": text.strip()}]
+    return encode_record(tokenizer, prompt, completion).completion_ids
+
+
+def _packed(answers: Sequence[Sequence[Sequence[int]]]) -> dict[str, Tensor]:
+    flat = [ids for row in answers for ids in row]
+    return {
+        "completion_ids": torch.tensor([token for ids in flat for token in ids], dtype=torch.int32),
+        "lengths": torch.tensor([len(ids) for ids in flat], dtype=torch.int32),
+        "answers": torch.tensor([len(row) for row in answers], dtype=torch.int32),
+    }
+
+
+def _unpacked(tensors: dict[str, Tensor], rows: int) -> list[list[list[int]]]:
+    counts: list[int] = tensors["answers"].tolist()
+    flat = iter(tensors["completion_ids"].split(tensors["lengths"].tolist()))
+    if len(counts) != rows or sum(counts) != len(tensors["lengths"]):
+        raise ValueError(f"{len(counts)} rows of {sum(counts)} answers")
+    return [[next(flat).tolist() for _ in range(count)] for count in counts]
