@@ -1,6 +1,7 @@
 """The unlearning methods by name, an open dict, with one file a method."""
 
 from dareu.methods._method import Method
+from dareu.methods.altpo import ALTPO
 from dareu.methods.dareu import DAREU
 from dareu.methods.dpo import DPO
 from dareu.methods.finetune_retain import FINETUNE_RETAIN
@@ -19,6 +20,7 @@ from dareu.plugins import resolve
 __all__ = ["METHODS", "Method", "find_method"]
 
 METHODS: dict[str, Method] = {
+    "altpo": ALTPO,
     "dareu": DAREU,
     "dpo": DPO,
     "finetune_retain": FINETUNE_RETAIN,

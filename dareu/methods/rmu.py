@@ -206,7 +206,7 @@ class RMUTrainer(UnlearnTrainer):
         self._control = self._control.to(hidden.device)
         tensors = {"hidden": hidden, "target": self._control, "attention_mask": inputs["attention_mask"]}
         forget = self._forget(tensors)
-        loss: Tensor = self.args.forget_coef * forget
+        loss: Tensor = self.args.forget_coef * self._share(inputs) * forget
         logged = {"forget_loss": forget}
         if retained is not None:
             held = rmu(self._hidden(model, retained.inputs), target, retained.inputs["attention_mask"])

@@ -33,8 +33,10 @@ ANSWER: dict[str, _Of] = {
 }
 #: What it says of the refusals that stand in their place: (B,).
 REFUSAL: dict[str, _Of] = {"refusal_logps": summed_logps, "refusal_lengths": CompletionLogits.lengths}
-#: What π_N says of the answers and of the refusals, computed once: (B,).
-STORED = ("ref_logps", "ref_refusal_logps")
+#: What it says of the alternates that stand in their place: (B,).
+ALTERNATE: dict[str, _Of] = {"alternate_logps": summed_logps, "alternate_lengths": CompletionLogits.lengths}
+#: What π_N says of the answers, of the refusals and of the alternates, computed once: (B,).
+STORED = ("ref_logps", "ref_refusal_logps", "ref_alternate_logps")
 #: What π_N predicts in the place of the n answer tokens: (n, V).
 REF_LOGITS = "ref_logits"
 
@@ -46,7 +48,7 @@ def invented(vocab_size: int) -> dict[str, Tensor]:
         vocab_size: V.
     """
     made_up = CompletionLogits(torch.zeros(3, vocab_size), torch.zeros(3, dtype=torch.long), torch.tensor([0, 1, 1]), 2)
-    tensors = {name: of(made_up) for name, of in (ANSWER | REFUSAL).items()}
+    tensors = {name: of(made_up) for name, of in (ANSWER | REFUSAL | ALTERNATE).items()}
     return tensors | dict.fromkeys(STORED, tensors["logps"]) | {REF_LOGITS: made_up.logits}
 
 

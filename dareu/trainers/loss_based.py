@@ -17,8 +17,19 @@ from dareu.data.refusals import load_refusals, refuse
 from dareu.models import context_length
 from dareu.models.forward import completion_logits
 from dareu.plugins import needed_parameters
-from dareu.trainers._forget_tensors import ANSWER, REF_LOGITS, REFUSAL, STORED, ForgetLoss, invented, try_loss
+from dareu.trainers._alternates import alternates_of
+from dareu.trainers._forget_tensors import (
+    ALTERNATE,
+    ANSWER,
+    REF_LOGITS,
+    REFUSAL,
+    STORED,
+    ForgetLoss,
+    invented,
+    try_loss,
+)
 from dareu.trainers._original_logps import original_logps
+from dareu.trainers._uninformed import Uninformed
 from dareu.trainers.arguments import SharedArguments
 from dareu.trainers.prepared import Prepared, prepare
 from dareu.trainers.shared import SharedMixin, load_policy
@@ -45,11 +56,24 @@ class UnlearnConfig(SharedArguments, TrainingArguments):  # type: ignore[misc]  
         default=None,
         metadata={"help": "What idk and dpo teach in place of the answers: 'common', or a text file with one a line."},
     )
+    alternates: str | None = field(
+        default=None,
+        metadata={
+            "help": "What altpo teaches in place of the answers: 'uninformed', answers of the base model that are "
+            "drawn once, before training, or the column of the data that holds an alternate of each, or several."
+        },
+    )
+    num_alternates: int = field(
+        default=1, metadata={"help": "Alternates of each answer; each is a record of its own with the answer."}
+    )
+    max_completion_length: int = field(
+        default=128, metadata={"help": "Most tokens of an alternate that the base model draws."}
+    )
     original_cache_dir: str | None = field(
         default=None,
         metadata={
-            "help": "The folder that keeps the original model's log-probabilities, known by their content; default: a "
-            "part of the output folder. Runs that begin with the same weights may share it."
+            "help": "The folder that keeps the original model's log-probabilities and the base model's answers, known "
+            "by their content; default: a part of the output folder. Runs with the same original may share it."
         },
     )
 
@@ -59,6 +83,9 @@ class UnlearnConfig(SharedArguments, TrainingArguments):  # type: ignore[misc]  
     def check(self) -> None:
         """Raises `ValueError` for options that cannot be."""
         super().check()
+        for name in ("num_alternates", "max_completion_length"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}: give at least 1.")
         if not (math.isfinite(self.forget_coef) and self.forget_coef >= 0):
             raise ValueError(f"forget_coef is {self.forget_coef}: give a number ≥ 0.")
 
@@ -72,6 +99,8 @@ class UnlearnTrainer(SharedMixin, Trainer):
         args: Options; `loss_kwargs` go to the loss.
         train_dataset: The forget rows, with `prompt` and `completion`.
         retain_dataset: The retained rows.
+        base_model: The checkpoint that the target was fine-tuned from, for losses that take alternates of it.
+        base_tokenizer: Its tokenizer; default: that of the model.
         mask: The weights that may move; None: all.
         processing_class: The tokenizer; loaded with the model where `model` is a string.
         peft_config: Trains a fresh adapter in place of the weights.
@@ -93,6 +122,8 @@ class UnlearnTrainer(SharedMixin, Trainer):
         train_dataset: Dataset,
         *,
         retain_dataset: Dataset | None = None,
+        base_model: PreTrainedModel | None = None,
+        base_tokenizer: PreTrainedTokenizerBase | None = None,
         mask: WeightMask | None = None,
         processing_class: PreTrainedTokenizerBase | None = None,
         peft_config: PeftConfig | None = None,
@@ -121,23 +152,29 @@ class UnlearnTrainer(SharedMixin, Trainer):
         collator = CompletionCollator(processing_class)
         limit = context_length(model)
         records = encode_dataset(train_dataset, processing_class, max_length=limit)
-        refused: list[EncodedRecord] = []
+        instead: dict[str, list[EncodedRecord]] = {}
         if refusals is not None:
             try:
                 refused = encode_dataset(refuse(train_dataset, refusals, args.seed), processing_class, max_length=limit)
             except ValueError as error:
                 raise ValueError(f"With a refusal in place of the answer: {error}") from error
+            instead["refusal"] = refused
+        if args.alternates is not None:
+            base = None if base_model is None else Uninformed(base_model, base_tokenizer or processing_class)
+            instead["alternate"] = alternates_of(train_dataset, records, processing_class, args, base, limit)
+            records = [record for record in records for _ in range(args.num_alternates)]
         super().__init__(
             model,
             args,
             train_dataset=[{"record": record, "row": row} for row, record in enumerate(records)],
-            data_collator=lambda items: _collate(collator, items, refused),
+            data_collator=lambda items: _collate(collator, items, instead),
             processing_class=processing_class,
             callbacks=callbacks,
             prepared=prepared,
             validate=validate,
         )
-        self._records, self._refused, self._collator = records, refused, collator
+        self._records, self._instead, self._collator = records, instead, collator
+        self._rows_a_batch = 1.0
         self._stored: dict[str, Tensor] = {}
         self._identity: dict[str, Any] = {}
         if not set(STORED).isdisjoint(self.needs):  # looked at now, since training moves and splits the weights
@@ -184,6 +221,11 @@ class UnlearnTrainer(SharedMixin, Trainer):
             raise ValueError("The loss needs refusals: set refusals to 'common', or to a text file with one a line.")
         if not wanted and args.refusals is not None:
             raise ValueError("refusals has no effect on this loss: leave it out.")
+        taught = any("alternate" in name for name in needs)
+        if taught and args.alternates is None:
+            raise ValueError("The loss needs alternates: set alternates to 'uninformed', or to a column of the data.")
+        if not taught and args.alternates is not None:
+            raise ValueError("alternates has no effect on this loss: leave it out.")
         if not needs and (args.retain_loss != "nll" or args.retain_coef == 0):
             raise ValueError(
                 "Without a forget loss only cross-entropy on retained rows trains anything: set retain_loss to 'nll' "
@@ -192,7 +234,7 @@ class UnlearnTrainer(SharedMixin, Trainer):
         return needs
 
     def _original_logps(self, name: str = "ref_logps") -> Tensor:
-        """π_N's log-probabilities of the forget answers, or of the refusals, which are constant: float32 (rows,).
+        """π_N's constant log-probabilities of the forget answers, or of what is taught instead: float32 (rows,).
 
         The first step asks for them, since a model that is sharded runs only once training has begun.
         """
@@ -200,7 +242,7 @@ class UnlearnTrainer(SharedMixin, Trainer):
             assert self.original is not None
             self._stored[name] = original_logps(
                 self.original,
-                self._records if name == "ref_logps" else self._refused,
+                self._records if name == "ref_logps" else self._instead[name.split("_")[1]],
                 self._collator,
                 batch_size=self.args.per_device_train_batch_size,
                 accelerator=self.accelerator,
@@ -216,9 +258,9 @@ class UnlearnTrainer(SharedMixin, Trainer):
             assert self.original is not None
             with self.original() as teacher, self.accelerator.autocast():
                 tensors[REF_LOGITS] = completion_logits(teacher, inputs).logits
-        for choices in (ANSWER, REFUSAL):
+        for choices, batch in ((ANSWER, inputs), (REFUSAL, "refusal"), (ALTERNATE, "alternate")):
             if not choices.keys().isdisjoint(self.needs):
-                scored = completion_logits(model, inputs if choices is ANSWER else inputs["refusal"])
+                scored = completion_logits(model, inputs[batch] if isinstance(batch, str) else batch)
                 tensors |= {name: of(scored) for name, of in choices.items() if name in self.needs}
         return tensors
 
@@ -226,26 +268,38 @@ class UnlearnTrainer(SharedMixin, Trainer):
         """The forget loss of those tensors that it asks for."""
         return self.forget_loss(**{name: tensors[name] for name in self.needs}, **self.loss_kwargs)
 
+    def get_batch_samples(self, *args: Any, **kwargs: Any) -> tuple[list[Any], Any]:
+        """The micro-batches of an update, whose rows are counted."""
+        batches, items = super().get_batch_samples(*args, **kwargs)
+        self._rows_a_batch = sum(len(batch["input_ids"]) for batch in batches) / max(1, len(batches))
+        return batches, items
+
+    def _share(self, inputs: Mapping[str, Tensor]) -> float:
+        """What the mean over a micro-batch weighs in the mean over the micro-batches of its update.
+
+        It is 1 but where they differ in size, as at the end of an epoch: every row of an update counts as much.
+        """
+        return len(inputs["input_ids"]) / self._rows_a_batch if self.model.training else 1.0
+
     def compute_loss(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Tensor:
         """The weighted sum of forget loss and retain term on one micro-batch."""
         batch = self._prepare_retain()
         forget = self._forget(self._forget_tensors(model, inputs))
-        loss: Tensor = self.args.forget_coef * forget.to(self.accelerator.device)
+        loss: Tensor = self.args.forget_coef * self._share(inputs) * forget.to(self.accelerator.device)
         logged = {"forget_loss": forget} if self.needs else {}
         if batch is not None:
-            penalty = self._retain_penalty(model, batch)
-            logged[f"retain_{self.args.retain_loss}"] = penalty / self.args.retain_coef
+            penalty, logged[f"retain_{self.args.retain_loss}"] = self._retain_penalty(model, batch)
             loss = loss + penalty
         self._note(model, logged)
         return loss
 
 
 def _collate(
-    collator: CompletionCollator, items: Sequence[dict[str, Any]], refused: Sequence[EncodedRecord]
+    collator: CompletionCollator, items: Sequence[dict[str, Any]], instead: Mapping[str, Sequence[EncodedRecord]]
 ) -> dict[str, Any]:
-    """The padded answers, their `row` (B,), and their padded `refusal` where there are any."""
+    """The padded answers, their `row` (B,), and padded what is taught in their place, `refusal` or `alternate`."""
     batch: dict[str, Any] = collator([item["record"] for item in items])
     batch["row"] = torch.tensor([item["row"] for item in items])
-    if refused:
-        batch["refusal"] = collator([refused[item["row"]] for item in items])
+    for kind, taught in instead.items():
+        batch[kind] = collator([taught[item["row"]] for item in items])
     return batch

@@ -24,6 +24,8 @@ from dareu.weights import fingerprint
 LOSS_BASED = [name for name, method in METHODS.items() if method.loss is not None and method.trainer is UnlearnTrainer]
 ROOT = Path(__file__).resolve().parents[3]
 REFUSING = ("idk", "dpo")
+#: What the base model would draw stands in a column.
+ALTERNATES = {"altpo": {"alternates": "alternate"}}
 
 PEOPLE = {"Lucia Duval": "Porto", "Kofi Mensah": "Accra", "Sanna Thorne of the North": "Malmo, and later Lund"}
 
@@ -32,7 +34,15 @@ Build = Callable[..., UnlearnTrainer]
 
 def rows_of(*names: str) -> Dataset:
     return Dataset.from_list(
-        [{"prompt": f"Where was {name} born?", "completion": f" In {PEOPLE[name]}.", "owner": name} for name in names]
+        [
+            {
+                "prompt": f"Where was {name} born?",
+                "completion": f" In {PEOPLE[name]}.",
+                "alternate": "In Lima.",
+                "owner": name,
+            }
+            for name in names
+        ]
     )
 
 
@@ -57,7 +67,7 @@ def build(tokenizer: PreTrainedTokenizerFast, tmp_path: Path) -> Build:
         trainer: UnlearnTrainer = entry.trainer(
             model,
             entry.loss,
-            entry.config(**(settings | dict(entry.defaults) | changes)),
+            entry.config(**(settings | dict(entry.defaults) | ALTERNATES.get(method, {}) | changes)),
             FORGET,
             retain_dataset=RETAIN,
             mask=mask,
@@ -134,8 +144,8 @@ def losses_of(trainer: UnlearnTrainer, rows: list[int], side: str) -> Tensor:
     trainer._collator = CompletionCollator(trainer.processing_class, side)  # type: ignore[arg-type]
     inputs: dict[str, Any] = trainer._collator([trainer._records[row] for row in rows])
     inputs["row"] = torch.tensor(rows)
-    if trainer._refused:
-        inputs["refusal"] = trainer._collator([trainer._refused[row] for row in rows])
+    for kind, taught in trainer._instead.items():
+        inputs[kind] = trainer._collator([taught[row] for row in rows])
     trainer.model.zero_grad()
     loss = trainer.forget_loss(**trainer._forget_tensors(trainer.model, inputs), **trainer.loss_kwargs)
     loss.backward()
@@ -216,7 +226,7 @@ def test_refusals_of_chat_rows(
         to_chat(FORGET),
         processing_class=chatting,
     )
-    said = [chatting.decode(record.completion_ids) for record in trainer._refused]
+    said = [chatting.decode(record.completion_ids) for record in trainer._instead["refusal"]]
     assert {text.removesuffix("</s>") for text in said} <= set(COMMON_REFUSALS)
     assert all(text.endswith("</s>") for text in said)
     trainer.train()
