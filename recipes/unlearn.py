@@ -23,7 +23,8 @@ from dareu.data import text_of
 from dareu.data.parts import DataArguments, chat_form, forget_names, load_parts, split_owners
 from dareu.files import atomic_folder
 from dareu.masks import WeightMask, count_moved_outside
-from dareu.metrics import answer_nll, forget_attribution, generate_answers
+from dareu.metrics import answer_nll
+from dareu.metrics.validation import Reference, Validation
 from dareu.models import adapter_base, load_adapter, load_model, load_tokenizer, merge_adapter, resolve_model_path
 from dareu.options.unlearn import (
     PolicyArguments,
@@ -50,7 +51,7 @@ logger = logging.getLogger("dareu.unlearn")
 
 def main() -> None:
     options, _ = parse_unlearning()
-    choice, data, judges, policy, training, rewarding = options
+    choice, data, judges, policy, retaining, training, rewarding = options
     config = config_of(*options.parts)  # before anything that is measured is written into it
 
     # Everything that can be wrong is looked at before anything is written
@@ -58,7 +59,7 @@ def main() -> None:
     load_whole_weights()
     origin = check_target(policy)
     tokenizer, model = load_tokenizer(policy.model_name_or_path, pad_token=data.pad_token), load_target(policy)
-    rows = load_rows(data, tokenizer, training.seed)
+    rows = load_rows(data, tokenizer, retaining.share(policy.model_name_or_path), training.seed)
     mask = WeightMask.load(policy.mask) if policy.mask is not None else None
     base = load_base(options)
     stopwatch = Stopwatch()
@@ -66,11 +67,20 @@ def main() -> None:
     if judges.validation_judge is not None:
         judge: Any = load_classifier(judges.validation_judge)
         owner_columns(judge, rows.owners)
-        validate = stopwatch.paused()(validation(judge, rows, tokenizer, base))
-    if judges.stop_at_base_level:
-        assert base is not None and validate is not None
-        training.stop_forget_attribution = validate(base.model)["forget_attribution"]
-        logger.info("The judge finds the owners in %.3f of the base model's answers.", training.stop_forget_attribution)
+        validation = Validation(
+            model.to(training.device),
+            tokenizer,
+            rows.forget,
+            rows.asked,
+            judge=judge,
+            forget_owners=rows.owners,
+            strip=strip_echo,
+            base=None if base is None else Reference(base.model, base.tokenizer),
+        )
+        logger.info("Levels that validation measures against: %s", validation.levels)
+        if judges.stop_at_base_level:
+            training.stop_forget_attribution = validation.levels["forget_attribution"]
+        validate = stopwatch.paused()(validation)
     objective: Any = options.method.loss
     if rewarding is not None:
         offered = offered_to_rewards(options, rows, tokenizer, model, base)
@@ -84,6 +94,8 @@ def main() -> None:
             training,
             rows.forget,
             retain_dataset=rows.retain,
+            base_model=None if base is None else base.model,
+            base_tokenizer=None if base is None else base.tokenizer,
             mask=mask,
             processing_class=tokenizer,
             peft_config=lora_config(policy),
@@ -127,6 +139,9 @@ class Rows(NamedTuple):
 
     forget: Any
     retain: Any
+    """With background people among them, as the retain term takes them."""
+    asked: Any
+    """Without these, as validation asks them."""
     owners: list[str]
     """Those to forget."""
 
@@ -135,17 +150,20 @@ class Base(NamedTuple):
     """The checkpoint that the target was fine-tuned from."""
 
     model: Any
+    tokenizer: Any
     nll: Callable[..., Any]
     """`nll(prompts, completions)`: each completion's mean NLL, in nats a token."""
 
 
-def load_rows(data: DataArguments, tokenizer: Any, seed: int) -> Rows:
-    """The rows; half of the retained ones that a method sees are background people, as in fine-tuning."""
+def load_rows(data: DataArguments, tokenizer: Any, background_share: float, seed: int) -> Rows:
+    """The rows, such a share of the retained ones being background people."""
     parts = load_parts(data)
     split = split_owners(data, parts.owners)
-    retain = split.retain if parts.background is None else mix(split.retain, parts.background, seed)
-    forget, retain = (chat_form(data, side, tokenizer) for side in (split.forget, retain))
-    return Rows(forget, retain, forget_names(data, parts.owners))
+    retain = split.retain
+    if parts.background is not None and background_share:
+        retain = mix(retain, parts.background, background_share, seed)
+    forget, retain, asked = (chat_form(data, side, tokenizer) for side in (split.forget, retain, split.retain))
+    return Rows(forget, retain, asked, forget_names(data, parts.owners))
 
 
 def load_base(options: UnlearnOptions) -> Base | None:
@@ -154,23 +172,8 @@ def load_base(options: UnlearnOptions) -> Base | None:
     if name is None:
         return None
     model = load_model(name, dtype=getattr(torch, options.policy.dtype)).to(options.training.device)
-    return Base(model, mean_nll(model, load_tokenizer(name, pad_token=options.data.pad_token)))
-
-
-def validation(judge: Any, rows: Rows, tokenizer: Any, base: Base | None) -> Callable[[Any], dict[str, float]]:
-    """Measures a model in training: what the judge finds of the owners in its answers, and how fluent they are."""
-    prompts = list(rows.forget["prompt"])
-    longest = longest_answer(rows.forget, tokenizer)
-
-    def validate(policy: Any) -> dict[str, float]:
-        answers = generate_answers(policy, tokenizer, prompts, max_new_tokens=longest)
-        bare = [strip_echo(answer, text_of(prompt)) for answer, prompt in zip(answers, prompts, strict=True)]
-        measured = {"forget_attribution": forget_attribution(judge, bare, rows.owners)}
-        if base is not None:
-            measured["fluency_nll"] = float(base.nll(prompts, as_completions(answers, prompts)).mean())
-        return measured
-
-    return validate
+    tokenizer = load_tokenizer(name, pad_token=options.data.pad_token)
+    return Base(model, tokenizer, mean_nll(model, tokenizer))
 
 
 def offered_to_rewards(
@@ -312,27 +315,17 @@ def mean_nll(model: Any, tokenizer: Any) -> Callable[..., Any]:
     return nll
 
 
-def as_completions(answers: list[str], prompts: list[Any]) -> list[Any]:
-    """Stripped answers in the form of completions."""
-    if isinstance(prompts[0], str):
-        return [f" {answer}" for answer in answers]
-    return [[{"role": "assistant", "content": answer}] for answer in answers]
-
-
-def mix(rows: Any, background: Any, seed: int) -> Any:
-    """As many background rows as there are rows, where there are that many."""
+def mix(rows: Any, background: Any, share: float, seed: int) -> Any:
+    """The rows with so many background rows, drawn at random, that these make the share; rows recur where they must."""
     from datasets import concatenate_datasets
 
-    drawn = np.random.default_rng(seed).permutation(len(background))[: len(rows)]
+    wanted = max(1, round(len(rows) * share / (1 - share)))
+    drawn = np.random.default_rng(seed).permutation(len(background))[:wanted]
     columns = [name for name in rows.column_names if name in background.column_names]
+    recurring = max(1, round(len(drawn) * (1 - share) / share / len(rows)))
     return concatenate_datasets(
-        [rows.select_columns(columns), background.select(sorted(drawn.tolist())).select_columns(columns)]
+        [rows.select_columns(columns)] * recurring + [background.select(sorted(drawn.tolist())).select_columns(columns)]
     )
-
-
-def longest_answer(rows: Any, tokenizer: Any) -> int:
-    """Room for generated answers: the longest gold answer's tokens, and half as many again."""
-    return int(1.5 * max(len(tokenizer(text_of(text))["input_ids"]) for text in rows["completion"]))
 
 
 if __name__ == "__main__":

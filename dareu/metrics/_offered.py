@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from dareu.data.encoding import Text
 from dareu.data.records import text_of
+from dareu.metrics._rows import in_form_of
 from dareu.metrics.attribution import AttributionScores, Judge, attribution_scores
 from dareu.metrics.facts import facts_beyond_prompt
 from dareu.metrics.generation import generate_answers
@@ -107,7 +108,7 @@ class OfSplit:
         """Those of the model's answers under the base model, as `nll`; only where a base model is given."""
         assert self._subject.base_model is not None
         # An answer in the form in which the model was taught to give it
-        given = [_in_form_of(*pair) for pair in zip(self._rows["completion"], self.answers, strict=True)]
+        given = [in_form_of(*pair) for pair in zip(self._rows["completion"], self.answers, strict=True)]
         return self._nll_under(self._subject.base_model, given, truncate=True)
 
     @property
@@ -157,10 +158,3 @@ class AgainstRetrained(NamedTuple):
 
 
 OF_SPLIT = tuple(name for name, value in vars(OfSplit).items() if isinstance(value, property | cached_property))
-
-
-def _in_form_of(gold: Text, answer: str) -> Text:
-    """The answer in the gold one's form: one message, or a string that opens with the same space."""
-    if not isinstance(gold, str):
-        return [{"role": "assistant", "content": answer}]
-    return gold[: len(gold) - len(gold.lstrip())] + answer

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from dareu.data.encoding import Text
+
 
 def check_prompt_length(row: int, length: int, limit: int | None) -> None:
     """Raises a `ValueError` where a prompt has no tokens, or so many that a context of `limit` is full."""
@@ -32,3 +34,10 @@ def check_lengths(**columns: Sequence[object]) -> None:
     if len(set(lengths.values())) > 1:
         listed = ", ".join(f"{length} {name}" for name, length in lengths.items())
         raise ValueError(f"There are {listed}: give one of each for every row.")
+
+
+def in_form_of(gold: Text, answer: str) -> Text:
+    """The answer in the gold one's form: one message, or a string that opens with the same space."""
+    if not isinstance(gold, str):
+        return [{"role": "assistant", "content": answer}]
+    return gold[: len(gold) - len(gold.lstrip())] + answer

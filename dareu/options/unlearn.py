@@ -14,7 +14,9 @@ from trl import TrlParser
 
 from dareu.data.parts import DataArguments
 from dareu.data.refusals import load_refusals
+from dareu.files import read_yaml
 from dareu.methods import METHODS, Method, find_method
+from dareu.options.finetune import FinetuneArguments
 from dareu.options.judges import check_judges
 from dareu.plugins import needed_parameters, resolve
 from dareu.trainers import UnlearnTrainer
@@ -106,11 +108,40 @@ class JudgeArguments:
 
 
 @dataclass
+class RetainArguments:
+    """What the retain term is taken on, for every method."""
+
+    background_share: float | None = field(
+        default=None,
+        metadata={
+            "help": "Share of background people's rows in the stream of retained rows, where the data have such; "
+            "default: what the target was fine-tuned with, as its run folder says, or 0.5."
+        },
+    )
+
+    def __post_init__(self) -> None:
+        if self.background_share is not None and not 0 <= self.background_share < 1:
+            raise ValueError(f"background_share is {self.background_share}: give a share in [0, 1).")
+
+    def share(self, target: str) -> float:
+        """The share of background rows.
+
+        Args:
+            target: The model that is unlearned, whose run folder says what it was fine-tuned with.
+        """
+        if self.background_share is not None:
+            return self.background_share
+        config = Path(target).parent / "config.yaml"
+        said = read_yaml(config) if config.is_file() else {}
+        return float(said.get("background_share", FinetuneArguments.background_share))
+
+
+@dataclass
 class RewardArguments:
     """The rewards of a method that learns from them."""
 
     rewards: Annotated[dict[str, Any] | str | None, PLUGIN] = field(
-        default_factory=lambda: {"deattribution": 1.0, "fluency": 1.0},
+        default_factory=lambda: {"deattribution": 1.0, "fluency": 0.5},
         metadata={
             "help": "Rewards and their weights, as YAML or JSON: deattribution, fluency, or one of your own as "
             "pkg.mod:Name or path/to/file.py:Name."
@@ -160,6 +191,7 @@ class UnlearnOptions(NamedTuple):
     data: DataArguments
     judges: JudgeArguments
     policy: PolicyArguments
+    retaining: RetainArguments
     training: Any
     """The method's config, a `TrainingArguments` with the options that all unlearning trainers share."""
     rewarding: RewardArguments | None = None
@@ -185,7 +217,7 @@ def unlearn_parser(method: Method, *more: type[Any]) -> TrlParser:
     Raises:
         ValueError: The method's `defaults` name options that it does not have.
     """
-    parts = [MethodArguments, DataArguments, JudgeArguments, PolicyArguments, method.config]
+    parts = [MethodArguments, DataArguments, JudgeArguments, PolicyArguments, RetainArguments, method.config]
     if method.loss is None:
         parts.append(RewardArguments)
     parser = TrlParser([*parts, *more])

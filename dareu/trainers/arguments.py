@@ -33,11 +33,25 @@ class SharedArguments(DevicePrecision):
         metadata={"help": "Retain term on retained rows: 'kl' (forward KL to the original model), 'nll' or 'none'."},
     )
     retain_coef: float = field(default=2.0, metadata={"help": "Weight of the retain term, ≥ 0."})
+    retain_kl_target: float | None = field(
+        default=None,
+        metadata={
+            "help": "Hold the KL on retained rows near this, in nats a token: retain_coef is multiplied by a number "
+            "that rises while the KL is above and falls while it is below. Default: retain_coef stays as it is."
+        },
+    )
     retain_batch_size: int | None = field(
         default=None, metadata={"help": "Retained rows a micro-batch; default: per_device_train_batch_size."}
     )
     validation_steps: int = field(
         default=0, metadata={"help": "Measure the validation judge every so many updates; 0: never."}
+    )
+    early_stopping_patience: int | None = field(
+        default=None,
+        metadata={
+            "help": "Stop after so many validations in a row that found no better state; training ends with the best "
+            "one in any case. Default: never."
+        },
     )
     stop_forget_attribution: float | None = field(
         default=None,
@@ -54,6 +68,13 @@ class SharedArguments(DevicePrecision):
             raise ValueError(f"retain_loss is {self.retain_loss!r}: give one of {', '.join(RETAIN_LOSSES)}.")
         if not self.retain_coef >= 0:
             raise ValueError(f"retain_coef is {self.retain_coef}: give a number ≥ 0.")
+        if self.early_stopping_patience is not None and self.early_stopping_patience < 1:
+            raise ValueError(f"early_stopping_patience is {self.early_stopping_patience}: give at least 1.")
+        if self.retain_kl_target is not None:
+            if not 0 < self.retain_kl_target < float("inf"):
+                raise ValueError(f"retain_kl_target is {self.retain_kl_target}: give a number of nats a token above 0.")
+            if self.retain_loss != "kl" or not self.retain_coef:
+                raise ValueError("retain_kl_target needs the retain KL: set retain_loss='kl' and retain_coef > 0.")
         if self.validation_steps < 0:
             raise ValueError(f"validation_steps is {self.validation_steps}: give a number of updates, or 0.")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -13,8 +14,10 @@ from torch import Tensor, nn
 from dareu.masks import MaskedAdamW
 from dareu.masks.zero import ZeroMaskedAdamW
 from dareu.models import context_length, load_model, load_tokenizer
+from dareu.trainers._best_state import BestState
+from dareu.trainers._dual import Dual
 from dareu.trainers._resuming import Resumable
-from dareu.trainers._stopping import StopWhenForgotten, Validate
+from dareu.trainers._stopping import Validate, Validation
 from dareu.trainers.prepared import Prepared
 from dareu.trainers.processes import check_started, load_whole_weights
 from dareu.trainers.retain import RetainBatch
@@ -23,6 +26,9 @@ from dareu.weights import fingerprint
 if TYPE_CHECKING:
     from peft import PeftConfig
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+logger = logging.getLogger(__name__)
 
 
 class SharedMixin(Resumable):
@@ -42,8 +48,14 @@ class SharedMixin(Resumable):
         self.mask, self.original, self._retain = prepared
         self._measured: dict[str, list[float]] = {}
         super().__init__(*args, **kwargs)
+        self.best: BestState | None = None
         if validate is not None:
-            self.add_callback(StopWhenForgotten(validate, self._measured))
+            if self.args.deepspeed_plugin is None:
+                self.best = BestState(self.mask)
+            else:
+                logger.warning("DeepSpeed lets nobody write to the weights: training ends with its last state.")
+            self.add_callback(Validation(validate, self._measured, self.best))
+        self._dual = None if self.args.retain_kl_target is None else Dual(self.args.retain_kl_target)
 
     def _prepare_retain(self) -> RetainBatch | None:
         """The retained batch of this micro-step; call it before the student's forward."""
@@ -53,10 +65,14 @@ class SharedMixin(Resumable):
         with self.accelerator.autocast():  # as the trained model's forward
             return self._retain.prepare(step, self.accelerator.device)
 
-    def _retain_penalty(self, model: nn.Module, batch: RetainBatch) -> Tensor:
-        """retain_coef × the retain term, on the wrapped model."""
+    def _retain_penalty(self, model: nn.Module, batch: RetainBatch) -> tuple[Tensor, Tensor]:
+        """The weighted retain term, on the wrapped model, and the bare one without its gradient."""
         assert self._retain is not None
-        return float(self.args.retain_coef) * self._retain(model, batch)
+        term, weight = self._retain(model, batch), float(self.args.retain_coef)
+        if self._dual is not None:
+            self._dual.see(float(self.accelerator.gather(term.detach()).mean()))
+            weight *= self._dual.multiplier
+        return weight * term, term.detach()
 
     def identity(self) -> str:
         """The fingerprint of the model as the main process holds it; asked for before training only."""
@@ -118,7 +134,25 @@ class SharedMixin(Resumable):
         optimizer = getattr(self.optimizer, "optimizer", self.optimizer)  # in accelerate's wrapper
         if isinstance(optimizer, MaskedAdamW) and self.accelerator.sync_gradients:
             optimizer.drop_frozen_gradients()
+        if self._dual is not None and self.accelerator.sync_gradients:
+            self._measured.setdefault("retain_multiplier", []).append(self._dual.multiplier)
+            self._dual.step()
         return loss
+
+    def _progress_so_far(self) -> dict[str, Any]:
+        return super()._progress_so_far() | ({} if self._dual is None else {"retain_multiplier": self._dual.multiplier})
+
+    def _save_extra(self, folder: str) -> None:
+        super()._save_extra(folder)
+        if self.best is not None:
+            self.best.save(folder, self.accelerator.process_index)
+
+    def _load_extra(self, folder: str) -> None:
+        super()._load_extra(folder)
+        if self.best is not None:
+            self.best.load(folder, self.accelerator.process_index)
+        if self._dual is not None and self._progress is not None:
+            self._dual.multiplier = self._progress.get("retain_multiplier", 1.0)
 
 
 def load_policy(
