@@ -250,6 +250,8 @@ def _add_gradients(
             by_inputs[rows] = gradient @ head.weight
         if by_weight is not None and by_weight.dtype == gradient.dtype:
             by_weight.addmm_(gradient.T, head.inputs[rows])
+        elif by_weight is not None and gradient.is_cuda:  # products that are not rounded before they are summed
+            torch.addmm(by_weight, gradient.T, head.inputs[rows], out_dtype=torch.float32, out=by_weight)
         elif by_weight is not None:
             by_weight += gradient.T @ head.inputs[rows]
 

@@ -255,11 +255,11 @@ class UnlearnTrainer(SharedMixin, Trainer):
     def compute_loss(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Tensor:
         """The weighted sum of forget loss and retain term on one micro-batch."""
         batch = self._prepare_retain()
+        penalty = None if batch is None else self._retain_penalty(model, batch, alone=not self.needs)
         forget = self._forget(self._forget_tensors(model, inputs))
         loss: Tensor = self.args.forget_coef * forget.to(self.accelerator.device)
         logged = {"forget_loss": forget} if self.needs else {}
-        if batch is not None:
-            penalty = self._retain_penalty(model, batch)
+        if penalty is not None:
             logged[f"retain_{self.args.retain_loss}"] = penalty / self.args.retain_coef
             loss = loss + penalty
         self._note(model, logged)

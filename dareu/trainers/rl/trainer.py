@@ -302,6 +302,7 @@ class DareUTrainer(SharedMixin, GRPOTrainer):
 
     def _compute_loss(self, model: nn.Module, inputs: dict[str, Any]) -> Tensor:
         batch = self._prepare_retain()
+        penalty = None if batch is None else self._retain_penalty(model, batch)
         # With stored rollouts the KL to π_N is a loss term: TRL's k3 estimate on the stored log-probabilities.
         self.beta = self.args.kl_coef if "ref_per_token_logps" in inputs else 0.0
         critic = self.critic if "returns" in inputs else None
@@ -314,9 +315,8 @@ class DareUTrainer(SharedMixin, GRPOTrainer):
             assert hidden is not None
             values = critic.values(hidden, inputs["completion_ids"].shape[1])
             loss = loss + self.args.vf_coef * self._value_loss(values, inputs)
-        if batch is None:
+        if penalty is None:
             return loss
-        penalty = self._retain_penalty(model, batch)
         self._metrics["train"][f"retain_{self.args.retain_loss}"].append(
             self.accelerator.gather(penalty.detach() / self.args.retain_coef).mean().item()
         )
