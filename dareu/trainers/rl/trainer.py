@@ -12,6 +12,7 @@ from trl import GRPOTrainer
 
 from dareu.data.encoding import encode_prompt
 from dareu.models.forward import evaluation_mode, sampled_logps
+from dareu.models.tiles import TILE_ELEMENTS
 from dareu.trainers.prepared import prepare
 from dareu.trainers.rl._advantages import clipped_value_loss
 from dareu.trainers.rl._critic import Critic
@@ -266,8 +267,16 @@ class DareUTrainer(SharedMixin, GRPOTrainer):
 
     # -- log-probabilities ---------------------------------------------------------------------------------------
 
-    def _get_per_token_logps_and_entropies(self, model: nn.Module, *args: Any, **kwargs: Any) -> Any:
+    def _get_per_token_logps_and_entropies(
+        self, model: nn.Module, input_ids: Tensor, *args: Any, batch_size: int | None = None, **kwargs: Any
+    ) -> Any:
         """As TRL's, without dropout where no gradient is wanted; a rollout gets the critic's values with them."""
+        if not input_ids.is_cuda:  # TRL's tiles are for GPUs: elsewhere they hold 4096 tokens and seven arrays
+            vocab_size = min(self.model.config.get_text_config().vocab_size, 2**15)  # type: ignore[union-attr, operator]
+            rows = max(1, 2 * TILE_ELEMENTS // (vocab_size * input_ids.shape[1]))
+            batch_size = min(rows, batch_size or len(input_ids))
+        kwargs["batch_size"] = batch_size
+        args = (input_ids, *args)
         # The logps of samples are compared with π_N's and with one another.
         quiet = nullcontext() if torch.is_grad_enabled() else evaluation_mode(self.model)
         if self.critic is None or self._rollout is None:
