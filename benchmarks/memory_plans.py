@@ -128,7 +128,11 @@ def plan(path: Path) -> tuple[str, Any, MemoryPlan]:
     completion = config.get("completion_tokens", TOFU_COMPLETION)
     if recipe == "finetune":  # the loss looks at the prompts' logits too
         tokens = {"prompt_tokens": 0, "completion_tokens": prompt + completion}
-        return how, model, memory_plan(model, rows=rows, **tokens, keeps_original=False, autocast=True)
+        return (
+            how,
+            model,
+            memory_plan(model, rows=rows, **tokens, keeps_original=False, autocast=True, whole_logits=True),
+        )
 
     judges = []
     if name := config.get("classifier"):

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
 
-from dareu.models.forward import IGNORED_LABEL, completion_logits, evaluation_mode
+from dareu.models.forward import IGNORED_LABEL, completion_mean, evaluation_mode
 from dareu.weights.entries import local_part
 from dareu.weights.sharding import first_not_finite, mesh_of, several_processes, sum_over_processes, summed
 
@@ -193,5 +193,4 @@ def _sum_of_record_losses(model: nn.Module, batch: Batch, side: str) -> Tensor:
             f"A {side} record has no completion token to score (its labels are all {IGNORED_LABEL}); "
             "leave it out, or raise the length at which records are cut."
         )
-    scored = completion_logits(model, inputs)
-    return (-scored.logps() / scored.lengths()[scored.rows]).sum()
+    return -len(inputs["labels"]) * completion_mean(model, inputs, "logps")

@@ -11,16 +11,19 @@ from torch import Tensor, nn
 from dareu.methods._checks import check_not_negative
 from dareu.methods._method import Method
 from dareu.methods._own_retain import OwnRetainConfig, needed_rows
-from dareu.models.forward import CompletionLogits, completion_logits, forward_kl
+from dareu.models.forward import completion_predictions, completion_terms
 from dareu.trainers.loss_based import UnlearnTrainer
 from dareu.trainers.prepared import retain_term
 from dareu.trainers.retain import stream_rows
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from datasets import Dataset
     from peft import PeftModel
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+    from dareu.models.tiles import Predictions
     from dareu.trainers.prepared import Prepared
 
 
@@ -136,24 +139,26 @@ class ScrubTrainer(UnlearnTrainer):
         if self._ascends():
             batch = self._forget_batch()
             with self.original() as teacher_model, self.accelerator.autocast():
-                teacher = completion_logits(teacher_model, batch)
-            kl, _ = _per_record(teacher, completion_logits(model, batch))
+                teacher = completion_predictions(teacher_model, batch)
+            (kl,) = _per_record(model, batch, teacher, ("kl",))
             forget = self._forget({"kl": kl})
             self._note(model, {"forget_kl": kl.mean()})
             loss: Tensor = self.args.forget_coef * forget
             return loss
         retained = self._prepare_retain()
         assert retained is not None and retained.teacher is not None
-        kl, nll = _per_record(retained.teacher, completion_logits(model, retained.inputs))
+        kl, logps = _per_record(model, retained.inputs, retained.teacher, ("kl", "logps"))
+        nll = -logps
         self._note(model, {"retain_kl": kl.mean(), "retain_nll": nll.mean()})
         return scrub_retain(kl, nll, alpha=self.args.alpha, gamma=self.args.gamma)
 
 
-def _per_record(teacher: CompletionLogits, student: CompletionLogits) -> tuple[Tensor, Tensor]:
-    """KL(teacher ‖ student) and NLL under the student, averaged over each record's answer tokens: (B,) each."""
-    lengths = student.lengths()
-    kl = student.row_sum(forward_kl(teacher.logits, student.logits)) / lengths
-    return kl, student.row_sum(-student.logps()) / lengths
+def _per_record(
+    model: nn.Module, batch: Mapping[str, Tensor], teacher: Predictions, names: Sequence[str]
+) -> list[Tensor]:
+    """Terms of the model's predictions, averaged over each record's answer tokens: (B,) each."""
+    scored = completion_terms(model, batch, names, teacher=teacher)
+    return [scored.row_sum(scored.terms[name]) / scored.lengths() for name in names]
 
 
 SCRUB = Method(ScrubTrainer, ScrubConfig, scrub)

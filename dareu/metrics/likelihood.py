@@ -14,7 +14,7 @@ from dareu.data.records import text_of
 from dareu.metrics._metric import Metric
 from dareu.metrics._rows import batches, check_lengths, check_prompt_length
 from dareu.models import context_length
-from dareu.models.forward import completion_logits, evaluation_mode
+from dareu.models.forward import completion_terms, evaluation_mode
 from dareu.models.tokenizers import check_tokenizer
 
 if TYPE_CHECKING:
@@ -122,7 +122,7 @@ def _batch_nll(model: PreTrainedModel, batch: dict[str, torch.Tensor]) -> NDArra
     """Summed negative log-likelihoods (B,) of a batch that is padded on the right."""
     read = {name: batch[name][:, :-1] for name in ("input_ids", "attention_mask")}  # the last token is only predicted
     inputs = {name: tensor.to(model.device) for name, tensor in (read | {"labels": batch["labels"]}).items()}
-    scored = completion_logits(model, inputs)
+    scored = completion_terms(model, inputs)
     totals = torch.zeros(scored.num_rows, dtype=torch.float64)
     totals.index_add_(0, scored.rows.cpu(), -scored.logps().cpu().double())
     return totals.numpy()

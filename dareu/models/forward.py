@@ -1,35 +1,33 @@
-"""The forward pass of everybody: logits and log-probabilities at completion tokens in float32, positions, modes."""
+"""The forward pass of everybody: what is predicted at completion tokens, in float32; positions, modes."""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 import torch
-from peft import PeftModel
 from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
+
+from dareu.models._head import in_place_of_head, unwrapped
+from dareu.models.tiles import Predictions, token_terms, weighted_term
 
 #: The label of a token that is no completion's: nothing is predicted in its place.
 IGNORED_LABEL = -100
 
 
-class CompletionLogits(NamedTuple):
-    """Logits at the n completion tokens of a batch."""
+@dataclass(frozen=True)
+class Completions:
+    """The n completion tokens of a batch."""
 
-    logits: Tensor
-    """float32 (n, V): what the model predicts in each completion token's place."""
     tokens: Tensor
-    """int64 (n,): the completion tokens."""
+    """int64 (n,): the tokens."""
     rows: Tensor
     """int64 (n,): the row of the batch each of them belongs to."""
     num_rows: int
-
-    def logps(self) -> Tensor:
-        """float32 (n,): log-probabilities of the tokens."""
-        picked: Tensor = self.logits.log_softmax(-1).gather(-1, self.tokens[:, None]).squeeze(-1)
-        return picked
 
     def row_sum(self, values: Tensor) -> Tensor:
         """(num_rows,): sums of token values (n,) over each row."""
@@ -40,33 +38,156 @@ class CompletionLogits(NamedTuple):
         return self.row_sum(torch.ones_like(self.tokens, dtype=torch.float32))
 
 
-def completion_logits(model: nn.Module, batch: Mapping[str, Tensor]) -> CompletionLogits:
-    """Runs the model on a collated batch and keeps the logits that predict completion tokens.
+@dataclass(frozen=True)
+class CompletionTerms(Completions):
+    """What was asked of the distributions in the completion tokens' places."""
+
+    terms: Mapping[str, Tensor]
+    """By name float32 (n,); see `dareu.models.tiles.TERMS`."""
+
+    def logps(self) -> Tensor:
+        """float32 (n,): log-probabilities of the tokens."""
+        return self.terms["logps"]
+
+
+@dataclass(frozen=True)
+class CompletionLogits(Completions):
+    """Logits at the n completion tokens of a batch."""
+
+    logits: Tensor
+    """float32 (n, V): what the model predicts in each completion token's place."""
+
+    def terms(self, names: Sequence[str] = ("logps",), teacher: Predictions | None = None) -> CompletionTerms:
+        """What `completion_terms` would ask of the model."""
+        terms = token_terms(names, Predictions(self.logits), self.tokens, teacher)[0]
+        return CompletionTerms(self.tokens, self.rows, self.num_rows, dict(zip(names, terms, strict=True)))
+
+
+def at_completions(
+    model: nn.Module, batch: Mapping[str, Tensor], compute: Callable[[Predictions, Completions], Tensor]
+) -> Tensor:
+    """Runs the model on a collated batch, and computes something of what it predicts in completion tokens' places.
 
     Args:
-        model: A causal language model.
+        model: A causal language model, wrapped or not.
         batch: `input_ids` and `attention_mask`, (B, T), and `labels` (B, T), or (B, T + 1) where the last token of each
             row is predicted but not read, as it need not be. Labels are `IGNORED_LABEL` outside completions. Rows may
             be padded on either side.
+        compute: Takes the predictions of the n tokens. It runs within the model's forward, and may be called twice.
+
+    Returns:
+        What `compute` gave.
     """
+    inputs, completions, pick = _asked(model, batch)
+    return in_place_of_head(model, inputs, lambda made: compute(made._replace(inputs=pick(made.inputs)), completions))
+
+
+def completion_logits(model: nn.Module, batch: Mapping[str, Tensor]) -> CompletionLogits:
+    """The logits that predict completion tokens, all at once: much memory, for what cannot do with terms.
+
+    Args:
+        model: A causal language model.
+        batch: As for `at_completions`.
+    """
+    inputs, completions, pick = _asked(model, batch)
+    logits = pick(model(**inputs).logits)
+    return CompletionLogits(**vars(completions), logits=logits.float())
+
+
+def completion_terms(
+    model: nn.Module,
+    batch: Mapping[str, Tensor],
+    names: Sequence[str] = ("logps",),
+    *,
+    teacher: Predictions | None = None,
+    temperature: float = 1.0,
+) -> CompletionTerms:
+    """What is asked of the model's distributions at completion tokens, differentiable, without all logits at once.
+
+    Args:
+        model: A causal language model.
+        batch: As for `at_completions`.
+        names: Of `dareu.models.tiles.TERMS`.
+        teacher: What `completion_predictions` kept of the same batch, for terms that compare with it.
+        temperature: Divides the logits.
+    """
+    seen: list[Completions] = []
+
+    def compute(made: Predictions, completions: Completions) -> Tensor:
+        seen.append(completions)
+        return token_terms(names, made._replace(temperature=temperature), completions.tokens, teacher)
+
+    terms = at_completions(model, batch, compute)[0]
+    return CompletionTerms(**vars(seen[-1]), terms=dict(zip(names, terms, strict=True)))
+
+
+def completion_predictions(model: nn.Module, batch: Mapping[str, Tensor]) -> Predictions:
+    """What a teacher predicts at completion tokens: its last hidden states wait, and not its logits.
+
+    The teacher may be another model afterwards, as where weights are swapped: its head is kept as it is now.
+
+    Args:
+        model: A causal language model; no gradient reaches it.
+        batch: As for `at_completions`.
+    """
+    kept: list[Predictions] = []
+    stays = not any(isinstance(module, FSDPModule) for module in model.modules())
+
+    def compute(made: Predictions, completions: Completions) -> Tensor:
+        kept.append(made.kept(stays=stays))
+        return made.inputs.new_zeros(0, dtype=torch.float32)
+
+    with torch.no_grad():
+        at_completions(model, batch, compute)
+    return kept[-1]
+
+
+def completion_mean(
+    model: nn.Module, batch: Mapping[str, Tensor], name: str, *, teacher: Predictions | None = None
+) -> Tensor:
+    """A term's mean over each record's completion tokens, then over records, with its gradient in the same pass.
+
+    Args:
+        model: A causal language model.
+        batch: As for `at_completions`; each record has a completion token.
+        name: Of `dareu.models.tiles.TERMS`.
+        teacher: As for `completion_terms`.
+
+    Returns:
+        A float32 scalar. Its backward can be called once.
+    """
+
+    def compute(made: Predictions, completions: Completions) -> Tensor:
+        weights = (1 / (completions.lengths() * completions.num_rows))[completions.rows]
+        return weighted_term(name, weights, made, completions.tokens, teacher)
+
+    return at_completions(model, batch, compute).reshape(())
+
+
+def _asked(
+    model: nn.Module, batch: Mapping[str, Tensor]
+) -> tuple[dict[str, Any], Completions, Callable[[Tensor], Tensor]]:
+    """The model's inputs, the completion tokens, and what picks their places, (n, ·), of an output (B, K, ·)."""
     labels, attention_mask = batch["labels"], batch["attention_mask"]
     answers = (labels != IGNORED_LABEL).any(0).nonzero()
     first = int(answers[0]) if len(answers) else labels.shape[1] - 1  # none: a forward, since others may wait for it
     assert first > 0, "a completion token needs something before it"
-    positions = {"position_ids": positions_of(attention_mask)} if takes_positions(model) else {}
-    # Only what predicts the completions goes through the head: the bulk of the memory, a vocabulary's width each.
+    # Only what predicts the completions goes to the head.
     kept = attention_mask.shape[1] - first + 1
-    output = model(
-        input_ids=batch["input_ids"],
-        attention_mask=attention_mask,
-        **positions,
-        logits_to_keep=kept,
-        use_cache=False,
-    )
+    inputs = {"input_ids": batch["input_ids"], "attention_mask": attention_mask}
+    if takes_positions(model):
+        inputs["position_ids"] = positions_of(attention_mask)
     targets = labels[:, first:]
     rows, columns = (targets != IGNORED_LABEL).nonzero(as_tuple=True)
-    logits = output.logits[:, -kept:][:, : targets.shape[1]]
-    return CompletionLogits(logits[rows, columns].float(), targets[rows, columns], rows, len(labels))
+
+    def pick(output: Tensor) -> Tensor:
+        return output[:, -kept:][:, : targets.shape[1]][rows, columns]
+
+    return (
+        inputs | {"logits_to_keep": kept, "use_cache": False},
+        Completions(targets[rows, columns], rows, len(labels)),
+        pick,
+    )
 
 
 @contextmanager
@@ -88,11 +209,8 @@ def positions_of(attention_mask: Tensor) -> Tensor:
 
 def takes_positions(model: nn.Module) -> bool:
     """Whether a model's forward can be told positions; those without (ALiBi, recurrent) go by the mask."""
-    for wrapped in ("module", "_orig_mod"):  # by DDP, by torch.compile
-        model = getattr(model, wrapped, model)
-    inner = model.get_base_model() if isinstance(model, PeftModel) else model
     # The class's: trainers replace the forward of the instance.
-    return "position_ids" in inspect.signature(type(inner).forward).parameters
+    return "position_ids" in inspect.signature(type(unwrapped(model)).forward).parameters
 
 
 def give_positions(model: nn.Module) -> None:
@@ -135,12 +253,5 @@ def sampled_logps(
     logps = torch.zeros(completion_mask.shape, device=ids.device)
     for part in (slice(start, start + batch_size) for start in range(0, len(ids), batch_size)):
         batch = {"input_ids": ids[part], "attention_mask": attention_mask[part], "labels": labels[part]}
-        scored = completion_logits(model, batch)
-        logps[part][completion_mask[part]] = scored._replace(logits=scored.logits / temperature).logps()
+        logps[part][completion_mask[part]] = completion_terms(model, batch, temperature=temperature).logps()
     return logps
-
-
-def forward_kl(teacher: Tensor, student: Tensor) -> Tensor:
-    """KL(teacher ‖ student) of two tensors of logits (n, V): float32 (n,), in nats, ≥ 0."""
-    teacher_logps, student_logps = teacher.log_softmax(-1), student.log_softmax(-1)
-    return (teacher_logps.exp() * (teacher_logps - student_logps)).sum(-1)

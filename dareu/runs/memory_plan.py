@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from dareu.models import layer_list
+from dareu.runs._head_bytes import Head
 from dareu.weights.entries import COMPACT_UP_TO
 
 if TYPE_CHECKING:
@@ -29,35 +30,34 @@ class MemoryPlan:
     Attributes:
         weights: The model's, adapters included.
         gradients: Of all that requires one, selected by a mask or not; they live during an update only.
-        second_gradients: With a retain term, its gradients wait until those of the policy's loss are added to them, so
-            that there are two of each, and a third of the largest one while it is added.
         optimizer: AdamW's moments, or those of `MaskedAdamW` with its positions or mask.
         original: What remembers π_N.
         judges: Models beside the policy: the reward's classifier, the model that judges fluency.
         rollouts: The KV cache of the completions that are generated at once.
-        activations: What autograd keeps of a micro-batch and of its retained rows.
-        logits: Scores over the vocabulary at completion tokens, the teacher's and the student's.
-        waiting: Which activations and logits still live when the second gradients do.
+        activations: What autograd keeps of a micro-batch or of its retained rows, which come one after the other:
+            whichever takes more together with its logits.
+        logits: Of the same of the two: what waits for and comes of the tiles in which logits are made, with the head's
+            gradient.
+        added: The largest gradient, while it is added to what is there of it.
         gathered: What each of several processes holds whole for a while, see `sharded`; 0 on one.
     """
 
     weights: int
     gradients: int
-    second_gradients: int
     optimizer: int
     original: int
     judges: int
     rollouts: int
     activations: int
     logits: int
-    waiting: int
+    added: int
     gathered: int = 0
 
     @property
     def total(self) -> int:
         """The peak: what always lives, and the larger of a rollout and an update."""
         always = self.weights + self.optimizer + self.original + self.judges + self.gathered
-        update = self.gradients + max(self.activations + self.logits, self.second_gradients + self.waiting)
+        update = self.gradients + max(self.activations + self.logits, self.added)
         return always + max(self.rollouts, update)
 
     def sharded(self, processes: int, model: nn.Module) -> MemoryPlan:
@@ -71,7 +71,7 @@ class MemoryPlan:
             return self
         parent, name = layer_list(model)
         layers = [parameter_bytes([layer]) for layer in getattr(parent, name)]
-        spread = ("weights", "gradients", "second_gradients", "optimizer", "original")
+        spread = ("weights", "gradients", "optimizer", "original")
         parts = {name: -(-getattr(self, name) // processes) for name in spread}
         return replace(self, **parts, gathered=parameter_bytes([model]) - sum(layers) + 2 * max(layers))
 
@@ -98,6 +98,7 @@ def memory_plan(
     keeps_original: bool = True,
     autocast: bool = False,
     judges: Iterable[nn.Module] = (),
+    whole_logits: bool = False,
 ) -> MemoryPlan:
     """The plan of `DareUTrainer`, `UnlearnTrainer` or plain fine-tuning on one device.
 
@@ -114,6 +115,8 @@ def memory_plan(
         keeps_original: Whether π_N is needed.
         autocast: Whether bfloat16 is computed in (the Trainer's `bf16`).
         judges: Models that stay on the device beside the policy, as `empty_model` gives them.
+        whole_logits: Whether the policy's loss has all logits at once, as fine-tuning does, and a loss of yours that
+            asks for `logits`: five float32 arrays of them.
 
     Raises:
         ValueError: A mask and an adapter are asked for at once.
@@ -126,10 +129,18 @@ def memory_plan(
     retain_rows = 0 if retain_loss == "none" else retain_rows
     kept = {number: activation_bytes(model, number, tokens, autocast=autocast) for number in {rows, retain_rows} - {0}}
     kept[0] = 0
-    # Arrays over the vocabulary. TRL's policy loss goes through it in tiles; others keep two until the end.
-    array = 4 * config.vocab_size * completion_tokens
-    policy = 0 if rollout_rows else rows
-    teacher, during = {"kl": (1, 7), "nll": (0, 4), "none": (0, 0)}[retain_loss]
+    head = Head.of(model, autocast=autocast)
+    if whole_logits:
+        policy = 5 * 4 * head.vocab_size * rows * completion_tokens
+    else:
+        policy = head.trl(rows * tokens) if rollout_rows else head.policy(rows * completion_tokens)
+    passes = [(kept[rows], policy + head.seen(rows * tokens))]
+    if retain_rows:
+        # Under a mask the teacher is the trained model with other values.
+        copied = selected is not None
+        taken = head.retained(retain_rows * completion_tokens, retain_loss, copied=copied)
+        passes.append((kept[retain_rows], taken + head.seen(retain_rows * tokens)))
+    activations, logits = max(passes, key=sum)
     trained = [parameter.numel() * parameter.itemsize for parameter in model.parameters() if parameter.requires_grad]
     original = 0
     if keeps_original and not adapter:
@@ -140,14 +151,13 @@ def memory_plan(
     return MemoryPlan(
         weights=parameter_bytes([model]),
         gradients=sum(trained),
-        second_gradients=sum(trained) + max(trained) if retain_rows else 0,
         optimizer=optimizer_bytes(model, selected),
         original=original,
         judges=parameter_bytes(judges),
         rollouts=kv_cache_bytes(config, rollout_rows, tokens, next(model.parameters()).dtype),
-        activations=kept[rows] + kept[retain_rows],
-        logits=array * (2 * policy + max(during * retain_rows, 3 * policy)),
-        waiting=kept[rows] + array * (5 * policy + teacher * retain_rows),
+        activations=activations,
+        logits=logits,
+        added=max(trained),
     )
 
 

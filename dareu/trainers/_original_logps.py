@@ -11,7 +11,7 @@ from accelerate.utils import broadcast_object_list
 from torch import Tensor
 
 from dareu.data.encoding import CompletionCollator, EncodedRecord
-from dareu.models.forward import completion_logits
+from dareu.models.forward import completion_terms
 from dareu.trainers._forget_tensors import summed_logps
 from dareu.trainers._tensor_file import TensorFile
 from dareu.trainers.original import Original
@@ -61,7 +61,7 @@ def original_logps(
         batch = collator(records[start : start + batch_size])
         batch = {name: tensor.to(accelerator.device) for name, tensor in batch.items()}
         with original() as model, accelerator.autocast():
-            parts.append(summed_logps(completion_logits(model, batch)))
+            parts.append(summed_logps(completion_terms(model, batch)))
     logps = torch.cat(parts)
     if accelerator.is_main_process:
         file.save({"logps": logps.cpu()})

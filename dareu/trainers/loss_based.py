@@ -15,12 +15,15 @@ from transformers import Trainer, TrainingArguments
 from dareu.data.encoding import CompletionCollator, EncodedRecord, encode_dataset
 from dareu.data.refusals import load_refusals, refuse
 from dareu.models import context_length
-from dareu.models.forward import completion_logits
+from dareu.models.forward import completion_logits, completion_predictions, completion_terms
+from dareu.models.tiles import Predictions
 from dareu.plugins import needed_parameters
 from dareu.trainers._alternates import alternates_of
 from dareu.trainers._forget_tensors import (
     ALTERNATE,
     ANSWER,
+    BESIDE,
+    LOGITS,
     REF_LOGITS,
     REFUSAL,
     STORED,
@@ -145,7 +148,7 @@ class UnlearnTrainer(SharedMixin, Trainer):
             retain_dataset=retain_dataset,
             mask=mask,
             fresh_adapter=peft_config is not None,
-            needs_original=not {*STORED, REF_LOGITS}.isdisjoint(self.needs),
+            needs_original=not {*STORED, *BESIDE, REF_LOGITS}.isdisjoint(self.needs),
             validate=validate,
             accelerator=lambda: self.accelerator,
         )
@@ -253,15 +256,31 @@ class UnlearnTrainer(SharedMixin, Trainer):
 
     def _forget_tensors(self, model: nn.Module, inputs: dict[str, Any]) -> dict[str, Tensor]:
         """What the loss asks for and nothing else; π_N speaks before the model in training does."""
-        tensors = {name: self._original_logps(name)[inputs["row"]] for name in STORED if name in self.needs}
-        if REF_LOGITS in self.needs:
+        needs = set(self.needs)
+        tensors = {name: self._original_logps(name)[inputs["row"]] for name in STORED if name in needs}
+        teacher = None
+        if not needs.isdisjoint((REF_LOGITS, *BESIDE)):
             assert self.original is not None
-            with self.original() as teacher, self.accelerator.autocast():
-                tensors[REF_LOGITS] = completion_logits(teacher, inputs).logits
-        for choices, batch in ((ANSWER, inputs), (REFUSAL, "refusal"), (ALTERNATE, "alternate")):
-            if not choices.keys().isdisjoint(self.needs):
-                scored = completion_logits(model, inputs[batch] if isinstance(batch, str) else batch)
-                tensors |= {name: of(scored) for name, of in choices.items() if name in self.needs}
+            with self.original() as original, self.accelerator.autocast():
+                if REF_LOGITS in needs:
+                    tensors[REF_LOGITS] = completion_logits(original, inputs).logits
+                    teacher = Predictions(tensors[REF_LOGITS])
+                else:
+                    teacher = completion_predictions(original, inputs)
+        names = ("logps",) if needs.isdisjoint(BESIDE) else ("logps", *BESIDE)
+        if LOGITS in needs:
+            whole = completion_logits(model, inputs)
+            tensors[LOGITS] = whole.logits
+            tensors |= {
+                name: of(whole.terms(names, teacher)) for name, of in (ANSWER | BESIDE).items() if name in needs
+            }
+        elif not needs.isdisjoint(ANSWER | BESIDE):
+            scored = completion_terms(model, inputs, names, teacher=teacher)
+            tensors |= {name: of(scored) for name, of in (ANSWER | BESIDE).items() if name in needs}
+        for kind, choices in (("refusal", REFUSAL), ("alternate", ALTERNATE)):
+            if not needs.isdisjoint(choices):
+                taught = completion_terms(model, inputs[kind])
+                tensors |= {name: of(taught) for name, of in choices.items() if name in needs}
         return tensors
 
     def _forget(self, tensors: Mapping[str, Tensor]) -> Tensor:
@@ -284,11 +303,12 @@ class UnlearnTrainer(SharedMixin, Trainer):
     def compute_loss(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Tensor:
         """The weighted sum of forget loss and retain term on one micro-batch."""
         batch = self._prepare_retain()
+        retained = None if batch is None else self._retain_penalty(model, batch, alone=not self.needs)
         forget = self._forget(self._forget_tensors(model, inputs))
         loss: Tensor = self.args.forget_coef * self._share(inputs) * forget.to(self.accelerator.device)
         logged = {"forget_loss": forget} if self.needs else {}
-        if batch is not None:
-            penalty, logged[f"retain_{self.args.retain_loss}"] = self._retain_penalty(model, batch)
+        if retained is not None:
+            penalty, logged[f"retain_{self.args.retain_loss}"] = retained
             loss = loss + penalty
         self._note(model, logged)
         return loss

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from dareu.data.encoding import CompletionCollator, EncodedRecord
-from dareu.models.forward import CompletionLogits, completion_logits, forward_kl
+from dareu.models.forward import completion_mean, completion_predictions
+from dareu.models.tiles import Predictions
 from dareu.trainers.original import Original
 
 RetainLoss = Literal["kl", "nll", "none"]
@@ -26,10 +27,10 @@ def stream_rows(number: int, batch_size: int, step: int, seed: int) -> list[int]
 
 
 class RetainBatch(NamedTuple):
-    """A batch of retained records, and π_N's logits on it where the loss is a KL."""
+    """A batch of retained records, and what π_N predicts on it where the loss is a KL."""
 
     inputs: dict[str, Tensor]
-    teacher: CompletionLogits | None
+    teacher: Predictions | None
 
 
 class RetainTerm:
@@ -79,13 +80,10 @@ class RetainTerm:
             return RetainBatch(inputs, None)
         assert self.original is not None
         with self.original() as model:
-            return RetainBatch(inputs, completion_logits(model, inputs))
+            return RetainBatch(inputs, completion_predictions(model, inputs))
 
     def __call__(self, model: nn.Module, batch: RetainBatch) -> Tensor:
         """The term: a float32 scalar in nats a token, averaged over records."""
-        student = completion_logits(model, batch.inputs)
         if batch.teacher is None:
-            per_token = -student.logps()
-        else:
-            per_token = forward_kl(batch.teacher.logits, student.logits)
-        return (student.row_sum(per_token) / student.lengths()).mean()
+            return -completion_mean(model, batch.inputs, "logps")
+        return completion_mean(model, batch.inputs, "kl", teacher=batch.teacher)

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
-from accelerate.utils import broadcast_object_list
+from accelerate.utils import DistributedType, broadcast_object_list
 from peft import PeftModel, get_peft_model
 from torch import Tensor, nn
 
@@ -65,14 +65,31 @@ class SharedMixin(Resumable):
         with self.accelerator.autocast():  # as the trained model's forward
             return self._retain.prepare(step, self.accelerator.device)
 
-    def _retain_penalty(self, model: nn.Module, batch: RetainBatch) -> tuple[Tensor, Tensor]:
-        """The weighted retain term, on the wrapped model, and the bare one without its gradient."""
+    def _retain_penalty(self, model: nn.Module, batch: RetainBatch, *, alone: bool = False) -> tuple[Tensor, Tensor]:
+        """The weighted retain term, on the wrapped model, and the bare one without its gradient.
+
+        Its backward is done at once, and what is returned is a constant: what autograd keeps of the retained rows is
+        gone before the policy's forward, and its gradients are added to the parameters' one after the other. Call it
+        before that forward.
+
+        Args:
+            model: The wrapped model.
+            batch: What `_prepare_retain` gave.
+            alone: Whether there is no other loss to be differentiated, so that the backward is the Trainer's.
+        """
         assert self._retain is not None
         term, weight = self._retain(model, batch), float(self.args.retain_coef)
         if self._dual is not None:
             self._dual.see(float(self.accelerator.gather(term.detach()).mean()))
             weight *= self._dual.multiplier
-        return weight * term, term.detach()
+        penalty = weight * term
+        # DeepSpeed makes its step in the backward
+        if alone or self.accelerator.distributed_type == DistributedType.DEEPSPEED:
+            return penalty, term.detach()
+        # A backward is in the precision of its forward, whatever the context of the loss
+        with torch.autocast(self.accelerator.device.type, enabled=False):
+            self.accelerator.backward(penalty / self.current_gradient_accumulation_steps)
+        return penalty.detach(), term.detach()
 
     def identity(self) -> str:
         """The fingerprint of the model as the main process holds it; asked for before training only."""

@@ -29,7 +29,7 @@ from dareu.methods.dpo import dpo
 from dareu.methods.npo import npo
 from dareu.methods.undial import undial
 from dareu.metrics import generate_answers
-from dareu.models.forward import completion_logits
+from dareu.models.forward import completion_terms
 from dareu.runs.program import leave_process_group
 from dareu.trainers import DareUConfig, DareUTrainer, UnlearnConfig, UnlearnTrainer
 from dareu.trainers.original import original_policy
@@ -224,9 +224,9 @@ def by_hand(folder: Path, shard: bool) -> dict[str, torch.Tensor]:
     for _ in range(2):
         kept, batch = term.prepare(0, torch.device("cpu")), collator(records)
         with remembered() as original:
-            scored = completion_logits(original, batch)
+            scored = completion_terms(original, batch)
             ref_logps = scored.row_sum(scored.logps())
-        scored = completion_logits(model, batch)
+        scored = completion_terms(model, batch)
         loss = npo(scored.row_sum(scored.logps()), ref_logps) + term(model, kept)
         loss.backward()
         assert not shard or all(isinstance(parameter.grad, DTensor) for parameter in model.parameters())

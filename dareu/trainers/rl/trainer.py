@@ -14,6 +14,7 @@ from trl import GRPOTrainer
 from dareu.data.encoding import encode_prompt
 from dareu.models.forward import evaluation_mode, sampled_logps
 from dareu.models.generation import plain_generation_config
+from dareu.models.tiles import TILE_ELEMENTS
 from dareu.trainers._uninformed import Uninformed
 from dareu.trainers.prepared import prepare
 from dareu.trainers.rl._advantages import clipped_value_loss
@@ -373,8 +374,16 @@ class DareUTrainer(SharedMixin, GRPOTrainer):
 
     # -- log-probabilities ---------------------------------------------------------------------------------------
 
-    def _get_per_token_logps_and_entropies(self, model: nn.Module, *args: Any, **kwargs: Any) -> Any:
+    def _get_per_token_logps_and_entropies(
+        self, model: nn.Module, input_ids: Tensor, *args: Any, batch_size: int | None = None, **kwargs: Any
+    ) -> Any:
         """As TRL's, without dropout where no gradient is wanted; a rollout gets the critic's values with them."""
+        if not input_ids.is_cuda:  # TRL's tiles are for GPUs: elsewhere they hold 4096 tokens and seven arrays
+            vocab_size = min(self.model.config.get_text_config().vocab_size, 2**15)  # type: ignore[union-attr, operator]
+            rows = max(1, 2 * TILE_ELEMENTS // (vocab_size * input_ids.shape[1]))
+            batch_size = min(rows, batch_size or len(input_ids))
+        kwargs["batch_size"] = batch_size
+        args = (input_ids, *args)
         # The logps of samples are compared with π_N's and with one another.
         quiet = nullcontext() if torch.is_grad_enabled() else evaluation_mode(self.model)
         if self.critic is None or self._rollout is None:
@@ -412,6 +421,7 @@ class DareUTrainer(SharedMixin, GRPOTrainer):
 
     def _compute_loss(self, model: nn.Module, inputs: dict[str, Any]) -> Tensor:
         batch = self._prepare_retain()
+        retained = None if batch is None else self._retain_penalty(model, batch)
         # With stored rollouts the KL to π_N is a loss term: TRL's k3 estimate on the stored log-probabilities.
         self.beta = self.args.kl_coef if "ref_per_token_logps" in inputs else 0.0
         critic = self.critic if "returns" in inputs else None
@@ -426,9 +436,9 @@ class DareUTrainer(SharedMixin, GRPOTrainer):
             assert hidden is not None
             values = critic.values(hidden, inputs["completion_ids"].shape[1])
             loss = loss + self.args.vf_coef * self._value_loss(values, inputs)
-        if batch is None:
+        if retained is None:
             return loss
-        penalty, term = self._retain_penalty(model, batch)
+        penalty, term = retained
         self._metrics["train"][f"retain_{self.args.retain_loss}"].append(self.accelerator.gather(term).mean().item())
         # TRL's loss comes scaled for accumulation, so this term must be too.
         return loss + penalty / self.current_gradient_accumulation_steps

@@ -17,6 +17,7 @@ from dareu.methods.satimp import satimp
 from dareu.methods.simnpo import simnpo
 from dareu.methods.undial import undial
 from dareu.methods.wga import wga
+from dareu.models.tiles import Predictions, token_terms
 
 LOGPS = torch.tensor([math.log(0.5) + math.log(0.25), math.log(0.9)], dtype=torch.float64)
 REF = torch.tensor([math.log(0.5) + math.log(0.5), math.log(0.3)], dtype=torch.float64)
@@ -32,6 +33,14 @@ REF_REFUSAL = torch.tensor([math.log(0.1), math.log(0.3) + math.log(0.2)], dtype
 LOGITS = torch.tensor([[0.2, -1.0, 0.5], [1.5, 0.0, -0.3], [0.0, 2.0, 1.0]], dtype=torch.float64)
 REF_LOGITS = torch.tensor([[1.0, 0.0, -1.0], [0.5, 0.5, 0.1], [-2.0, 1.0, 0.0]], dtype=torch.float64)
 TOKENS = torch.tensor([0, 2, 1])
+
+
+def undial_of(logits: Tensor, **options: float) -> Tensor:
+    """The loss of logits, by way of the terms that the trainer computes."""
+    names = ("logps", "others_nll", "ref_odds")
+    return undial(
+        *token_terms(names, Predictions(logits), TOKENS, Predictions(REF_LOGITS))[0], ROWS, LENGTHS, **options
+    )
 
 
 def check(loss: Tensor, expected: float) -> None:
@@ -87,7 +96,7 @@ def test_undial_by_hand() -> None:
         return sum(w / sum(weights) * (normaliser - s) for w, s in zip(weights, student, strict=True))
 
     each = [cross_entropy(*case) for case in zip(REF_LOGITS.tolist(), LOGITS.tolist(), TOKENS.tolist(), strict=True)]
-    check(undial(LOGITS, REF_LOGITS, TOKENS, ROWS, LENGTHS), ((each[0] + each[1]) / 2 + each[2]) / 2)
+    check(undial_of(LOGITS), ((each[0] + each[1]) / 2 + each[2]) / 2)
 
 
 def test_the_control_has_no_forget_loss() -> None:
@@ -117,7 +126,7 @@ def test_weights_of_exponent_0_leave_gradient_ascent() -> None:
 
 def test_undial_is_at_rest_where_the_student_is_the_adjusted_teacher() -> None:
     logits = (REF_LOGITS - 3.0 * torch.nn.functional.one_hot(TOKENS, 3)).requires_grad_()
-    undial(logits, REF_LOGITS, TOKENS, ROWS, LENGTHS, beta=3.0).backward()
+    undial_of(logits, beta=3.0).backward()
     torch.testing.assert_close(logits.grad, torch.zeros_like(REF_LOGITS))
 
 
@@ -129,7 +138,7 @@ GRADIENTS: dict[str, tuple[Callable[..., Tensor], tuple[Tensor, ...]]] = {
     "npo": (lambda x: npo(x, REF, beta=0.3), (LOGPS,)),
     "dpo": (lambda x, y: dpo(x, REF, y, REF_REFUSAL), (LOGPS, REFUSAL)),
     "simnpo": (lambda x: simnpo(x, LENGTHS), (LOGPS,)),
-    "undial": (lambda x: undial(x, REF_LOGITS, TOKENS, ROWS, LENGTHS), (LOGITS,)),
+    "undial": (undial_of, (LOGITS,)),
     "wga": (lambda x: wga(x, ROWS, LENGTHS, beta=0.0), (TOKEN_LOGPS,)),
     "satimp": (lambda x: satimp(x, ROWS, LENGTHS, beta1=0.0, beta2=0.0), (TOKEN_LOGPS,)),
 }
@@ -164,7 +173,7 @@ def test_a_temperature_that_is_no_number_above_0(beta: Any) -> None:
         lambda: npo(LOGPS, REF, beta=beta),
         lambda: dpo(LOGPS, REF, REFUSAL, REF_REFUSAL, beta=beta),
         lambda: simnpo(LOGPS, LENGTHS, beta=beta),
-        lambda: undial(LOGITS, REF_LOGITS, TOKENS, ROWS, LENGTHS, beta=beta),
+        lambda: undial_of(LOGITS, beta=beta),
     ):
         with pytest.raises(ValueError, match=r"^beta is .*: give a number > 0\.$"):
             loss()

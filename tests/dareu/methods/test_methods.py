@@ -203,7 +203,9 @@ def test_only_what_a_loss_names_is_computed(build: Build, memorised: Callable[[]
     def forwards(method: str) -> tuple[list[int], bool]:
         trainer = build(memorised(), method, retain_loss="nll", max_steps=1)
         calls: list[int] = []
-        trainer.model.register_forward_hook(lambda module, args, output: calls.append(len(output.logits)))
+        trainer.model.register_forward_pre_hook(
+            lambda module, args, given: calls.append(len(given["input_ids"])), with_kwargs=True
+        )
         trainer.train()
         return calls, trainer.original is not None
 

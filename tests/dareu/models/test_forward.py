@@ -6,7 +6,7 @@ import torch
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 from dareu.data import CompletionCollator, EncodedRecord, encode_record
-from dareu.models.forward import completion_logits, forward_kl
+from dareu.models.forward import completion_logits, completion_mean, completion_terms
 
 ROWS = [
     ("Who wrote it?", " Lucia Duval."),
@@ -28,7 +28,8 @@ def test_summed_logps_equal_scoring_each_record_alone(
     side: Literal["left", "right"],
 ) -> None:
     model = tiny_llama()
-    scored = completion_logits(model, CompletionCollator(tokenizer, side)(records))
+    batch = CompletionCollator(tokenizer, side)(records)
+    scored = completion_terms(model, batch)
     sums, lengths = scored.row_sum(scored.logps()), scored.lengths()
     for row, record in enumerate(records):
         ids = torch.tensor([record.prompt_ids + record.completion_ids])
@@ -36,13 +37,7 @@ def test_summed_logps_equal_scoring_each_record_alone(
         expected = logps[len(record.prompt_ids) - 1 :]
         torch.testing.assert_close(sums[row], expected.sum(), atol=1e-5, rtol=1e-5)
         assert lengths[row] == len(record.completion_ids)
-
-
-def test_forward_kl_is_torchs() -> None:
-    torch.manual_seed(0)
-    teacher, student = torch.randn(5, 11, dtype=torch.float64), torch.randn(5, 11, dtype=torch.float64)
-    expected = torch.nn.functional.kl_div(
-        student.log_softmax(-1), teacher.log_softmax(-1), log_target=True, reduction="none"
-    ).sum(-1)
-    torch.testing.assert_close(forward_kl(teacher, student), expected)
-    assert forward_kl(teacher, teacher).abs().max() == 0
+    torch.testing.assert_close(completion_mean(model, batch, "logps"), (sums / lengths).mean(), atol=1e-6, rtol=0)
+    whole = completion_logits(model, batch)
+    torch.testing.assert_close(whole.logits.log_softmax(-1)[range(len(whole.tokens)), whole.tokens], scored.logps())
+    assert torch.equal(whole.terms().logps(), scored.logps())

@@ -17,7 +17,7 @@ from transformers import GPTNeoXConfig, LlamaConfig, PreTrainedConfig, Qwen3Conf
 
 from dareu.masks import MaskedAdamW, random_mask
 from dareu.methods.npo import npo
-from dareu.models.forward import completion_logits, forward_kl
+from dareu.models.forward import completion_mean, completion_predictions, completion_terms
 from dareu.runs.memory_plan import (
     activation_bytes,
     empty_model,
@@ -228,20 +228,16 @@ def test_an_update_stays_within_the_plan_and_near_it(lora: bool, loss: Any) -> N
     with kept() as original:
         there = [*original.parameters(), *original.buffers(), *model.parameters(), *model.buffers()]
 
-    def micro_batch() -> Tensor:
-        teacher = None
+    def micro_batch() -> None:
         if loss == "kl":
             with kept() as original:
-                teacher = completion_logits(original, retain)
-        policy = completion_logits(model, forget)
-        objective = npo(policy.row_sum(policy.logps()), torch.zeros(ROWS))
-        if loss != "none":
-            student = completion_logits(model, retain)
-            terms = -student.logps() if teacher is None else forward_kl(teacher.logits, student.logits)
-            objective = objective + (student.row_sum(terms) / student.lengths()).mean()
-            del student, terms
-        objective.backward()  # while policy and teacher still live, as in the trainers
-        return objective.detach()
+                teacher = completion_predictions(original, retain)
+            completion_mean(model, retain, "kl", teacher=teacher).backward()
+            del teacher
+        elif loss == "nll":
+            (-completion_mean(model, retain, "logps")).backward()
+        policy = completion_terms(model, forget)
+        npo(policy.row_sum(policy.logps()), torch.zeros(ROWS)).backward()
 
     with LiveBytes([*there, *forget.values(), *retain.values()]) as memory:
         for _ in range(2):  # accumulated: the second finds the gradients of the first
@@ -263,7 +259,8 @@ def test_a_rollout_and_an_update_do_not_add_up() -> None:
     empty = build("llama", "meta")
     shape = {"rows": 2, "prompt_tokens": 4, "completion_tokens": 4}
     small, large = (memory_plan(empty, **shape, rollout_rows=rows) for rows in (1, 10_000))
-    assert small.total == sum([small.weights, small.gradients, small.optimizer, small.original]) + small.activations
+    always = [small.weights, small.optimizer, small.original]
+    assert small.total == sum([*always, small.gradients, small.activations, small.logits])
     assert large.total == large.weights + large.optimizer + large.original + large.rollouts
     judged = memory_plan(empty, **shape, rollout_rows=1, judges=[build("qwen3", "meta")])
     assert judged.total - small.total == parameter_bytes([build("qwen3", "meta")])

@@ -17,7 +17,7 @@ from dareu.masks import WeightMask, count_moved_outside, random_mask
 from dareu.methods.npo import npo
 from dareu.metrics import generate_answers
 from dareu.models import load_model, load_tokenizer
-from dareu.models.forward import completion_logits, sampled_logps, takes_positions
+from dareu.models.forward import completion_terms, sampled_logps, takes_positions
 from dareu.trainers import DareUConfig, DareUTrainer, UnlearnConfig, UnlearnTrainer
 from dareu.trainers.rl._rollouts import Rollout
 from dareu.weights import fingerprint
@@ -93,7 +93,7 @@ def test_logps_depend_neither_on_padding_nor_on_the_batch(
             logps = model(ids).logits.float().log_softmax(-1)[0, :-1].gather(-1, ids[0, 1:, None])[:, 0]
             alone.append(logps[len(record.prompt_ids) - 1 :].sum())
         for side in ("left", "right"):
-            scored = completion_logits(model, CompletionCollator(tokenizer, side)(records))  # type: ignore[arg-type]
+            scored = completion_terms(model, CompletionCollator(tokenizer, side)(records))  # type: ignore[arg-type]
             torch.testing.assert_close(scored.row_sum(scored.logps()), torch.stack(alone), atol=1e-5, rtol=1e-5)
 
 
