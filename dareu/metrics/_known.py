@@ -5,15 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from dareu.metrics._answer_words import ANSWER_WORDS
-from dareu.metrics._fluency import FLUENCY
 from dareu.metrics._metric import Metric
 from dareu.metrics.attribution import ATTRIBUTION
 from dareu.metrics.facts import FACT_RECALL, NAME_KEPT
+from dareu.metrics.fluency import FLUENCY, GIBBERISH
+from dareu.metrics.gap import RETRAINING_GAP
 from dareu.metrics.likelihood import PROBABILITY
 from dareu.metrics.rouge import ROUGE
 from dareu.metrics.tow import TOW
 
 METRICS: dict[str, Metric] = {
+    "retraining_gap": RETRAINING_GAP,
+    "gibberish": GIBBERISH,
     "tow": TOW,
     "rouge": ROUGE,
     "probability": PROBABILITY,

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
 
 from dareu.data.encoding import Text
 from dareu.data.records import text_of
@@ -110,6 +113,12 @@ class OfSplit:
         given = [_in_form_of(*pair) for pair in zip(self._rows["completion"], self.answers, strict=True)]
         return self._nll_under(self._subject.base_model, given, truncate=True)
 
+    @cached_property
+    def gold_base_nll(self) -> AnswerNLL:
+        """Those of the gold answers under the base model, as `nll`; only where a base model is given."""
+        assert self._subject.base_model is not None
+        return self._nll_under(self._subject.base_model, list(self._rows["completion"]), truncate=True)
+
     @property
     def forget_owners(self) -> list[str]:
         """The owners to forget."""
@@ -139,6 +148,8 @@ class OfModel(NamedTuple):
 
     numbers: Mapping[str, float]
     """What was measured before it, by name; of all splits."""
+    row_values: Mapping[str, NDArray[np.float64]]
+    """For each number that is a mean over n rows, their values, (n,); NaN where a row has none."""
     forget_owners: list[str]
     """The owners to forget."""
     model: PreTrainedModel
@@ -154,6 +165,12 @@ class AgainstRetrained(NamedTuple):
     """The model's numbers by name."""
     retrained: Mapping[str, float]
     """Those of the model retrained without the forget owners, on the same rows."""
+    row_values: Mapping[str, NDArray[np.float64]]
+    """For each of the model's numbers that is a mean over n rows, their values, (n,); NaN where a row has none."""
+    retrained_row_values: Mapping[str, NDArray[np.float64]]
+    """The same of the retrained model's."""
+    common: Collection[str]
+    """Names of the numbers that every model of the table has, or these two where there is no table."""
 
 
 OF_SPLIT = tuple(name for name, value in vars(OfSplit).items() if isinstance(value, property | cached_property))

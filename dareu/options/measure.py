@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
-from dareu.metrics import METRICS, Metric, check_metrics
+from dareu.metrics import METRICS, Metric, check_metrics, compares
 from dareu.options.judges import check_judges
 from dareu.plugins import resolve
 from dareu.values import PLUGIN, READ, as_list, as_mapping
@@ -30,7 +30,8 @@ class MeasureArguments:
         default=None, metadata={"help": "The checkpoint that the target was fine-tuned from, which judges fluency."}
     )
     retrained: Annotated[str | None, READ] = field(
-        default=None, metadata={"help": "measurement.json of the retrained control; gives ToW."}
+        default=None,
+        metadata={"help": "measurement.json of the retrained control; gives the retraining gap, gibberish and ToW."},
     )
     metrics: Annotated[list[str] | None, PLUGIN] = field(
         default=None,
@@ -99,11 +100,15 @@ def chosen_metrics(args: MeasureArguments) -> Chosen:
     if not (args.reward_judge or args.validation_judge or args.test_judge):
         missing["judgements"] = "but there is no judge: give reward_judge, validation_judge or test_judge"
     if args.base_model is None:
-        missing["base_nll"] = "but there is no base model: give base_model"
+        missing |= dict.fromkeys(("base_nll", "gold_base_nll"), "but there is no base model: give base_model")
     if args.retrained is None:
-        missing["retrained"] = "but there is no control: give the retrained model's measurement.json as retrained"
+        there = "but there is no control: give the retrained model's measurement.json as retrained"
+        missing |= dict.fromkeys(("retrained", "retrained_row_values", "common"), there)
     metrics = {name: resolve(name, METRICS) for name in args.metrics}
     needs = check_metrics(metrics, options, missing)
-    if all("retrained" in asked for asked in needs.values()):
+    if all(map(compares, needs.values())):
         raise ValueError(f"metrics names {', '.join(needs)} alone, made of other metrics' numbers: name those too.")
+    for name, metric in metrics.items():
+        if unread := [read for read in metric.reads if read not in metrics]:
+            raise ValueError(f"metrics lacks {', '.join(unread)}, which {name} reads: add it.")
     return Chosen(metrics, options, needs)

@@ -68,7 +68,7 @@ def test_what_no_chosen_metric_asks_for_is_not_computed(tiny_llama, measured, mo
     model = tiny_llama()
     monkeypatch.setattr(model, "generate", lambda **_: pytest.fail("generated"))
     monkeypatch.setattr(EvenJudge, "predict_proba", lambda *_: pytest.fail("judged"))
-    metrics, answers = measured({"probability": METRICS["probability"]}, model=model, judges={"test": EvenJudge()})
+    metrics, answers, _ = measured({"probability": METRICS["probability"]}, model=model, judges={"test": EvenJudge()})
     assert list(metrics) == ["forget_probability", "retain_probability", "test_probability"]
     assert answers == {}
 
@@ -91,7 +91,8 @@ def test_everything_that_is_offered(tiny_llama, tokenizer, measured, splits):
     full = {name: split.add_column("facts", [["Accra", "Ann"]] * len(split)) for name, split in splits.items()}
 
     def look(
-        split, rows, prompts, golds, answers, bare_answers, nll, facts, names, judgements, base_nll, forget_owners,
+        split, rows, prompts, golds, answers, bare_answers, nll, facts, names, judgements, base_nll, gold_base_nll,
+        forget_owners,
         model, tokenizer,
     ):  # fmt: skip
         return {}
@@ -119,6 +120,7 @@ def test_everything_that_is_offered(tiny_llama, tokenizer, measured, splits):
     np.testing.assert_array_equal(seen["nll"].total, answer_nll(model, tokenizer, prompts, golds).total)
     spaced = [f" {answer}" for answer in answers]
     np.testing.assert_array_equal(seen["base_nll"].total, answer_nll(base, tokenizer, prompts, spaced).total)
+    np.testing.assert_array_equal(seen["gold_base_nll"].total, answer_nll(base, tokenizer, prompts, golds).total)
     assert seen["facts"] == [["Accra", "Ann"]] * 2
     assert list(seen["judgements"]) == ["test", "test_stripped"]
     expected = attribution_scores(judge, answers, ["ann"])
@@ -133,20 +135,28 @@ def test_numbers_and_row_values(measured):
         "of_none": [float("nan")] * 3,
         "whole": np.float32(0.5),
     }
-    metrics = measured({"mine": Metric(lambda split: values)}).metrics
+    metrics, _, kept = measured({"mine": Metric(lambda split: values)})
+    assert {name: list(rows) for name, rows in kept.items()} == {
+        "of_rows": [1.0, pytest.approx(float("nan"), nan_ok=True), 2.0],
+        "of_flags": [1.0, 0.0, 0.0],
+    }
     assert metrics == {"of_rows": 1.5, "of_flags": pytest.approx(1 / 3), "whole": 0.5}
     assert all(type(value) is float for value in metrics.values())
 
 
 def test_a_metric_of_the_whole_model_comes_after_those_of_splits(measured):
-    def spread(numbers, model, *, scale=1.0):
+    def spread(numbers, row_values, model, *, scale=1.0):
+        assert list(row_values["retain_lengths"]) == [7, 7]
         return {"spread": scale * (numbers["retain_size"] - numbers["forget_size"]), "weights": model.num_parameters()}
 
-    sizes = Metric(lambda split, rows: {f"{split}_size": len(rows)}, splits=("forget", "retain"))
+    def count(split, rows):
+        return {f"{split}_size": len(rows), f"{split}_lengths": [7] * len(rows)}
+
+    sizes = Metric(count, splits=("forget", "retain"))
     chosen = {"spread": Metric(spread, splits=()), "sizes": sizes, "tow": METRICS["tow"]}
     metrics = measured(chosen, options={"spread": {"scale": 2.0}}).metrics
     assert metrics.pop("weights") > 0
-    assert metrics == {"forget_size": 3, "retain_size": 2, "spread": -2}
+    assert metrics == {"forget_size": 3, "retain_size": 2, "forget_lengths": 7, "retain_lengths": 7, "spread": -2}
 
 
 def test_a_metric_that_cannot_be_computed_is_left_out_unless_it_is_chosen(measured, splits, tiny_llama, monkeypatch):
@@ -176,7 +186,11 @@ def test_a_metric_that_cannot_be_computed_is_left_out_unless_it_is_chosen(measur
     [
         (Metric(lambda answer: {}), {}, "The metric 'mine' asks for answer: there are split, rows, prompts"),
         (Metric(lambda numbers: {}), {}, "The metric 'mine' asks for numbers: there are split"),
-        (Metric(lambda answers: {}, splits=()), {}, "'mine' asks for answers: there are numbers, forget_owners, model"),
+        (
+            Metric(lambda answers: {}, splits=()),
+            {},
+            "'mine' asks for answers: there are numbers, row_values, forget_owners, model",
+        ),
         (Metric(lambda retrained, model: {}, splits=()), {}, "'mine' asks for model: there are numbers, retrained"),
         (Metric(lambda answers, limit=1: {}), {"limitt": 2}, "'mine' has no option limitt: its options are limit"),
         (Metric(lambda answers: {}, splits=("forget", "holdout")), {}, "'mine' is of the split 'holdout'"),
@@ -222,7 +236,8 @@ def test_a_number_without_its_split_in_its_name_is_refused(measured):
 
 
 def test_tables_show_what_the_metrics_say():
-    asked = "tow forget_rouge retain_rouge forget_probability retain_probability fact_recall name_kept "
+    asked = "retraining_gap gibberish tow "
+    asked += "forget_rouge retain_rouge forget_probability retain_probability fact_recall name_kept "
     asked += "forget_attribution forget_attribution_stripped forget_attribution_heldout "
     asked += "forget_attribution_heldout_stripped misattribution"
     assert shown_columns() == asked.split()
@@ -238,7 +253,7 @@ def test_the_example_of_the_page_runs(measured, tmp_path):
     path = tmp_path / "sentences.py"
     path.write_text(block, encoding="utf-8")
     metric = resolve(f"{path}:SENTENCES", METRICS)
-    metrics, answers = measured({"mine": metric}, options={"mine": {"ends": "e"}})
+    metrics, answers, _ = measured({"mine": metric}, options={"mine": {"ends": "e"}})
     for split in ("forget", "retain"):
         assert metrics.pop(f"{split}_sentences") == np.mean([answer.count("e") for answer in answers[split]])
     assert metrics == {} and metric.columns == ("forget_sentences",)

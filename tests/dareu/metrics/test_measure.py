@@ -64,7 +64,7 @@ def test_every_metric_is_its_family_s_mean(tiny_llama, tokenizer, splits):
     model, base = tiny_llama(), tiny_llama(seed=1)
     reward, test = LengthJudge(), LengthJudge(["ann", "bob", "cid", "none"])
     validation = LengthJudge(["bob", "ann"])
-    metrics, answers = measure(
+    metrics, answers, rows = measure(
         model,
         tokenizer,
         splits,
@@ -102,8 +102,12 @@ def test_every_metric_is_its_family_s_mean(tiny_llama, tokenizer, splits):
         expected[f"{split}_probability"] = np.exp(-nll.mean).mean()
     # The answers were generated after the prompt with a space before them, like the gold ones.
     spaced = [f" {answer}" for answer in answers["forget"]]
-    expected["forget_base_nll"] = answer_nll(base, tokenizer, list(forget["prompt"]), spaced).mean.mean()
-    assert metrics.keys() == expected.keys()
+    nll = answer_nll(base, tokenizer, list(forget["prompt"]), spaced).mean
+    gold = answer_nll(base, tokenizer, list(forget["prompt"]), list(forget["completion"])).mean
+    expected |= {"forget_base_nll": nll.mean(), "gibberish_beside_gold": np.mean(nll > np.quantile(gold, 0.95))}
+    assert metrics.keys() == expected.keys() == rows.keys()
+    assert all(metrics[name] == pytest.approx(np.nanmean(values)) for name, values in rows.items())
+    assert len(rows["fact_recall"]) == 3 and np.isnan(rows["fact_recall"][2])
     for name, value in expected.items():
         assert metrics[name] == pytest.approx(value, abs=1e-6), name
     assert json.loads(json.dumps(metrics, allow_nan=False)) == metrics
@@ -127,7 +131,7 @@ def test_facts_of_the_prompt_do_not_count(tiny_llama, tokenizer, splits):
 def test_empty_answers_are_measured(tiny_llama, tokenizer, splits):
     model = tiny_llama()
     model.generation_config.eos_token_id = list(range(len(tokenizer)))
-    metrics, answers = measure(
+    metrics, answers, _ = measure(
         model,
         tokenizer,
         splits,
