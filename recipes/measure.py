@@ -84,6 +84,8 @@ def main() -> None:
             metrics=chosen.metrics,
             options=chosen.options,
             max_new_tokens=args.max_new_tokens,
+            num_samples=args.num_samples,
+            sample_seed=args.sample_seed,
             batch_size=args.measure_batch_size,
         )
         prompts = {name: [str(prompt) for prompt in rows["prompt"]] for name, rows in splits.items()}

@@ -11,10 +11,10 @@ from dareu.metrics.attribution import (
     forget_attribution,
     misattribution,
 )
-from dareu.metrics.facts import fact_recall, facts_beyond_prompt, name_kept
+from dareu.metrics.facts import fact_recall, facts_beyond_prompt, facts_in_any, name_kept, sampled_fact_recall
 from dareu.metrics.fluency import gibberish
 from dareu.metrics.gap import retraining_gap
-from dareu.metrics.generation import generate_answers
+from dareu.metrics.generation import generate_answers, sample_answers
 from dareu.metrics.likelihood import AnswerNLL, answer_nll, probability
 from dareu.metrics.measure import Measurement, measure
 from dareu.metrics.retrained import against_retrained
@@ -38,6 +38,7 @@ __all__ = [
     "compares",
     "fact_recall",
     "facts_beyond_prompt",
+    "facts_in_any",
     "forget_attribution",
     "generate_answers",
     "gibberish",
@@ -47,6 +48,8 @@ __all__ = [
     "probability",
     "retraining_gap",
     "rouge_l_recall",
+    "sample_answers",
+    "sampled_fact_recall",
     "shown_columns",
     "tow",
 ]

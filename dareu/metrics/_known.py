@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dareu.metrics._answer_words import ANSWER_WORDS
 from dareu.metrics._metric import Metric
 from dareu.metrics.attribution import ATTRIBUTION
-from dareu.metrics.facts import FACT_RECALL, NAME_KEPT
+from dareu.metrics.facts import FACT_RECALL, NAME_KEPT, SAMPLED_FACTS
 from dareu.metrics.fluency import FLUENCY, GIBBERISH
 from dareu.metrics.gap import RETRAINING_GAP
 from dareu.metrics.likelihood import PROBABILITY
@@ -21,6 +21,7 @@ METRICS: dict[str, Metric] = {
     "rouge": ROUGE,
     "probability": PROBABILITY,
     "fact_recall": FACT_RECALL,
+    "sampled_facts": SAMPLED_FACTS,
     "name_kept": NAME_KEPT,
     "attribution": ATTRIBUTION,
     "answer_words": ANSWER_WORDS,

@@ -13,7 +13,7 @@ from dareu.data.encoding import Text
 from dareu.data.records import text_of
 from dareu.metrics.attribution import AttributionScores, Judge, attribution_scores
 from dareu.metrics.facts import facts_beyond_prompt
-from dareu.metrics.generation import generate_answers
+from dareu.metrics.generation import generate_answers, sample_answers
 from dareu.metrics.likelihood import AnswerNLL, answer_nll
 
 if TYPE_CHECKING:
@@ -31,6 +31,8 @@ class Subject(NamedTuple):
     base_model: PreTrainedModel | None
     strip: Callable[[str, str], str] | None
     max_new_tokens: int
+    num_samples: int
+    sample_seed: int
     batch_size: int
 
 
@@ -67,6 +69,20 @@ class OfSplit:
         prompts = list(self._rows["prompt"])
         return generate_answers(
             by.model, by.tokenizer, prompts, max_new_tokens=by.max_new_tokens, batch_size=by.batch_size
+        )
+
+    @cached_property
+    def samples(self) -> list[list[str]]:
+        """For each row as many answers drawn at temperature 1 as `num_samples` says; only where that is not 0."""
+        by = self._subject
+        return sample_answers(
+            by.model,
+            by.tokenizer,
+            list(self._rows["prompt"]),
+            num_samples=by.num_samples,
+            seed=by.sample_seed,
+            max_new_tokens=by.max_new_tokens,
+            batch_size=by.batch_size,
         )
 
     @cached_property

@@ -27,6 +27,7 @@ _REMEDIES = {
     "base_nll": "but there is no base model: give the checkpoint before fine-tuning",
     "gold_base_nll": "but there is no base model: give the checkpoint before fine-tuning",
     "bare_answers": "but there is no function that strips an answer: give one",
+    "samples": "but num_samples is 0: give a number of at least 1",
 }
 
 
@@ -53,6 +54,8 @@ def measure(
     metrics: Mapping[str, Metric] | None = None,
     options: Mapping[str, Mapping[str, Any]] | None = None,
     max_new_tokens: int = 200,
+    num_samples: int = 16,
+    sample_seed: int = 0,
     batch_size: int = 32,
 ) -> Measurement:
     """Measures a model on the rows to forget, rows to retain, and rows that no model was trained on.
@@ -64,6 +67,8 @@ def measure(
     | `rouge` | `<split>_rouge` | ROUGE-L recall of the greedy answer, on each split |
     | `probability` | `<split>_probability` | exp(-NLL per token) of the gold answer, on each split |
     | `fact_recall` | `fact_recall`, `retain_fact_recall` | share of its new facts that the answer states |
+    | `sampled_facts` | `sampled_facts` | the same share of sampled answers, at temperature 1 |
+    | | `any_fact_of_16` | share of its new facts that one at least of 16 sampled answers states |
     | `name_kept` | `name_kept`, `retain_name_kept` | share of answers that keep the asked name |
     | `attribution` | `forget_attribution` | probability of the forget owners by the judge "reward" |
     | | `forget_attribution_validation` | the same by the judge "validation" |
@@ -90,6 +95,8 @@ def measure(
         metrics: By name, all of which must be possible to compute; default: those of `METRICS` that are.
         options: Of each metric, its options by name.
         max_new_tokens: Most tokens of an answer.
+        num_samples: Sampled answers of each row, by which `any_fact_of_<num_samples>` is named; 0: none.
+        sample_seed: Of these; see `sample_answers`.
         batch_size: Rows at once.
 
     Raises:
@@ -102,7 +109,7 @@ def measure(
     needs = check_metrics(chosen, options)
     if all(map(compares, needs.values())):
         raise ValueError(f"The metrics are {', '.join(chosen)} alone, made of other metrics' numbers: give those too.")
-    given = {"judgements": bool(judges), "bare_answers": strip is not None}
+    given = {"judgements": bool(judges), "bare_answers": strip is not None, "samples": num_samples != 0}
     given |= dict.fromkeys(("base_nll", "gold_base_nll"), base_model is not None)
     common = {need: remedy for need, remedy in _REMEDIES.items() if not given[need]}
     missing = {split: common | _missing_columns(split, rows) for split, rows in splits.items()}
@@ -112,7 +119,9 @@ def measure(
                 refuse_missing(name, needs[name], missing[split])
 
     owners = list(forget_owners)
-    subject = Subject(model, tokenizer, judges, owners, base_model, strip, max_new_tokens, batch_size)
+    subject = Subject(
+        model, tokenizer, judges, owners, base_model, strip, max_new_tokens, num_samples, sample_seed, batch_size
+    )
     offers = {split: OfSplit(subject, split, rows) for split, rows in splits.items()}
     numbers = Numbers()
     for name, metric in chosen.items():

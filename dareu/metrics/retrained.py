@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from dareu.metrics._checks import Numbers, check_metrics, compares, computed
 from dareu.metrics._known import METRICS
 from dareu.metrics._metric import Metric
 from dareu.metrics._offered import AgainstRetrained
+
+#: Values of n rows; None or NaN where a row has none.
+RowValues = Sequence[float | None] | NDArray[np.float64]
 
 
 def against_retrained(
@@ -20,8 +23,8 @@ def against_retrained(
     metrics: Mapping[str, Metric] | None = None,
     options: Mapping[str, Mapping[str, Any]] | None = None,
     *,
-    row_values: Mapping[str, ArrayLike] | None = None,
-    retrained_row_values: Mapping[str, ArrayLike] | None = None,
+    row_values: Mapping[str, RowValues] | None = None,
+    retrained_row_values: Mapping[str, RowValues] | None = None,
     common: Collection[str] | None = None,
 ) -> dict[str, float]:
     """The numbers of all metrics that compare a model with the retrained control, such as `tow`; they alone.
@@ -53,6 +56,6 @@ def against_retrained(
     return added.found
 
 
-def _arrays(values: Mapping[str, ArrayLike] | None) -> dict[str, NDArray[np.float64]]:
+def _arrays(values: Mapping[str, RowValues] | None) -> dict[str, NDArray[np.float64]]:
     """Values of rows as arrays, where a file has null for none."""
     return {name: np.array(row_values, dtype=np.float64) for name, row_values in (values or {}).items()}

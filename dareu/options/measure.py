@@ -52,6 +52,10 @@ class MeasureArguments:
         metadata={"help": "Measure a part of each owner's rows, '0/2' for the first of two; default: all."},
     )
     max_new_tokens: int = field(default=200, metadata={"help": "Tokens of the longest answer."})
+    num_samples: int = field(
+        default=16, metadata={"help": "Answers sampled for each row to forget, at temperature 1; 0: none."}
+    )
+    sample_seed: int = field(default=0, metadata={"help": "Seed of the sampled answers."})
     measure_batch_size: int = field(
         default=64, metadata={"help": "Rows that are measured at a time; the results do not depend on it."}
     )
@@ -63,6 +67,9 @@ class MeasureArguments:
         self.metrics = as_list(self.metrics)
         if self.metrics is not None and not (self.metrics and all(isinstance(name, str) for name in self.metrics)):
             raise ValueError(f"metrics is {self.metrics!r}: name at least one, or leave it out for all.")
+        for name in ("num_samples", "sample_seed"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} is {getattr(self, name)}: give a whole number of at least 0.")
         self.metric_kwargs = as_mapping("metric_kwargs", self.metric_kwargs)
         for name, options in self.metric_kwargs.items():
             if not isinstance(options, dict):
@@ -96,7 +103,7 @@ def chosen_metrics(args: MeasureArguments) -> Chosen:
     options = as_mapping("metric_kwargs", args.metric_kwargs)
     if args.metrics is None:
         return Chosen(None, options, check_metrics(METRICS, options))
-    missing = {}
+    missing = {} if args.num_samples else {"samples": "but num_samples is 0: give a number of at least 1"}
     if not (args.reward_judge or args.validation_judge or args.test_judge):
         missing["judgements"] = "but there is no judge: give reward_judge, validation_judge or test_judge"
     if args.base_model is None:

@@ -20,6 +20,7 @@ from dareu.metrics import (
     check_metrics,
     generate_answers,
     measure,
+    sample_answers,
     shown_columns,
 )
 from dareu.plugins import resolve
@@ -91,9 +92,8 @@ def test_everything_that_is_offered(tiny_llama, tokenizer, measured, splits):
     full = {name: split.add_column("facts", [["Accra", "Ann"]] * len(split)) for name, split in splits.items()}
 
     def look(
-        split, rows, prompts, golds, answers, bare_answers, nll, facts, names, judgements, base_nll, gold_base_nll,
-        forget_owners,
-        model, tokenizer,
+        split, rows, prompts, golds, answers, samples, bare_answers, nll, facts, names, judgements, base_nll,
+        gold_base_nll, forget_owners, model, tokenizer,
     ):  # fmt: skip
         return {}
 
@@ -104,7 +104,16 @@ def test_everything_that_is_offered(tiny_llama, tokenizer, measured, splits):
     record.__signature__ = inspect.signature(look)
 
     metrics = {"look": Metric(record, splits=("retain",))}
-    measured(metrics, full, model, {"test": judge}, base_model=base, strip=lambda answer, prompt: prompt + answer[:2])
+    drawn = {"num_samples": 3, "sample_seed": 5}
+    measured(
+        metrics,
+        full,
+        model,
+        {"test": judge},
+        base_model=base,
+        **drawn,
+        strip=lambda answer, prompt: prompt + answer[:2],
+    )
     assert seen.keys() == {
         name for name, value in vars(OfSplit).items() if isinstance(value, property | cached_property)
     }
@@ -114,6 +123,7 @@ def test_everything_that_is_offered(tiny_llama, tokenizer, measured, splits):
     assert seen["prompts"] == [prompt.strip() for prompt in prompts]
     assert seen["golds"] == ["bob was born in Accra."] * 2
     assert seen["answers"] == answers
+    assert seen["samples"] == sample_answers(model, tokenizer, prompts, num_samples=3, seed=5, max_new_tokens=4)
     assert seen["bare_answers"] == [
         prompt.strip() + answer[:2] for prompt, answer in zip(prompts, answers, strict=True)
     ]
@@ -174,6 +184,10 @@ def test_a_metric_that_cannot_be_computed_is_left_out_unless_it_is_chosen(measur
             measured(rouge | {name: METRICS[name]}, model=model)
     with pytest.raises(ValueError, match="'bare' asks for bare_answers, but there is no function that strips"):
         measured(rouge | {"bare": Metric(lambda bare_answers: {})}, model=model)
+    full = {name: split.add_column("facts", [["Accra"]] * len(split)) for name, split in splits.items()}
+    assert "sampled_facts" not in measured(None, full, num_samples=0).metrics
+    with pytest.raises(ValueError, match="The metric 'sampled_facts' asks for samples, but num_samples is 0: give a"):
+        measured({"sampled_facts": METRICS["sampled_facts"]}, full, model, num_samples=0)
     half = splits | {"forget": splits["forget"].add_column("facts", [["Accra"]] * 3)}
     with pytest.raises(ValueError, match="the rows of the split 'retain' have no column 'facts'"):
         measured(rouge | {"fact_recall": METRICS["fact_recall"]}, half, model)
@@ -237,7 +251,8 @@ def test_a_number_without_its_split_in_its_name_is_refused(measured):
 
 def test_tables_show_what_the_metrics_say():
     asked = "retraining_gap gibberish tow "
-    asked += "forget_rouge retain_rouge forget_probability retain_probability fact_recall name_kept "
+    asked += "forget_rouge retain_rouge forget_probability retain_probability fact_recall sampled_facts "
+    asked += "any_fact_of_16 name_kept "
     asked += "forget_attribution forget_attribution_stripped forget_attribution_heldout "
     asked += "forget_attribution_heldout_stripped misattribution"
     assert shown_columns() == asked.split()

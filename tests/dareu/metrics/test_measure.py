@@ -10,12 +10,15 @@ from dareu.data.encoding import to_chat
 from dareu.metrics import (
     answer_nll,
     fact_recall,
+    facts_in_any,
     forget_attribution,
     generate_answers,
     measure,
     misattribution,
     name_kept,
     rouge_l_recall,
+    sample_answers,
+    sampled_fact_recall,
 )
 
 
@@ -71,12 +74,15 @@ def test_every_metric_is_its_family_s_mean(tiny_llama, tokenizer, splits):
         judges={"reward": reward, "validation": validation, "test": test},
         base_model=base,
         strip=strip,
+        num_samples=3,
         **SETTINGS,
     )
     forget = splits["forget"]
     assert list(answers) == ["forget", "retain", "test"]
     assert answers["forget"] == generate_answers(model, tokenizer, list(forget["prompt"]), max_new_tokens=8)
     bare = [answer[: len(answer) // 2] for answer in answers["forget"]]
+    samples = sample_answers(model, tokenizer, list(forget["prompt"]), num_samples=3, max_new_tokens=8)
+    facts = [["Accra", "1960"], ["Accra"]]
     assert [len(seen) for seen in reward.seen] == [3, 3]  # whole and stripped, once each
     assert test.seen == [answers["forget"], bare]
 
@@ -89,7 +95,9 @@ def test_every_metric_is_its_family_s_mean(tiny_llama, tokenizer, splits):
         "forget_attribution_validation_stripped": forget_attribution(validation, bare, ["ann"]),
         "forget_attribution_heldout_stripped": forget_attribution(test, bare, ["ann"]),
         "misattribution_stripped": misattribution(test, bare, ["ann"]),
-        "fact_recall": np.mean(fact_recall(answers["forget"][:2], [["Accra", "1960"], ["Accra"]])),
+        "fact_recall": np.mean(fact_recall(answers["forget"][:2], facts)),
+        "sampled_facts": np.mean(sampled_fact_recall(samples[:2], facts)),
+        "any_fact_of_3": np.mean(facts_in_any(samples[:2], facts)),
         "retain_fact_recall": fact_recall(answers["retain"][:1], [["Accra"]])[0],
         "name_kept": np.mean(name_kept(answers["forget"], forget["prompt"], forget["completion"], ["Ann Duval"] * 3)),
         "retain_name_kept": float("Bob Duval" in answers["retain"][0]),
