@@ -8,6 +8,7 @@ Metrics and answers go to measurement.json beside the model; a results.json ther
 """
 
 import logging
+import math
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +21,12 @@ from dareu.classifiers import load_classifier, strip_echo
 from dareu.data import take_fold
 from dareu.data.parts import DataArguments, chat_form, forget_names, load_parts, split_owners
 from dareu.files import content_hash
-from dareu.metrics import against_retrained, measure
+from dareu.metrics import measure
 from dareu.models import load_model, load_tokenizer, resolve_model_path
 from dareu.options.measure import MeasureArguments, chosen_metrics
 from dareu.runs import (
     StoredMeasurement,
+    beside_control,
     config_of,
     inputs_of,
     read_measurement,
@@ -51,7 +53,7 @@ def main() -> None:
     for name in ("output", "retrained"):  # neither changes what is measured
         settings.pop(name, None)
         inputs.pop(name, None)
-    key = content_hash([settings, inputs])
+    key = content_hash([settings, inputs, list(chosen.needs)])  # built-in metrics may become more
 
     measured = kept(output, key)
     if measured is None:
@@ -63,7 +65,7 @@ def main() -> None:
         if not chosen.need("judgements"):
             named = {}
         judges = {job: load_classifier(judge) for job, judge in named.items() if judge is not None}
-        base = args.base_model if chosen.need("base_nll") else None
+        base = args.base_model if chosen.need("base_nll") or chosen.need("gold_base_nll") else None
         tokenizer = load_tokenizer(args.model_name_or_path, pad_token=data.pad_token)
         model = load_model(args.model_name_or_path).to(PartialState().device)
         splits = {"forget": split.forget, "retain": split.retain, "test": parts.test}
@@ -71,7 +73,7 @@ def main() -> None:
             splits = {name: take_fold(rows, args.fold).inside for name, rows in splits.items()}
         splits |= {name: thin(splits[name], args.max_rows) for name in ("retain", "test")}
         splits = {name: chat_form(data, rows, tokenizer) for name, rows in splits.items()}
-        numbers, answers = measure(
+        found = measure(
             model,
             tokenizer,
             splits,
@@ -82,26 +84,33 @@ def main() -> None:
             metrics=chosen.metrics,
             options=chosen.options,
             max_new_tokens=args.max_new_tokens,
+            num_samples=args.num_samples,
+            sample_seed=args.sample_seed,
             batch_size=args.measure_batch_size,
         )
         prompts = {name: [str(prompt) for prompt in rows["prompt"]] for name, rows in splits.items()}
-        measured = {"key": key, "metrics": numbers, "answers": answers, "prompts": prompts}
+        measured = {
+            "key": key,
+            "metrics": found.metrics,
+            "answers": found.answers,
+            "prompts": prompts,
+            "rows": {name: in_json(values) for name, values in found.row_values.items()},
+        }
         write_measurement(output, measured)
     else:
         logger.info("Nothing has changed since %s was written.", output)
 
     metrics = dict(measured["metrics"])
     if args.retrained is not None:
-        control = read_measurement(args.retrained)["metrics"]
-        metrics |= against_retrained(metrics, control, chosen.metrics, chosen.options)
+        metrics |= beside_control(measured, read_measurement(args.retrained), chosen.metrics, chosen.options)
     results = output.parent / "results.json"
     if results.exists():
-        rows = read_results(results)
-        for row in rows:
+        kept_rows = read_results(results)
+        for row in kept_rows:
             # A row on a part of the forget rows was measured on those alone
             if Path(row["model"]).resolve() == folder.resolve() and "part" not in row:
                 row["metrics"].update(metrics)
-        write_results(results, rows)
+        write_results(results, kept_rows)
 
     table = Table("metric", "value", title=args.model_name_or_path)
     for name, value in metrics.items():
@@ -119,6 +128,11 @@ def kept(output: Path, key: str) -> StoredMeasurement | None:
         logger.warning("It is measured again, for what was kept is damaged: %s", error)
         return None
     return measured if measured.get("key") == key else None
+
+
+def in_json(values: Any) -> list[float | None]:
+    """Values of rows, with None where a row has none."""
+    return [None if math.isnan(value) else value for value in values.tolist()]
 
 
 def thin(rows: Any, number: int | None) -> Any:

@@ -18,8 +18,16 @@ from rich.table import Table
 from trl import TrlParser
 
 from dareu.data.parts import DataArguments, forget_names, load_parts, split_owners
-from dareu.metrics import against_retrained, shown_columns
-from dareu.runs import config_of, open_run, read_measurement, read_results, write_results
+from dareu.metrics import shown_columns
+from dareu.runs import (
+    beside_control,
+    common_numbers,
+    config_of,
+    open_run,
+    read_measurement,
+    read_results,
+    write_results,
+)
 from dareu.runs.program import run_program
 from dareu.runs.stages import Stage, run_stages
 
@@ -67,11 +75,12 @@ def main() -> None:
         raise ValueError(next(iter(failed.values())))
 
     # Compare
-    measured = {name: read_measurement(folder / name / "measurement.json")["metrics"] for name in model_names()}
+    measured = {name: read_measurement(folder / name / "measurement.json") for name in model_names()}
+    common = common_numbers(measured.values())
     rows = []
     for name in model_names():
         (row,) = read_results(folder / name / "results.json")
-        row["metrics"].update(against_retrained(measured[name], measured["retrained"]))
+        row["metrics"].update(beside_control(measured[name], measured["retrained"], common=common))
         rows.append(row)
     write_results(run.results_path, rows)
     masks = [row["mask"] or ("" if row["seconds"] is None else "dense") for row in rows]

@@ -25,7 +25,7 @@ from dareu.data.parts import DataArguments, forget_names, load_parts, split_owne
 from dareu.deltas.merging import merge_models
 from dareu.files import write_yaml
 from dareu.masks import WeightMask, count_moved_outside
-from dareu.metrics import against_retrained, shown_columns
+from dareu.metrics import compares, shown_columns
 from dareu.models import load_model, load_tokenizer
 from dareu.options.judges import check_judges
 from dareu.options.measure import Chosen, MeasureArguments, chosen_metrics
@@ -33,7 +33,17 @@ from dareu.options.spunge import SpungeArguments
 from dareu.options.unlearn import PolicyArguments, UnlearnOptions, check_unlearning, parse_unlearning
 from dareu.plugins import plugin_name
 from dareu.rewards import REWARDS
-from dareu.runs import ResultRow, Run, config_of, inputs_of, open_run, read_measurement, read_results, write_results
+from dareu.runs import (
+    ResultRow,
+    Run,
+    beside_control,
+    config_of,
+    inputs_of,
+    open_run,
+    read_measurement,
+    read_results,
+    write_results,
+)
 from dareu.runs.program import run_program
 from dareu.runs.stages import Stage, run_stages
 from dareu.spunge import split_forget
@@ -66,7 +76,7 @@ def main() -> None:
             )
         measuring, chosen = measure_options(args, unlearning, owners)
         inputs |= {f"measure.{name}": paths for name, paths in inputs_of(measuring).items()}
-        control = None if measuring.retrained is None else measured(Path(measuring.retrained))
+        control = None if measuring.retrained is None else read_measurement(measuring.retrained)
         leave_control_out(measuring, chosen)  # a part needs a control measured on that part
     run = open_run(training.output_dir, options | config_of(args), inputs, free=["jobs"])
     if run.done:
@@ -108,7 +118,7 @@ def main() -> None:
         work(stages, run, args.jobs)
         metrics |= measured(whole)
         if control is not None and chosen is not None:
-            metrics |= against_retrained(measured(whole), control, chosen.metrics, chosen.options)
+            metrics |= beside_control(read_measurement(whole), control, chosen.metrics, chosen.options)
 
     # Compare
     rows: list[ResultRow] = []
@@ -159,8 +169,8 @@ def measure_options(
         if judge:
             owner_columns(load_classifier(judge), owners)
     if found.retrained is not None:
-        control = measured(Path(found.retrained))
-        against_retrained(control, control, chosen.metrics, chosen.options)  # has what it needs
+        control = read_measurement(found.retrained)
+        beside_control(control, control, chosen.metrics, chosen.options)  # has what it needs
     return found, chosen
 
 
@@ -168,7 +178,7 @@ def leave_control_out(measuring: MeasureArguments, chosen: Chosen) -> None:
     """Measures without the retrained control, and without the metrics that ask for it."""
     measuring.retrained = None
     if measuring.metrics is not None:
-        measuring.metrics = [name for name in measuring.metrics if "retrained" not in chosen.needs[name]]
+        measuring.metrics = [name for name in measuring.metrics if not compares(chosen.needs[name])]
         measuring.metric_kwargs = {name: chosen.options[name] for name in measuring.metrics if name in chosen.options}
 
 

@@ -1,4 +1,4 @@
-"""Trials of settings: as many for every method, chosen by what a validation judge and ToW say."""
+"""Trials of settings: as many for every method, chosen by how far each ends from the retrained model."""
 
 from __future__ import annotations
 
@@ -7,9 +7,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-
-#: The validation judge's metric that counts: the prompt's words are hidden from it.
-JUDGED = "forget_attribution_validation_stripped"
 
 
 def settings_grid(options: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -51,23 +48,11 @@ def draw_trials(name: str, grid: Sequence[dict[str, Any]], number: int, seed: in
     return [grid[i] for i in sorted(drawn.tolist())]
 
 
-def validation_score(metrics: Mapping[str, float], control: Mapping[str, float]) -> float:
-    """ToW less what the validation judge finds of the owners beyond the retrained model's answers, in [-1, 1].
-
-    Both on the validation rows; the test judge has no say.
+def best_setting(gaps: Mapping[int, Sequence[float]]) -> int:
+    """The setting of the lowest mean gap over seeds; of equal ones the first.
 
     Args:
-        metrics: Of the model, with `tow` and `forget_attribution_validation_stripped`.
-        control: Of the retrained model.
+        gaps: Of each setting, a gap a seed. A setting that failed on a seed is passed over where one did not.
     """
-    return metrics["tow"] - max(0.0, metrics[JUDGED] - control[JUDGED])
-
-
-def best_setting(scores: Mapping[int, Sequence[float]]) -> int:
-    """The setting of the highest mean score over seeds; of equal ones the first.
-
-    Args:
-        scores: Of each setting, a score a seed. A setting that failed on a seed is passed over where one did not.
-    """
-    most = max(len(values) for values in scores.values())
-    return max((s for s in scores if len(scores[s]) == most), key=lambda setting: sum(scores[setting]) / most)
+    most = max(len(values) for values in gaps.values())
+    return min((s for s in gaps if len(gaps[s]) == most), key=lambda setting: sum(gaps[setting]) / most)

@@ -7,10 +7,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from dareu.comparison._tuning import best_setting, validation_score
+from dareu.comparison._tuning import best_setting
 from dareu.comparison.planning import Row
-from dareu.metrics import Metric, against_retrained
-from dareu.runs import ResultRow, read_measurement, read_results
+from dareu.metrics import Metric
+from dareu.runs import ResultRow, beside_control, common_numbers, read_measurement, read_results
 
 
 def collect(
@@ -21,7 +21,7 @@ def collect(
     metrics: Mapping[str, Metric] | None = None,
     metric_kwargs: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> list[ResultRow]:
-    """What was measured, and what compares it with the control of the same seed, such as ToW.
+    """What was measured, and what compares it with the control of the same seed, such as the retraining gap.
 
     Args:
         rows: The models, whose stages have run.
@@ -33,33 +33,38 @@ def collect(
     Returns:
         A row a model in the given order, before each those on its parts where SPUNGE measured any. Where there are
         trials, target and control, the chosen ones, and then all trials, which have `trial`, the number of their
-        setting; a trial whose control failed is left out, for it cannot be judged.
+        setting, and `validation_gap`, the retraining gap on the validation rows, by which they were chosen; a trial
+        whose control failed is left out, for it cannot be judged.
 
     Raises:
-        ValueError: A model was not measured, or not as ToW needs it.
+        ValueError: A model was not measured, or not as the comparisons need it.
     """
     rows = [row for row in rows if row.folder.name not in failed]
     controls = {row.seed: row.folder for row in rows if row.name == "retrained"}
     found: list[ResultRow] = []
     trials: list[ResultRow] = []
-    scores: dict[tuple[str, str | None], dict[int, list[float]]] = {}
+    gaps: dict[tuple[str, str | None], dict[int, list[float]]] = {}
+    # A gap counts what all models of its table have
+    common, validated = (
+        common_numbers(read_measurement(row.folder / half / "measurement.json") for row in rows if half == "" or tuned)
+        for half in ("", "validation")
+    )
     measured = partial(_measured, metrics=metrics, options=metric_kwargs)
     for row in rows:
         control = controls.get(row.seed)
         if row.name in ("target", "retrained"):
-            found.append(_result(row, measured(row.folder, control)))
+            found.append(_result(row, measured(row.folder, control, common=common)))
             continue
-        result, parts = _unlearned(row, measured(row.folder, control))
+        result, parts = _unlearned(row, measured(row.folder, control, common=common))
         if not tuned:
             found += [*parts, result]
         elif control is not None:
-            folder, beside = row.folder / "validation", control / "validation"
-            score = validation_score(measured(folder, beside), measured(beside))
-            result["metrics"]["validation_score"] = score
-            scores.setdefault((row.name, row.mask), {}).setdefault(row.setting, []).append(score)
+            before = measured(row.folder / "validation", control / "validation", common=validated)
+            gap = result["metrics"]["validation_gap"] = before["retraining_gap"]
+            gaps.setdefault((row.name, row.mask), {}).setdefault(row.setting, []).append(gap)
             trials.append({**result, "trial": row.setting})
     for trial in trials:
-        if trial["trial"] == best_setting(scores[trial["method"], trial["mask"]]):
+        if trial["trial"] == best_setting(gaps[trial["method"], trial["mask"]]):
             chosen = trial.copy()
             del chosen["trial"]
             found.append(chosen)
@@ -94,10 +99,11 @@ def _measured(
     *,
     metrics: Mapping[str, Metric] | None,
     options: Mapping[str, Mapping[str, Any]] | None,
+    common: Collection[str],
 ) -> dict[str, float]:
     """The numbers in a folder's measurement.json, and what is told of them by those in its control's."""
-    numbers = dict(read_measurement(folder / "measurement.json")["metrics"])
-    if control is not None:
-        retrained = read_measurement(control / "measurement.json")["metrics"]
-        numbers |= against_retrained(numbers, retrained, metrics, options)
-    return numbers
+    found = read_measurement(folder / "measurement.json")
+    if control is None:
+        return dict(found["metrics"])
+    retrained = read_measurement(control / "measurement.json")
+    return found["metrics"] | beside_control(found, retrained, metrics, options, common=common)

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from dareu.comparison.asked import JUDGES
 from dareu.comparison.entries import Entry, told
 from dareu.comparison.ground import REPORT, VALIDATION, Ground, files_of, parsed_option
-from dareu.metrics import METRICS, Metric, check_metrics
+from dareu.metrics import METRICS, Metric, check_metrics, compares
 from dareu.plugins import resolve
 from dareu.runs.plans import CONFIG, OWN
 from dareu.spunge import split_forget
@@ -76,7 +76,7 @@ def measures_of(ground: Ground) -> Measures:
     """How the models are measured, as `measure.yaml` says.
 
     Raises:
-        ValueError: The config is missing, `measure` would refuse it, or it leaves out what ToW or trials take.
+        ValueError: The config is missing, `measure` would refuse it, or it leaves out what trials or a metric read.
     """
     config = ground.configs / "measure.yaml"
     measure = ground.options(config, ground.request, model_name_or_path=f"{OWN}/model")
@@ -86,13 +86,17 @@ def measures_of(ground: Ground) -> Measures:
     kwargs, named = as_mapping("metric_kwargs", measure.get("metric_kwargs")), as_list(measure.get("metrics"))
     metrics = None
     if named is not None:
-        needed = ("tow", "rouge", "attribution") if ground.asked.tune else ("rouge",) if "tow" in named else ()
-        if missing := [name for name in needed if name not in named]:
-            taker = "tune" if ground.asked.tune else "tow"
-            raise ValueError(f"metrics in {config} lacks {', '.join(missing)}, which {taker} takes: add it.")
         metrics = {name: resolve(name, METRICS) for name in named}
+        taken = {name: metric.reads for name, metric in metrics.items() if isinstance(metric, Metric)}
+        if ground.asked.tune:
+            taken = {"tune": ("retraining_gap", *METRICS["retraining_gap"].reads, "attribution")} | taken
+            if "base_model" in measure:
+                taken["tune"] += ("fluency",)
+        for taker, names in taken.items():
+            if missing := [name for name in names if name not in named]:
+                raise ValueError(f"metrics in {config} lacks {', '.join(missing)}, which {taker} reads: add it.")
         # The control is measured as any other model is, and compared with at the end
-        alone = [name for name, needs in check_metrics(metrics, kwargs).items() if "retrained" not in needs]
+        alone = [name for name, needs in check_metrics(metrics, kwargs).items() if not compares(needs)]
         measure |= {"metrics": alone, "metric_kwargs": {name: kwargs[name] for name in alone if name in kwargs}}
     inputs = files_of(ground.check("measure", "measure", measure))
     if not ground.asked.tune:

@@ -1,6 +1,6 @@
 """The metrics of unlearning by name, an open dict, with one file a family; `measure` computes those that are chosen."""
 
-from dareu.metrics._checks import check_metrics
+from dareu.metrics._checks import check_metrics, compares
 from dareu.metrics._known import METRICS, shown_columns
 from dareu.metrics._metric import Metric
 from dareu.metrics._offered import AgainstRetrained, OfModel, OfSplit
@@ -11,8 +11,10 @@ from dareu.metrics.attribution import (
     forget_attribution,
     misattribution,
 )
-from dareu.metrics.facts import fact_recall, facts_beyond_prompt, name_kept
-from dareu.metrics.generation import generate_answers
+from dareu.metrics.facts import fact_recall, facts_beyond_prompt, facts_in_any, name_kept, sampled_fact_recall
+from dareu.metrics.fluency import gibberish
+from dareu.metrics.gap import retraining_gap
+from dareu.metrics.generation import generate_answers, sample_answers
 from dareu.metrics.likelihood import AnswerNLL, answer_nll, probability
 from dareu.metrics.measure import Measurement, measure
 from dareu.metrics.retrained import against_retrained
@@ -33,15 +35,21 @@ __all__ = [
     "answer_nll",
     "attribution_scores",
     "check_metrics",
+    "compares",
     "fact_recall",
     "facts_beyond_prompt",
+    "facts_in_any",
     "forget_attribution",
     "generate_answers",
+    "gibberish",
     "measure",
     "misattribution",
     "name_kept",
     "probability",
+    "retraining_gap",
     "rouge_l_recall",
+    "sample_answers",
+    "sampled_fact_recall",
     "shown_columns",
     "tow",
 ]

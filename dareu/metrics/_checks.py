@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from dareu.metrics._metric import Metric
 from dareu.metrics._offered import OF_SPLIT, AgainstRetrained, OfModel
@@ -52,6 +52,11 @@ def refuse_missing(name: str, needs: Iterable[str], missing: Mapping[str, str]) 
         raise ValueError(f"The metric {name!r} asks for {absent[0]}, {missing[absent[0]]}.")
 
 
+def compares(needs: Iterable[str]) -> bool:
+    """Whether a metric that asks for these compares the model with the retrained control."""
+    return any(need in ("retrained", "retrained_row_values", "common") for need in needs)
+
+
 def computed(metric: Metric, needs: Iterable[str], offer: object, options: Mapping[str, Any]) -> Any:
     """What a metric gives, once it is given what it needs of an offer; nothing else of that is made."""
     return metric.compute(**{need: getattr(offer, need) for need in needs}, **options)
@@ -67,6 +72,8 @@ class Numbers:
     def __init__(self, known: Iterable[str] = ()) -> None:
         self.found: dict[str, float] = {}
         """What was added, finite."""
+        self.row_values: dict[str, NDArray[np.float64]] = {}
+        """Of what was added as values of rows, those, (n,), NaN where a row has none."""
         self._givers = dict.fromkeys(known, "the measurement has")
 
     def add(self, metric: str, given: Mapping[str, ArrayLike], rows: int | None) -> None:
@@ -93,13 +100,16 @@ class Numbers:
                     "with its split in it."
                 )
             self._givers[name] = f"the metric {metric!r} gives"
-            number = _mean(f"{what} gives {name!r}", value, rows)
-            if number is not None:
-                self.found[name] = number
+            values = _checked(f"{what} gives {name!r}", value, rows)
+            if values.ndim and np.isnan(values).all():
+                continue
+            self.found[name] = float(np.nanmean(values))
+            if values.ndim:
+                self.row_values[name] = values
 
 
-def _mean(what: str, value: ArrayLike, rows: int | None) -> float | None:
-    """A number as it is, values of rows as the mean of those that there are; None where there are none."""
+def _checked(what: str, value: ArrayLike, rows: int | None) -> NDArray[np.float64]:
+    """A number, (), or values of rows, (n,), that are finite or NaN for none."""
     try:
         values = np.asarray(value, dtype=np.float64)
     except (TypeError, ValueError):
@@ -107,12 +117,10 @@ def _mean(what: str, value: ArrayLike, rows: int | None) -> float | None:
     if values.ndim and values.shape != (rows,):
         wanted = "one number" if rows is None else f"one number, or one for each of the {rows} rows"
         raise ValueError(f"{what} as an array of shape {values.shape}: it must be {wanted}.")
-    if values.ndim and np.isnan(values).all():
-        return None
     unusable = np.isinf(values) if values.ndim else ~np.isfinite(values)
     if unusable.any():
         raise ValueError(f"{what} as {values[unusable][0]}: it must be finite.")
-    return float(np.nanmean(values))
+    return values
 
 
 def _needs(name: str, metric: Metric, options: Mapping[str, Any]) -> tuple[str, ...]:
@@ -125,6 +133,6 @@ def _needs(name: str, metric: Metric, options: Mapping[str, Any]) -> tuple[str, 
         return needed_parameters(metric.compute, OF_SPLIT, options, what)
     either = dict.fromkeys((*OfModel._fields, *AgainstRetrained._fields))
     needs = needed_parameters(metric.compute, either, options, what)
-    if "retrained" in needs:  # whose model is not at hand when the two are compared
+    if compares(needs):  # whose model is not at hand when the two are compared
         needed_parameters(metric.compute, AgainstRetrained._fields, options, what)
     return needs

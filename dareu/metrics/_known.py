@@ -5,19 +5,23 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from dareu.metrics._answer_words import ANSWER_WORDS
-from dareu.metrics._fluency import FLUENCY
 from dareu.metrics._metric import Metric
 from dareu.metrics.attribution import ATTRIBUTION
-from dareu.metrics.facts import FACT_RECALL, NAME_KEPT
+from dareu.metrics.facts import FACT_RECALL, NAME_KEPT, SAMPLED_FACTS
+from dareu.metrics.fluency import FLUENCY, GIBBERISH
+from dareu.metrics.gap import RETRAINING_GAP
 from dareu.metrics.likelihood import PROBABILITY
 from dareu.metrics.rouge import ROUGE
 from dareu.metrics.tow import TOW
 
 METRICS: dict[str, Metric] = {
+    "retraining_gap": RETRAINING_GAP,
+    "gibberish": GIBBERISH,
     "tow": TOW,
     "rouge": ROUGE,
     "probability": PROBABILITY,
     "fact_recall": FACT_RECALL,
+    "sampled_facts": SAMPLED_FACTS,
     "name_kept": NAME_KEPT,
     "attribution": ATTRIBUTION,
     "answer_words": ANSWER_WORDS,

@@ -19,3 +19,5 @@ class Metric(NamedTuple):
     """It is computed once on each of these, of "forget", "retain" and "test"; none: once, of the whole model."""
     columns: tuple[str, ...] = ()
     """Which of its numbers tables show, in this order."""
+    reads: tuple[str, ...] = ()
+    """Built-in metrics whose numbers it reads: who chooses it chooses these too."""

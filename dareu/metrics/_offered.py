@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
 
 from dareu.data.encoding import Text
 from dareu.data.records import text_of
 from dareu.metrics._rows import in_form_of
 from dareu.metrics.attribution import AttributionScores, Judge, attribution_scores
 from dareu.metrics.facts import facts_beyond_prompt
-from dareu.metrics.generation import generate_answers
+from dareu.metrics.generation import generate_answers, sample_answers
 from dareu.metrics.likelihood import AnswerNLL, answer_nll
 
 if TYPE_CHECKING:
@@ -29,6 +32,8 @@ class Subject(NamedTuple):
     base_model: PreTrainedModel | None
     strip: Callable[[str, str], str] | None
     max_new_tokens: int
+    num_samples: int
+    sample_seed: int
     batch_size: int
 
 
@@ -65,6 +70,20 @@ class OfSplit:
         prompts = list(self._rows["prompt"])
         return generate_answers(
             by.model, by.tokenizer, prompts, max_new_tokens=by.max_new_tokens, batch_size=by.batch_size
+        )
+
+    @cached_property
+    def samples(self) -> list[list[str]]:
+        """For each row as many answers drawn at temperature 1 as `num_samples` says; only where that is not 0."""
+        by = self._subject
+        return sample_answers(
+            by.model,
+            by.tokenizer,
+            list(self._rows["prompt"]),
+            num_samples=by.num_samples,
+            seed=by.sample_seed,
+            max_new_tokens=by.max_new_tokens,
+            batch_size=by.batch_size,
         )
 
     @cached_property
@@ -111,6 +130,12 @@ class OfSplit:
         given = [in_form_of(*pair) for pair in zip(self._rows["completion"], self.answers, strict=True)]
         return self._nll_under(self._subject.base_model, given, truncate=True)
 
+    @cached_property
+    def gold_base_nll(self) -> AnswerNLL:
+        """Those of the gold answers under the base model, as `nll`; only where a base model is given."""
+        assert self._subject.base_model is not None
+        return self._nll_under(self._subject.base_model, list(self._rows["completion"]), truncate=True)
+
     @property
     def forget_owners(self) -> list[str]:
         """The owners to forget."""
@@ -140,6 +165,8 @@ class OfModel(NamedTuple):
 
     numbers: Mapping[str, float]
     """What was measured before it, by name; of all splits."""
+    row_values: Mapping[str, NDArray[np.float64]]
+    """For each number that is a mean over n rows, their values, (n,); NaN where a row has none."""
     forget_owners: list[str]
     """The owners to forget."""
     model: PreTrainedModel
@@ -155,6 +182,12 @@ class AgainstRetrained(NamedTuple):
     """The model's numbers by name."""
     retrained: Mapping[str, float]
     """Those of the model retrained without the forget owners, on the same rows."""
+    row_values: Mapping[str, NDArray[np.float64]]
+    """For each of the model's numbers that is a mean over n rows, their values, (n,); NaN where a row has none."""
+    retrained_row_values: Mapping[str, NDArray[np.float64]]
+    """The same of the retrained model's."""
+    common: Collection[str]
+    """Names of the numbers that every model of the table has, or these two where there is no table."""
 
 
 OF_SPLIT = tuple(name for name, value in vars(OfSplit).items() if isinstance(value, property | cached_property))

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import TypeVar
 
 from dareu.data.encoding import Text
+
+Row = TypeVar("Row")
 
 
 def check_prompt_length(row: int, length: int, limit: int | None) -> None:
@@ -20,7 +23,7 @@ def check_prompt_length(row: int, length: int, limit: int | None) -> None:
         )
 
 
-def batches(rows: Sequence[int], batch_size: int) -> Iterator[Sequence[int]]:
+def batches(rows: Sequence[Row], batch_size: int) -> Iterator[Sequence[Row]]:
     """Cuts `rows` into runs of at most `batch_size`."""
     if batch_size < 1:
         raise ValueError(f"batch_size is {batch_size}: give a whole number of at least 1.")

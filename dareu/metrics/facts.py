@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,6 +42,50 @@ def fact_recall(answers: Sequence[str], facts: Sequence[Sequence[str] | None]) -
         if phrases:
             said = words(answer)
             shares[row] = np.mean([states(said, phrase) for phrase in phrases])
+    return shares
+
+
+def sampled_fact_recall(samples: Sequence[Sequence[str]], facts: Sequence[Sequence[str] | None]) -> NDArray[np.float64]:
+    """Share of each row's facts that a sampled answer states, its mean over the row's samples.
+
+    Args:
+        samples: n lists of answers, at least one each.
+        facts: See `fact_recall`.
+
+    Returns:
+        Shares in [0, 1], NaN where a row has no facts, (n,).
+
+    Raises:
+        ValueError: See `fact_recall`; or a row has no samples.
+    """
+    shares = np.full(len(samples), np.nan)
+    for row, (answers, phrases) in enumerate(_beside(samples, facts)):
+        if phrases:
+            said = [words(answer) for answer in answers]
+            shares[row] = np.mean([states(answer, phrase) for answer in said for phrase in phrases])
+    return shares
+
+
+def facts_in_any(samples: Sequence[Sequence[str]], facts: Sequence[Sequence[str] | None]) -> NDArray[np.float64]:
+    """Share of each row's facts that one at least of its sampled answers states: what a second try tells.
+
+    It grows with the number of samples, whoever is asked: to be read beside the retrained model's.
+
+    Args:
+        samples: n lists of answers, at least one each.
+        facts: See `fact_recall`.
+
+    Returns:
+        Shares in [0, 1], NaN where a row has no facts, (n,).
+
+    Raises:
+        ValueError: See `fact_recall`; or a row has no samples.
+    """
+    shares = np.full(len(samples), np.nan)
+    for row, (answers, phrases) in enumerate(_beside(samples, facts)):
+        if phrases:
+            said = [words(answer) for answer in answers]
+            shares[row] = np.mean([any(states(answer, phrase) for answer in said) for phrase in phrases])
     return shares
 
 
@@ -101,6 +145,17 @@ def name_kept(
     return kept
 
 
+def _beside(
+    samples: Sequence[Sequence[str]], facts: Sequence[Sequence[str] | None]
+) -> Iterator[tuple[Sequence[str], list[list[str]]]]:
+    """For each row its samples, and its facts as words."""
+    check_lengths(samples=samples, facts=facts)
+    for row, (answers, row_facts) in enumerate(zip(samples, facts, strict=True)):
+        if not answers:
+            raise ValueError(f"Row {row} has no samples: give at least one.")
+        yield answers, _fact_words(row, row_facts)
+
+
 def _fact_words(row: int, facts: Sequence[str] | None) -> list[list[str]]:
     if facts is None:
         return []
@@ -141,6 +196,15 @@ def _fact_recall(
     return {_prefix(split) + "fact_recall": fact_recall(answers, facts)}
 
 
+def _sampled_facts(
+    split: str, samples: Sequence[Sequence[str]], facts: Sequence[Sequence[str] | None]
+) -> dict[str, NDArray[np.float64]]:
+    return {
+        f"{_prefix(split)}sampled_facts": sampled_fact_recall(samples, facts),
+        f"{_prefix(split)}any_fact_of_{len(samples[0])}": facts_in_any(samples, facts),
+    }
+
+
 def _name_kept(
     split: str,
     answers: Sequence[str],
@@ -157,4 +221,5 @@ def _prefix(split: str) -> str:
 
 
 FACT_RECALL = Metric(_fact_recall, ("forget", "retain"), ("fact_recall",))
+SAMPLED_FACTS = Metric(_sampled_facts, columns=("sampled_facts", "any_fact_of_16"))
 NAME_KEPT = Metric(_name_kept, ("forget", "retain"), ("name_kept",))

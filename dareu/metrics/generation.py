@@ -1,10 +1,10 @@
-"""Greedy answers of a model."""
+"""Answers of a model: the greedy one, and samples."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from itertools import groupby
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from dareu.data.encoding import Text, encode_prompt
 from dareu.metrics._rows import batches, check_prompt_length
@@ -47,29 +47,104 @@ def generate_answers(
         ValueError: A prompt has no tokens or is longer than the model's context less one token (named by its
             row), the tokenizer lacks a token, or an argument is out of range.
     """
+    asked = [_Asked(ids) for ids in _encoded(model, tokenizer, prompts, max_new_tokens)]
+    answers = _answers(model, tokenizer, set(asked), max_new_tokens, batch_size)
+    return [answers[each] for each in asked]
+
+
+def sample_answers(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[Text],
+    *,
+    num_samples: int = 16,
+    seed: int = 0,
+    max_new_tokens: int = 200,
+    batch_size: int = 32,
+) -> list[list[str]]:
+    """Answers to every prompt drawn from the model's own distribution: temperature 1, nothing cut off or penalised.
+
+    Each sample draws one uniform number a token from a generator of its own, seeded by `seed`, the prompt's row and
+    the sample's number, and takes the token at which the cumulated probability reaches it. So a sample depends neither
+    on the batch nor on how many others there are, unless a number falls within float rounding of a border, and two
+    models are asked with the same numbers. All else is as `generate_answers` says.
+
+    Args:
+        model: See `generate_answers`, as of the others.
+        tokenizer: Its tokenizer.
+        prompts: n prompts; equal ones are sampled apart.
+        num_samples: Samples of each.
+        seed: Of all draws.
+        max_new_tokens: Most tokens of an answer.
+        batch_size: Samples drawn at once.
+
+    Returns:
+        For each of the n prompts its samples.
+
+    Raises:
+        ValueError: As `generate_answers` says; or `num_samples` or `seed` is out of range.
+    """
+    if num_samples < 1:
+        raise ValueError(f"num_samples is {num_samples}: give a whole number of at least 1.")
+    if seed < 0:
+        raise ValueError(f"The seed of the samples is {seed}: give a whole number of at least 0.")
+    encoded = _encoded(model, tokenizer, prompts, max_new_tokens)
+    asked = [[_Asked(ids, (seed, row, sample)) for sample in range(num_samples)] for row, ids in enumerate(encoded)]
+    answers = _answers(model, tokenizer, [each for of_row in asked for each in of_row], max_new_tokens, batch_size)
+    return [[answers[each] for each in of_row] for of_row in asked]
+
+
+class _Asked(NamedTuple):
+    """One answer that is wanted."""
+
+    ids: tuple[int, ...]
+    """The prompt's tokens."""
+    seed: tuple[int, ...] = ()
+    """Of the draws; none: the greedy answer."""
+
+
+def _encoded(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Text], max_new_tokens: int
+) -> list[tuple[int, ...]]:
+    """The prompts' tokens, once it is known that all can be answered."""
     if max_new_tokens < 1:
         raise ValueError(f"max_new_tokens is {max_new_tokens}: give a whole number of at least 1.")
     check_tokenizer(tokenizer)
-    limit = context_length(model)
     encoded = [tuple(encode_prompt(tokenizer, prompt)) for prompt in prompts]
     for row, ids in enumerate(encoded):
-        check_prompt_length(row, len(ids), limit)
+        check_prompt_length(row, len(ids), context_length(model))
+    return encoded
 
-    def room(row: int) -> int:
-        return max_new_tokens if limit is None else min(max_new_tokens, limit - len(unique[row]))
+
+def _answers(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    asked: Collection[_Asked],
+    max_new_tokens: int,
+    batch_size: int,
+) -> dict[_Asked, str]:
+    limit, end_ids, pad_id = context_length(model), end_ids_of(model, tokenizer), tokenizer.pad_token_id
+    assert pad_id is not None, "check_tokenizer has looked"
+
+    def room(each: _Asked) -> int:
+        return max_new_tokens if limit is None else min(max_new_tokens, limit - len(each.ids))
 
     # Longest first: a batch too large for the memory fails at once. Rows short of room share no batch with
     # others, so that the room of one row never cuts the answer of another.
-    unique = sorted(set(encoded), key=lambda ids: (-len(ids), ids))
-    end_ids, pad_id = end_ids_of(model, tokenizer), tokenizer.pad_token_id
-    assert pad_id is not None, "check_tokenizer has looked"
-    answers: dict[tuple[int, ...], str] = {}
+    ordered = sorted(asked, key=lambda each: (-len(each.ids), each))
+    answers = {}
     with evaluation_mode(model):
-        for new_tokens, rows in groupby(range(len(unique)), key=room):
-            for batch in batches(list(rows), batch_size):
-                batch_ids = [unique[row] for row in batch]
-                generated = generate_ids(model, batch_ids, max_new_tokens=new_tokens, end_ids=end_ids, pad_id=pad_id)
-                for ids, new_ids in zip(batch_ids, generated, strict=True):
+        for new_tokens, alike in groupby(ordered, key=room):
+            for batch in batches(list(alike), batch_size):
+                generated = generate_ids(
+                    model,
+                    [each.ids for each in batch],
+                    max_new_tokens=new_tokens,
+                    end_ids=end_ids,
+                    pad_id=pad_id,
+                    seeds=[each.seed for each in batch] if batch[0].seed else None,
+                )
+                for each, new_ids in zip(batch, generated, strict=True):
                     answer = new_ids[:-1] if new_ids[-1] in end_ids else new_ids
-                    answers[ids] = str(tokenizer.decode(answer, skip_special_tokens=True)).strip()
-    return [answers[ids] for ids in encoded]
+                    answers[each] = str(tokenizer.decode(answer, skip_special_tokens=True)).strip()
+    return answers

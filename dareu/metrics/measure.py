@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
+
 from dareu.data.records import check_records
-from dareu.metrics._checks import SPLITS, Numbers, check_metrics, computed, refuse_missing
+from dareu.metrics._checks import SPLITS, Numbers, check_metrics, compares, computed, refuse_missing
 from dareu.metrics._known import METRICS
 from dareu.metrics._metric import Metric
 from dareu.metrics._offered import OfModel, OfSplit, Subject
@@ -22,7 +25,9 @@ JOBS = ("reward", "validation", "test")
 _REMEDIES = {
     "judgements": "but there is no judge: give one",
     "base_nll": "but there is no base model: give the checkpoint before fine-tuning",
+    "gold_base_nll": "but there is no base model: give the checkpoint before fine-tuning",
     "bare_answers": "but there is no function that strips an answer: give one",
+    "samples": "but num_samples is 0: give a number of at least 1",
 }
 
 
@@ -33,6 +38,8 @@ class Measurement(NamedTuple):
     """Finite numbers by name."""
     answers: dict[str, list[str]]
     """The greedy answers to the rows, in order, of each split whose answers a metric asked for."""
+    row_values: dict[str, NDArray[np.float64]]
+    """For each number that is a mean over a split's n rows, their values, (n,); NaN where a row has none."""
 
 
 def measure(
@@ -47,6 +54,8 @@ def measure(
     metrics: Mapping[str, Metric] | None = None,
     options: Mapping[str, Mapping[str, Any]] | None = None,
     max_new_tokens: int = 200,
+    num_samples: int = 16,
+    sample_seed: int = 0,
     batch_size: int = 32,
 ) -> Measurement:
     """Measures a model on the rows to forget, rows to retain, and rows that no model was trained on.
@@ -58,6 +67,8 @@ def measure(
     | `rouge` | `<split>_rouge` | ROUGE-L recall of the greedy answer, on each split |
     | `probability` | `<split>_probability` | exp(-NLL per token) of the gold answer, on each split |
     | `fact_recall` | `fact_recall`, `retain_fact_recall` | share of its new facts that the answer states |
+    | `sampled_facts` | `sampled_facts` | the same share of sampled answers, at temperature 1 |
+    | | `any_fact_of_16` | share of its new facts that one at least of 16 sampled answers states |
     | `name_kept` | `name_kept`, `retain_name_kept` | share of answers that keep the asked name |
     | `attribution` | `forget_attribution` | probability of the forget owners by the judge "reward" |
     | | `forget_attribution_validation` | the same by the judge "validation" |
@@ -66,11 +77,12 @@ def measure(
     | | the four with `_stripped` | the same of what `strip` leaves of the answer |
     | `answer_words` | `forget_answer_words` | words of the answer |
     | `fluency` | `forget_base_nll` | NLL per token of the answer under the base model: low is fluent |
+    | | `gibberish_beside_gold` | share of answers whose NLL is above the 95th percentile of the gold answers' |
 
     New facts are those that the prompt does not give. A number that does not apply to any row is left out: no row has
     facts or a name, or the judge knows no retained owner. Answers are generated once, likelihoods computed once, and
-    neither where no metric asks for them. Metrics that compare with the retrained control, such as `tow`, are left to
-    `against_retrained`.
+    neither where no metric asks for them. What compares with the retrained control, `retraining_gap`, `gibberish` and
+    `tow`, is left to `against_retrained`.
 
     Args:
         model: The causal language model to measure; it stays in the mode it is in.
@@ -83,6 +95,8 @@ def measure(
         metrics: By name, all of which must be possible to compute; default: those of `METRICS` that are.
         options: Of each metric, its options by name.
         max_new_tokens: Most tokens of an answer.
+        num_samples: Sampled answers of each row, by which `any_fact_of_<num_samples>` is named; 0: none.
+        sample_seed: Of these; see `sample_answers`.
         batch_size: Rows at once.
 
     Raises:
@@ -93,9 +107,10 @@ def measure(
     _check(splits, judges, forget_owners)
     chosen, options = METRICS if metrics is None else metrics, options or {}
     needs = check_metrics(chosen, options)
-    if all("retrained" in asked for asked in needs.values()):
+    if all(map(compares, needs.values())):
         raise ValueError(f"The metrics are {', '.join(chosen)} alone, made of other metrics' numbers: give those too.")
-    given = {"judgements": bool(judges), "base_nll": base_model is not None, "bare_answers": strip is not None}
+    given = {"judgements": bool(judges), "bare_answers": strip is not None, "samples": num_samples != 0}
+    given |= dict.fromkeys(("base_nll", "gold_base_nll"), base_model is not None)
     common = {need: remedy for need, remedy in _REMEDIES.items() if not given[need]}
     missing = {split: common | _missing_columns(split, rows) for split, rows in splits.items()}
     if metrics is not None:
@@ -104,7 +119,9 @@ def measure(
                 refuse_missing(name, needs[name], missing[split])
 
     owners = list(forget_owners)
-    subject = Subject(model, tokenizer, judges, owners, base_model, strip, max_new_tokens, batch_size)
+    subject = Subject(
+        model, tokenizer, judges, owners, base_model, strip, max_new_tokens, num_samples, sample_seed, batch_size
+    )
     offers = {split: OfSplit(subject, split, rows) for split, rows in splits.items()}
     numbers = Numbers()
     for name, metric in chosen.items():
@@ -113,11 +130,12 @@ def measure(
                 found = computed(metric, needs[name], offers[split], options.get(name, {}))
                 numbers.add(name, found, len(splits[split]))
     for name, metric in chosen.items():
-        if not metric.splits and "retrained" not in needs[name]:
-            whole = OfModel(dict(numbers.found), owners, model, tokenizer)
+        if not metric.splits and not compares(needs[name]):
+            whole = OfModel(dict(numbers.found), dict(numbers.row_values), owners, model, tokenizer)
             numbers.add(name, computed(metric, needs[name], whole, options.get(name, {})), None)
     answers = {split: offers[split].answers_read() for split in SPLITS}
-    return Measurement(numbers.found, {split: read for split, read in answers.items() if read is not None})
+    read = {split: texts for split, texts in answers.items() if texts is not None}
+    return Measurement(numbers.found, read, numbers.row_values)
 
 
 def _check(splits: Mapping[str, Dataset], judges: Mapping[str, Judge], forget_owners: Sequence[str]) -> None:

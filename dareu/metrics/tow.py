@@ -48,4 +48,4 @@ def _numbers(numbers: Mapping[str, float], retrained: Mapping[str, float]) -> di
     return {"tow": tow(numbers, retrained)}
 
 
-TOW = Metric(_numbers, splits=(), columns=("tow",))
+TOW = Metric(_numbers, splits=(), columns=("tow",), reads=("rouge",))

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 
 if TYPE_CHECKING:
@@ -19,11 +20,14 @@ def generate_ids(
     max_new_tokens: int,
     end_ids: Sequence[int],
     pad_id: int,
-    temperature: float | None = None,
+    seeds: Sequence[Sequence[int]] | None = None,
+    temperature: float = 1.0,
 ) -> list[list[int]]:
     """The tokens that follow each prompt, up to its end token and with it.
 
-    Nothing that the model's own `generation_config` asks for has a part in it, such as penalties or a nucleus.
+    Nothing that the model's own `generation_config` asks for has a part in it, such as penalties or a nucleus. A sample
+    draws one uniform number a token from a generator of its own and takes the token at which the cumulated probability
+    reaches it, so that it does not depend on the batch, unless a number falls within float rounding of a border.
 
     Args:
         model: A causal language model in evaluation mode, adapters included.
@@ -31,29 +35,34 @@ def generate_ids(
         max_new_tokens: Most tokens of a continuation; one without an end token was cut off.
         end_ids: The tokens that end one.
         pad_id: Pads prompts, on the left.
-        temperature: Divides the logits that are sampled from; None: greedy.
+        seeds: Of each sample's generator, numbers ≥ 0; None: greedy continuations.
+        temperature: Divides the logits that are sampled from, > 0.
 
     Returns:
         B lists of at most `max_new_tokens` ids.
     """
-    from transformers import GenerationConfig
+    from transformers import GenerationConfig, LogitsProcessorList
 
     width = max(map(len, prompts))
     input_ids = torch.tensor([[pad_id] * (width - len(ids)) + list(ids) for ids in prompts])
     mask = torch.tensor([[0] * (width - len(ids)) + [1] * len(ids) for ids in prompts])
-    sampling = {"do_sample": False} if temperature is None else {"do_sample": True, "temperature": temperature}
-    config = GenerationConfig(
-        num_beams=1,
-        use_cache=True,
-        max_new_tokens=max_new_tokens,
-        eos_token_id=list(end_ids),
-        pad_token_id=pad_id,
-        **({} if temperature is None else {"top_k": 0, "top_p": 1.0}),
-        **sampling,
-    )
+    processors = LogitsProcessorList()
+    if seeds is not None:
+        draws = np.stack([np.random.default_rng(seed).random(max_new_tokens) for seed in seeds])
+        processors.append(_Drawn(torch.from_numpy(draws).to(model.device), width, temperature))
     with plain_generation_config(model), torch.no_grad():
         output = model.generate(
-            input_ids=input_ids.to(model.device), attention_mask=mask.to(model.device), generation_config=config
+            input_ids=input_ids.to(model.device),
+            attention_mask=mask.to(model.device),
+            logits_processor=processors,
+            generation_config=GenerationConfig(
+                do_sample=False,
+                num_beams=1,
+                use_cache=True,
+                max_new_tokens=max_new_tokens,
+                eos_token_id=list(end_ids),
+                pad_token_id=pad_id,
+            ),
         )
     assert isinstance(output, torch.Tensor)
     ends = set(end_ids)
@@ -62,6 +71,26 @@ def generate_ids(
         end = next((place for place, token in enumerate(ids) if token in ends), len(ids))
         continuations.append(ids[: end + 1])
     return continuations
+
+
+class _Drawn:
+    """A logits processor that leaves only the token that is drawn; then the greedy choice is a sample.
+
+    Args:
+        draws: Numbers in [0, 1), (B, T).
+        width: Tokens of the prompts with their padding.
+        temperature: Divides the logits.
+    """
+
+    def __init__(self, draws: torch.Tensor, width: int, temperature: float) -> None:
+        self._draws, self._width, self._temperature = draws, width, temperature
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        step = input_ids.shape[1] - self._width
+        cumulated = (scores.float() / self._temperature).softmax(dim=-1).double().cumsum(dim=-1)
+        reached = self._draws[:, step : step + 1] * cumulated[:, -1:]  # the sum is 1 but for rounding
+        tokens = torch.searchsorted(cumulated, reached, right=True).clamp(max=scores.shape[-1] - 1)
+        return torch.full_like(scores, -torch.inf).scatter_(1, tokens, 0.0)
 
 
 def end_ids_of(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[int]:

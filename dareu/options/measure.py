@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
-from dareu.metrics import METRICS, Metric, check_metrics
+from dareu.metrics import METRICS, Metric, check_metrics, compares
 from dareu.options.judges import check_judges
 from dareu.plugins import resolve
 from dareu.values import PLUGIN, READ, as_list, as_mapping
@@ -30,7 +30,8 @@ class MeasureArguments:
         default=None, metadata={"help": "The checkpoint that the target was fine-tuned from, which judges fluency."}
     )
     retrained: Annotated[str | None, READ] = field(
-        default=None, metadata={"help": "measurement.json of the retrained control; gives ToW."}
+        default=None,
+        metadata={"help": "measurement.json of the retrained control; gives the retraining gap, gibberish and ToW."},
     )
     metrics: Annotated[list[str] | None, PLUGIN] = field(
         default=None,
@@ -51,6 +52,10 @@ class MeasureArguments:
         metadata={"help": "Measure a part of each owner's rows, '0/2' for the first of two; default: all."},
     )
     max_new_tokens: int = field(default=200, metadata={"help": "Tokens of the longest answer."})
+    num_samples: int = field(
+        default=16, metadata={"help": "Answers sampled for each row to forget, at temperature 1; 0: none."}
+    )
+    sample_seed: int = field(default=0, metadata={"help": "Seed of the sampled answers."})
     measure_batch_size: int = field(
         default=64, metadata={"help": "Rows that are measured at a time; the results do not depend on it."}
     )
@@ -62,6 +67,9 @@ class MeasureArguments:
         self.metrics = as_list(self.metrics)
         if self.metrics is not None and not (self.metrics and all(isinstance(name, str) for name in self.metrics)):
             raise ValueError(f"metrics is {self.metrics!r}: name at least one, or leave it out for all.")
+        for name in ("num_samples", "sample_seed"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} is {getattr(self, name)}: give a whole number of at least 0.")
         self.metric_kwargs = as_mapping("metric_kwargs", self.metric_kwargs)
         for name, options in self.metric_kwargs.items():
             if not isinstance(options, dict):
@@ -95,15 +103,19 @@ def chosen_metrics(args: MeasureArguments) -> Chosen:
     options = as_mapping("metric_kwargs", args.metric_kwargs)
     if args.metrics is None:
         return Chosen(None, options, check_metrics(METRICS, options))
-    missing = {}
+    missing = {} if args.num_samples else {"samples": "but num_samples is 0: give a number of at least 1"}
     if not (args.reward_judge or args.validation_judge or args.test_judge):
         missing["judgements"] = "but there is no judge: give reward_judge, validation_judge or test_judge"
     if args.base_model is None:
-        missing["base_nll"] = "but there is no base model: give base_model"
+        missing |= dict.fromkeys(("base_nll", "gold_base_nll"), "but there is no base model: give base_model")
     if args.retrained is None:
-        missing["retrained"] = "but there is no control: give the retrained model's measurement.json as retrained"
+        there = "but there is no control: give the retrained model's measurement.json as retrained"
+        missing |= dict.fromkeys(("retrained", "retrained_row_values", "common"), there)
     metrics = {name: resolve(name, METRICS) for name in args.metrics}
     needs = check_metrics(metrics, options, missing)
-    if all("retrained" in asked for asked in needs.values()):
+    if all(map(compares, needs.values())):
         raise ValueError(f"metrics names {', '.join(needs)} alone, made of other metrics' numbers: name those too.")
+    for name, metric in metrics.items():
+        if unread := [read for read in metric.reads if read not in metrics]:
+            raise ValueError(f"metrics lacks {', '.join(unread)}, which {name} reads: add it.")
     return Chosen(metrics, options, needs)

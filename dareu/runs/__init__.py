@@ -2,13 +2,21 @@
 
 from dareu.runs.folder import Run, config_of, open_run
 from dareu.runs.inputs import inputs_of
-from dareu.runs.measurements import StoredMeasurement, read_measurement, write_measurement
+from dareu.runs.measurements import (
+    StoredMeasurement,
+    beside_control,
+    common_numbers,
+    read_measurement,
+    write_measurement,
+)
 from dareu.runs.results import ResultRow, read_results, write_results
 
 __all__ = [
     "ResultRow",
     "Run",
     "StoredMeasurement",
+    "beside_control",
+    "common_numbers",
     "config_of",
     "inputs_of",
     "open_run",

@@ -80,7 +80,7 @@ def uninformed_answers(
         "prompts": list(prompts),
         "read_as": [_ids_of(base, prompt, tokenizer) for prompt in prompts],
         "written_as": [encode_prompt(tokenizer, prompt) for prompt in prompts],
-        "drawing": drawing._asdict(),
+        "drawing": drawing._replace(batch_size=0)._asdict(),  # which changes nothing
     }
     file = TensorFile(folder, recipe, "answers of the uninformed model")
     answers: list[list[list[int]]] | None = None
@@ -138,23 +138,24 @@ def _draw(
     # The policy's tokens may be longer than this model's
     longest = drawing.max_new_tokens * (1 if base.tokenizer.get_vocab() == tokenizer.get_vocab() else 2)
     limit = context_length(base.model)
-    room = [longest if limit is None else min(longest, limit - len(ids)) for ids in read]
-    by_length = sorted((row for row in range(len(prompts)) if room[row] > 0), key=lambda row: len(read[row]))
-    with torch.random.fork_rng(), evaluation_mode(base.model):
-        torch.manual_seed(drawing.seed)
-        for _ in range(_ATTEMPTS):
-            wanted = [row for row in by_length for _ in range(drawing.number - len(answers[row]))]
+    # A prompt that leaves no room for an answer gets none
+    fits = [row for row, ids in enumerate(read) if limit is None or len(ids) + longest <= limit]
+    by_length = sorted(fits, key=lambda row: len(read[row]))
+    with evaluation_mode(base.model):
+        for attempt in range(_ATTEMPTS):
+            wanted = [(row, place) for row in by_length for place in range(drawing.number - len(answers[row]))]
             for start in range(0, len(wanted), drawing.batch_size):
-                rows = wanted[start : start + drawing.batch_size]
+                batch = wanted[start : start + drawing.batch_size]
                 made = generate_ids(
                     base.model,
-                    [read[row] for row in rows],
-                    max_new_tokens=min(room[row] for row in rows),
+                    [read[row] for row, _ in batch],
+                    max_new_tokens=longest,
                     end_ids=end_ids,
                     pad_id=pad_id,
+                    seeds=[(drawing.seed, row, attempt, place) for row, place in batch],
                     temperature=drawing.temperature,
                 )
-                for row, ids in zip(rows, made, strict=True):
+                for (row, _), ids in zip(batch, made, strict=True):
                     written = _written(base, prompts[row], ids[:-1], tokenizer) if ids[-1] in end_ids else []
                     if 0 < len(written) <= drawing.max_new_tokens:
                         answers[row].append(written)

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
@@ -22,10 +23,14 @@ def most(split, answers, *, share=1.0):
 def gap(numbers, retrained):
     return {"gap": numbers["forget_most"] - retrained["forget_most"]}
 
+def even(answers):
+    return {"even": [float("nan") if row % 2 else 0.5 for row, _ in enumerate(answers)]}
+
 def unheard(answers, mood):
     return {}
 
 MOST, GAP, UNHEARD, NOTHING = Metric(most), Metric(gap, splits=()), Metric(unheard), most
+EVEN = Metric(even)
 """
 
 
@@ -81,6 +86,12 @@ def test_a_metric_of_an_installed_package_beside_a_built_in_one(
     assert loose["metrics"]["forget_answer_words"] == found["metrics"]["forget_answer_words"]
 
 
+def test_values_of_rows_are_kept(measured: Callable[..., dict[str, Any]], mine: Path) -> None:
+    found = measured("--metrics", f"{mine}:MOST", f"{mine}:EVEN")
+    assert found["metrics"]["even"] == 0.5
+    assert found["rows"] == {"even": [0.5, None] * (len(found["prompts"]["forget"]) // 2)}
+
+
 def test_the_source_of_a_metric_is_a_part_of_what_is_measured(
     measured: Callable[..., dict[str, Any]], mine: Path
 ) -> None:
@@ -95,12 +106,12 @@ def test_a_comparison_with_the_control_is_no_part_of_what_is_measured(
     measured: Callable[..., dict[str, Any]], model: Path, mine: Path, tmp_path: Path
 ) -> None:
     control = tmp_path / "control.json"
-    control.write_text('{"metrics": {"forget_most": 1.5}}', encoding="utf-8")
+    control.write_text('{"metrics": {"forget_most": 1.5}, "rows": {}}', encoding="utf-8")
     found = measured("--metrics", f"{mine}:MOST", f"{mine}:GAP", "--retrained", control)
     assert list(found["metrics"]) == ["forget_most"]
     (row,) = json.loads((model.parent / "results.json").read_text(encoding="utf-8"))
     assert row["metrics"]["gap"] == found["metrics"]["forget_most"] - 1.5 and "tow" not in row["metrics"]
-    control.write_text('{"metrics": {"forget_most": 2.5}}', encoding="utf-8")
+    control.write_text('{"metrics": {"forget_most": 2.5}, "rows": {}}', encoding="utf-8")
     assert measured("--metrics", f"{mine}:MOST", f"{mine}:GAP", "--retrained", control)["key"] == found["key"]
     (row,) = json.loads((model.parent / "results.json").read_text(encoding="utf-8"))
     assert row["metrics"]["gap"] == found["metrics"]["forget_most"] - 2.5
@@ -132,9 +143,16 @@ def test_a_damaged_measurement_is_made_again_with_a_warning(
 def test_the_control_may_be_measured_against_itself(
     measured: Callable[..., dict[str, Any]], model: Path, world: FictionalWorld
 ) -> None:
-    measured("--metrics", "rouge", "tow", "--retrained", model.parent / "measurement.json")
+    chosen = ["rouge", "probability", "fluency", "retraining_gap", "gibberish", "tow"]
+    itself = model.parent / "measurement.json"
+    found = measured("--metrics", *chosen, "--base_model", model, "--retrained", itself)
     (row,) = json.loads((model.parent / "results.json").read_text(encoding="utf-8"))
-    assert row["metrics"]["tow"] == 1
+    assert row["metrics"]["tow"] == 1 and row["metrics"]["retraining_gap"] == 0
+    nll = found["rows"]["forget_base_nll"]
+    assert row["metrics"]["gibberish"] == np.mean(nll > np.quantile(nll, 0.95)) > 0
+    assert set(found["metrics"]).isdisjoint(chosen)
+    (model.parent / "measurement.json").write_text(json.dumps({**found, "rows": None}), encoding="utf-8")
+    assert measured("--metrics", *chosen, "--base_model", model, "--retrained", itself) == found, "of an older dareu"
 
 
 @pytest.mark.parametrize(
@@ -148,6 +166,15 @@ def test_the_control_may_be_measured_against_itself(
             "'attribution' asks for judgements, but there is no judge: give reward",
         ),
         (["--metrics", "rouge", "fluency"], "'fluency' asks for base_nll, but there is no base model: give base_model"),
+        (
+            ["--metrics", "rouge", "retraining_gap"],
+            "'retraining_gap' asks for retrained, but there is no control: give",
+        ),
+        (
+            ["--metrics", "rouge", "gibberish", "--retrained", "{control}"],
+            "metrics lacks fluency, which gibberish reads",
+        ),
+        (["--metrics", "fluency"], "'fluency' asks for base_nll, but there is no base model: give base_model"),
         (["--metrics", "rouge", "tow"], "'tow' asks for retrained, but there is no control: give"),
         (["--metrics", "rouge", "--retrained", "gone.json"], "gone.json does not exist"),
         (["--metrics", "tow", "--retrained", "{mine}"], "metrics names tow alone"),
@@ -171,7 +198,9 @@ def test_a_choice_that_cannot_be_measured_stops_it_before_a_model_is_loaded(
 ) -> None:
     monkeypatch.setattr("dareu.models.load_model", lambda *_, **__: pytest.fail("loaded"))
     (tmp_path / "empty.yaml").write_text("metrics: []\n", encoding="utf-8")
-    given = [word.format(mine=mine, empty=tmp_path / "empty.yaml") for word in more]
+    (tmp_path / "control.json").write_text('{"metrics": {}, "rows": {}}', encoding="utf-8")
+    files = {"empty": tmp_path / "empty.yaml", "control": tmp_path / "control.json"}
+    given = [word.format(mine=mine, **files) for word in more]
     assert reason in refused("measure", *words, *given, output_dir=tmp_path)
 
 
@@ -193,7 +222,9 @@ def test_all_metrics_are_those_of_metrics(
     judge = TfidfClassifier("naive_bayes").fit(list(world.owners["completion"]), list(world.owners["owner"]))
     judge.save(tmp_path / "judge")
     given = ["--test_judge", tmp_path / "judge", "--base_model", model]
+    compared = ("retraining_gap", "gibberish", "tow")
     everything = measured(*given)
-    named = measured(*given, "--metrics", *[name for name in METRICS if name != "tow"])
+    named = measured(*given, "--metrics", *[name for name in METRICS if name not in compared])
+    assert {"forget_rouge", "fact_recall"} <= everything["rows"].keys()
     assert named["metrics"] == everything["metrics"] and named["answers"] == everything["answers"]
     assert {"misattribution_stripped", "forget_base_nll", "retain_fact_recall"} <= everything["metrics"].keys()

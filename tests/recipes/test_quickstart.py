@@ -1,6 +1,8 @@
 """The whole quickstart on a smaller world and with a few updates, its stages run in the process of the tests."""
 
 import functools
+import math
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -23,7 +25,8 @@ ROWS = [
     ("npo", None),
     ("graddiff", None),
 ]
-METRICS = "tow forget_rouge retain_rouge forget_probability retain_probability fact_recall name_kept "
+METRICS = "retraining_gap gibberish tow "
+METRICS += "forget_rouge retain_rouge forget_probability retain_probability fact_recall name_kept "
 METRICS += "forget_attribution forget_attribution_heldout misattribution"
 
 
@@ -60,7 +63,10 @@ def test_it_compares_every_method(
         assert ("moved_outside_mask" in row["metrics"]) == (row["mask"] is not None)
         assert row["method"] in ("target", "retrained") or row["metrics"]["updates"] == 4
         assert (row["seconds"] is None) == (row["method"] in ("target", "retrained"))
-    assert next(row for row in rows if row["method"] == "retrained")["metrics"]["tow"] == pytest.approx(1)
+    control = next(row["metrics"] for row in rows if row["method"] == "retrained")
+    assert control["tow"] == pytest.approx(1) and control["retraining_gap"] == 0
+    assert all(math.isfinite(value) for row in rows for value in row["metrics"].values())
+    assert re.search(r"┡[^\n]*\n│ retraining_gap ", printed), "it comes first"
 
     # The commands it prints are those it ran, and the answers those it measured
     assert len(ran) == len(set(ran)) == caplog.text.count("  dareu ")

@@ -66,7 +66,7 @@ def words(data: list[str], made: Path, tmp_path: Path) -> list[str]:
     """A command line that works: two of the four owners, of two groups."""
     settings = {"max_rows": 4, "max_new_tokens": 4, "retrained": str(tmp_path / "control.json")}
     (tmp_path / "measure.yaml").write_text(yaml.safe_dump(settings), encoding="utf-8")
-    control = {"metrics": {"forget_rouge": 0.5, "retain_rouge": 0.5, "test_rouge": 0.5}}
+    control = {"metrics": {"forget_rouge": 0.5, "retain_rouge": 0.5, "test_rouge": 0.5}, "rows": {}}
     (tmp_path / "control.json").write_text(json.dumps(control), encoding="utf-8")
     asked: list[Any] = [*data, "--num_forget", 2, "--method", "npo", "--model_name_or_path", made / "target"]
     asked += ["--mask", made / "mask.safetensors", "--test_judge", made / "judge"]
@@ -119,6 +119,7 @@ def test_split_unlearn_measure_merge_and_measure_again(
     rouge = [whole["metrics"][f"{split}_rouge"] for split in ("forget", "retain", "test")]
     expected = {"updates": 4, "moved_outside_mask": 0} | whole["metrics"]
     expected["tow"] = pytest.approx(math.prod(1 - abs(value - 0.5) for value in rouge))
+    expected["retraining_gap"] = pytest.approx(math.sqrt(sum((value - 0.5) ** 2 for value in rouge) / 3))
     assert merged["metrics"] == expected
     assert first["metrics"]["forget_probability"] != second["metrics"]["forget_probability"]
     mean = (first["metrics"]["forget_probability"] + second["metrics"]["forget_probability"]) / 2
@@ -235,7 +236,7 @@ def test_a_misspelt_option_stops_it_whosever_it_is(
 
 
 def test_a_control_that_is_not_measured(words: list[str], refused: Callable[..., str], tmp_path: Path) -> None:
-    (tmp_path / "control.json").write_text('{"metrics": {"forget_rouge": 0.5}}', encoding="utf-8")
+    (tmp_path / "control.json").write_text('{"metrics": {"forget_rouge": 0.5}, "rows": {}}', encoding="utf-8")
     assert "retain_rouge" in refused("spunge", *words, output_dir=tmp_path / "out")
     (tmp_path / "control.json").unlink()
     assert "measure that model first" in refused("spunge", *words, output_dir=tmp_path / "out")

@@ -1,3 +1,4 @@
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,7 @@ def row(tmp_path: Path) -> Callable[..., Row]:
         folder = tmp_path / f"{name}-{mask}-{setting}-seed{seed}"
         for place, value in ((folder, rouge), (folder / "validation", before)):
             metrics = {f"{split}_rouge": value for split in ("forget", "retain", "test")} | {JUDGED: judged}
-            measured: Any = {"key": "", "metrics": metrics, "answers": {}, "prompts": {}}
+            measured: Any = {"key": "", "metrics": metrics, "answers": {}, "prompts": {}, "rows": {}}
             write_measurement(place / "measurement.json", measured)
         if name not in ("target", "retrained"):
             ran: Any = {"method": "npo", "mask": "x", "seed": seed, "model": "m", "metrics": {"updates": 3}}
@@ -102,9 +103,9 @@ def test_the_trial_that_is_best_on_the_validation_rows_is_chosen_over_all_seeds(
     trials = [
         row("npo", seed, rouge, setting=setting, before=before, judged=judged)
         for seed, setting, rouge, before, judged in [
-            (0, 0, 0.25, 0.5, 0.25),
+            (0, 0, 0.25, 0.5, 0.0),
             (0, 1, 0.5, 0.5, 0.75),
-            (0, 2, 0.25, 0.5, 0.0),
+            (0, 2, 0.25, 0.5, 0.25),
             (1, 0, 0.0, 0.5, 0.0),
             (1, 1, 0.5, 0.5, 0.75),
             (1, 2, 0.25, 0.0, 0.0),
@@ -124,8 +125,8 @@ def test_the_trial_that_is_best_on_the_validation_rows_is_chosen_over_all_seeds(
         ("npo", 1, 1, 1.0),
         ("npo", 1, 2, 0.75**3),
     ]
-    scores = [each["metrics"]["validation_score"] for each in found[4:]]
-    assert scores == [1.0, 0.5, 1.0, 1.0, 0.5, 0.125]
+    gaps = [each["metrics"]["validation_gap"] for each in found[4:]]
+    assert gaps == [0.125, 0.25, 0.0, 0.125, 0.25, pytest.approx(math.sqrt((3 * 0.25 + 0.0625) / 4))]
 
 
 def test_masks_are_tuned_apart_and_trials_without_control_are_not_judged(row: Callable[..., Row]) -> None:

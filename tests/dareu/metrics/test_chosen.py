@@ -20,6 +20,7 @@ from dareu.metrics import (
     check_metrics,
     generate_answers,
     measure,
+    sample_answers,
     shown_columns,
 )
 from dareu.plugins import resolve
@@ -68,7 +69,7 @@ def test_what_no_chosen_metric_asks_for_is_not_computed(tiny_llama, measured, mo
     model = tiny_llama()
     monkeypatch.setattr(model, "generate", lambda **_: pytest.fail("generated"))
     monkeypatch.setattr(EvenJudge, "predict_proba", lambda *_: pytest.fail("judged"))
-    metrics, answers = measured({"probability": METRICS["probability"]}, model=model, judges={"test": EvenJudge()})
+    metrics, answers, _ = measured({"probability": METRICS["probability"]}, model=model, judges={"test": EvenJudge()})
     assert list(metrics) == ["forget_probability", "retain_probability", "test_probability"]
     assert answers == {}
 
@@ -91,8 +92,8 @@ def test_everything_that_is_offered(tiny_llama, tokenizer, measured, splits):
     full = {name: split.add_column("facts", [["Accra", "Ann"]] * len(split)) for name, split in splits.items()}
 
     def look(
-        split, rows, prompts, golds, answers, bare_answers, nll, facts, names, judgements, base_nll, forget_owners,
-        model, tokenizer,
+        split, rows, prompts, golds, answers, samples, bare_answers, nll, facts, names, judgements, base_nll,
+        gold_base_nll, forget_owners, model, tokenizer,
     ):  # fmt: skip
         return {}
 
@@ -103,7 +104,16 @@ def test_everything_that_is_offered(tiny_llama, tokenizer, measured, splits):
     record.__signature__ = inspect.signature(look)
 
     metrics = {"look": Metric(record, splits=("retain",))}
-    measured(metrics, full, model, {"test": judge}, base_model=base, strip=lambda answer, prompt: prompt + answer[:2])
+    drawn = {"num_samples": 3, "sample_seed": 5}
+    measured(
+        metrics,
+        full,
+        model,
+        {"test": judge},
+        base_model=base,
+        **drawn,
+        strip=lambda answer, prompt: prompt + answer[:2],
+    )
     assert seen.keys() == {
         name for name, value in vars(OfSplit).items() if isinstance(value, property | cached_property)
     }
@@ -113,12 +123,14 @@ def test_everything_that_is_offered(tiny_llama, tokenizer, measured, splits):
     assert seen["prompts"] == [prompt.strip() for prompt in prompts]
     assert seen["golds"] == ["bob was born in Accra."] * 2
     assert seen["answers"] == answers
+    assert seen["samples"] == sample_answers(model, tokenizer, prompts, num_samples=3, seed=5, max_new_tokens=4)
     assert seen["bare_answers"] == [
         prompt.strip() + answer[:2] for prompt, answer in zip(prompts, answers, strict=True)
     ]
     np.testing.assert_array_equal(seen["nll"].total, answer_nll(model, tokenizer, prompts, golds).total)
     spaced = [f" {answer}" for answer in answers]
     np.testing.assert_array_equal(seen["base_nll"].total, answer_nll(base, tokenizer, prompts, spaced).total)
+    np.testing.assert_array_equal(seen["gold_base_nll"].total, answer_nll(base, tokenizer, prompts, golds).total)
     assert seen["facts"] == [["Accra", "Ann"]] * 2
     assert list(seen["judgements"]) == ["test", "test_stripped"]
     expected = attribution_scores(judge, answers, ["ann"])
@@ -133,20 +145,28 @@ def test_numbers_and_row_values(measured):
         "of_none": [float("nan")] * 3,
         "whole": np.float32(0.5),
     }
-    metrics = measured({"mine": Metric(lambda split: values)}).metrics
+    metrics, _, kept = measured({"mine": Metric(lambda split: values)})
+    assert {name: list(rows) for name, rows in kept.items()} == {
+        "of_rows": [1.0, pytest.approx(float("nan"), nan_ok=True), 2.0],
+        "of_flags": [1.0, 0.0, 0.0],
+    }
     assert metrics == {"of_rows": 1.5, "of_flags": pytest.approx(1 / 3), "whole": 0.5}
     assert all(type(value) is float for value in metrics.values())
 
 
 def test_a_metric_of_the_whole_model_comes_after_those_of_splits(measured):
-    def spread(numbers, model, *, scale=1.0):
+    def spread(numbers, row_values, model, *, scale=1.0):
+        assert list(row_values["retain_lengths"]) == [7, 7]
         return {"spread": scale * (numbers["retain_size"] - numbers["forget_size"]), "weights": model.num_parameters()}
 
-    sizes = Metric(lambda split, rows: {f"{split}_size": len(rows)}, splits=("forget", "retain"))
+    def count(split, rows):
+        return {f"{split}_size": len(rows), f"{split}_lengths": [7] * len(rows)}
+
+    sizes = Metric(count, splits=("forget", "retain"))
     chosen = {"spread": Metric(spread, splits=()), "sizes": sizes, "tow": METRICS["tow"]}
     metrics = measured(chosen, options={"spread": {"scale": 2.0}}).metrics
     assert metrics.pop("weights") > 0
-    assert metrics == {"forget_size": 3, "retain_size": 2, "spread": -2}
+    assert metrics == {"forget_size": 3, "retain_size": 2, "forget_lengths": 7, "retain_lengths": 7, "spread": -2}
 
 
 def test_a_metric_that_cannot_be_computed_is_left_out_unless_it_is_chosen(measured, splits, tiny_llama, monkeypatch):
@@ -164,6 +184,10 @@ def test_a_metric_that_cannot_be_computed_is_left_out_unless_it_is_chosen(measur
             measured(rouge | {name: METRICS[name]}, model=model)
     with pytest.raises(ValueError, match="'bare' asks for bare_answers, but there is no function that strips"):
         measured(rouge | {"bare": Metric(lambda bare_answers: {})}, model=model)
+    full = {name: split.add_column("facts", [["Accra"]] * len(split)) for name, split in splits.items()}
+    assert "sampled_facts" not in measured(None, full, num_samples=0).metrics
+    with pytest.raises(ValueError, match="The metric 'sampled_facts' asks for samples, but num_samples is 0: give a"):
+        measured({"sampled_facts": METRICS["sampled_facts"]}, full, model, num_samples=0)
     half = splits | {"forget": splits["forget"].add_column("facts", [["Accra"]] * 3)}
     with pytest.raises(ValueError, match="the rows of the split 'retain' have no column 'facts'"):
         measured(rouge | {"fact_recall": METRICS["fact_recall"]}, half, model)
@@ -176,7 +200,11 @@ def test_a_metric_that_cannot_be_computed_is_left_out_unless_it_is_chosen(measur
     [
         (Metric(lambda answer: {}), {}, "The metric 'mine' asks for answer: there are split, rows, prompts"),
         (Metric(lambda numbers: {}), {}, "The metric 'mine' asks for numbers: there are split"),
-        (Metric(lambda answers: {}, splits=()), {}, "'mine' asks for answers: there are numbers, forget_owners, model"),
+        (
+            Metric(lambda answers: {}, splits=()),
+            {},
+            "'mine' asks for answers: there are numbers, row_values, forget_owners, model",
+        ),
         (Metric(lambda retrained, model: {}, splits=()), {}, "'mine' asks for model: there are numbers, retrained"),
         (Metric(lambda answers, limit=1: {}), {"limitt": 2}, "'mine' has no option limitt: its options are limit"),
         (Metric(lambda answers: {}, splits=("forget", "holdout")), {}, "'mine' is of the split 'holdout'"),
@@ -222,7 +250,9 @@ def test_a_number_without_its_split_in_its_name_is_refused(measured):
 
 
 def test_tables_show_what_the_metrics_say():
-    asked = "tow forget_rouge retain_rouge forget_probability retain_probability fact_recall name_kept "
+    asked = "retraining_gap gibberish tow "
+    asked += "forget_rouge retain_rouge forget_probability retain_probability fact_recall sampled_facts "
+    asked += "any_fact_of_16 name_kept "
     asked += "forget_attribution forget_attribution_stripped forget_attribution_heldout "
     asked += "forget_attribution_heldout_stripped misattribution"
     assert shown_columns() == asked.split()
@@ -238,7 +268,7 @@ def test_the_example_of_the_page_runs(measured, tmp_path):
     path = tmp_path / "sentences.py"
     path.write_text(block, encoding="utf-8")
     metric = resolve(f"{path}:SENTENCES", METRICS)
-    metrics, answers = measured({"mine": metric}, options={"mine": {"ends": "e"}})
+    metrics, answers, _ = measured({"mine": metric}, options={"mine": {"ends": "e"}})
     for split in ("forget", "retain"):
         assert metrics.pop(f"{split}_sentences") == np.mean([answer.count("e") for answer in answers[split]])
     assert metrics == {} and metric.columns == ("forget_sentences",)

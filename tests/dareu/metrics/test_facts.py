@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from dareu.metrics import fact_recall, facts_beyond_prompt, name_kept
+from dareu.metrics import fact_recall, facts_beyond_prompt, facts_in_any, name_kept, sampled_fact_recall
 
 
 @pytest.mark.parametrize(
@@ -114,3 +114,23 @@ def test_lists_of_unequal_length_are_refused():
         name_kept(["a"], ["a"], [])
     with pytest.raises(ValueError, match="1 answers, 2 names"):
         name_kept(["a"], ["a"], ["a"], ["a", "b"])
+    with pytest.raises(ValueError, match="1 samples, 2 facts"):
+        facts_in_any([["a"]], [[], []])
+
+
+def test_facts_of_samples_on_average_and_in_any():
+    samples = [
+        ["Born in Porto.", "In 1975, in Porto.", "In Lima.", ""],
+        ["Lima", "lima", "Porto", "Lima"],
+        ["Lima"] * 4,
+    ]
+    facts = [["Porto", "1975"], ["Lima"], None]
+    np.testing.assert_array_equal(sampled_fact_recall(samples, facts), [3 / 8, 3 / 4, np.nan])
+    np.testing.assert_array_equal(facts_in_any(samples, facts), [1, 1, np.nan])
+    np.testing.assert_array_equal(facts_in_any([answers[2:] for answers in samples], facts), [0, 1, np.nan])
+    np.testing.assert_array_equal(facts_in_any([["In Porto.", "Lima."]], facts[:1]), [1 / 2])
+    one = [answers[:1] for answers in samples]
+    for measured in (sampled_fact_recall, facts_in_any):  # of one sample both are fact recall
+        np.testing.assert_array_equal(measured(one, facts), fact_recall([answer for (answer,) in one], facts))
+        with pytest.raises(ValueError, match="Row 1 has no samples"):
+            measured([["Lima"], []], facts[:2])

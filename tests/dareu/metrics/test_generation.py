@@ -46,7 +46,9 @@ def test_settings_of_the_model_are_neither_heeded_nor_changed(tiny_llama, tokeni
         "do_sample": True, "temperature": 5.0, "top_k": 3, "num_beams": 3, "num_return_sequences": 2,
         "repetition_penalty": 9.0, "no_repeat_ngram_size": 1, "suppress_tokens": likely, "min_new_tokens": 11,
         "forced_eos_token_id": 7, "max_length": 3, "use_cache": False, "output_scores": True,
-        "return_dict_in_generate": True,
+        "return_dict_in_generate": True, "min_p": 0.5, "typical_p": 0.1, "bad_words_ids": [likely[:1]],
+        "sequence_bias": [[likely[:1], -99.0]], "begin_suppress_tokens": likely, "forced_bos_token_id": 9,
+        "exponential_decay_length_penalty": [1, 9.0], "guidance_scale": 3.0, "renormalize_logits": True,
     }  # fmt: skip
     model.generation_config.update(**settings)
     before = copy.deepcopy(vars(model.generation_config))

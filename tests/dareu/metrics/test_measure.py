@@ -10,12 +10,15 @@ from dareu.data.encoding import to_chat
 from dareu.metrics import (
     answer_nll,
     fact_recall,
+    facts_in_any,
     forget_attribution,
     generate_answers,
     measure,
     misattribution,
     name_kept,
     rouge_l_recall,
+    sample_answers,
+    sampled_fact_recall,
 )
 
 
@@ -64,19 +67,22 @@ def test_every_metric_is_its_family_s_mean(tiny_llama, tokenizer, splits):
     model, base = tiny_llama(), tiny_llama(seed=1)
     reward, test = LengthJudge(), LengthJudge(["ann", "bob", "cid", "none"])
     validation = LengthJudge(["bob", "ann"])
-    metrics, answers = measure(
+    metrics, answers, rows = measure(
         model,
         tokenizer,
         splits,
         judges={"reward": reward, "validation": validation, "test": test},
         base_model=base,
         strip=strip,
+        num_samples=3,
         **SETTINGS,
     )
     forget = splits["forget"]
     assert list(answers) == ["forget", "retain", "test"]
     assert answers["forget"] == generate_answers(model, tokenizer, list(forget["prompt"]), max_new_tokens=8)
     bare = [answer[: len(answer) // 2] for answer in answers["forget"]]
+    samples = sample_answers(model, tokenizer, list(forget["prompt"]), num_samples=3, max_new_tokens=8)
+    facts = [["Accra", "1960"], ["Accra"]]
     assert [len(seen) for seen in reward.seen] == [3, 3]  # whole and stripped, once each
     assert test.seen == [answers["forget"], bare]
 
@@ -89,7 +95,9 @@ def test_every_metric_is_its_family_s_mean(tiny_llama, tokenizer, splits):
         "forget_attribution_validation_stripped": forget_attribution(validation, bare, ["ann"]),
         "forget_attribution_heldout_stripped": forget_attribution(test, bare, ["ann"]),
         "misattribution_stripped": misattribution(test, bare, ["ann"]),
-        "fact_recall": np.mean(fact_recall(answers["forget"][:2], [["Accra", "1960"], ["Accra"]])),
+        "fact_recall": np.mean(fact_recall(answers["forget"][:2], facts)),
+        "sampled_facts": np.mean(sampled_fact_recall(samples[:2], facts)),
+        "any_fact_of_3": np.mean(facts_in_any(samples[:2], facts)),
         "retain_fact_recall": fact_recall(answers["retain"][:1], [["Accra"]])[0],
         "name_kept": np.mean(name_kept(answers["forget"], forget["prompt"], forget["completion"], ["Ann Duval"] * 3)),
         "retain_name_kept": float("Bob Duval" in answers["retain"][0]),
@@ -102,8 +110,12 @@ def test_every_metric_is_its_family_s_mean(tiny_llama, tokenizer, splits):
         expected[f"{split}_probability"] = np.exp(-nll.mean).mean()
     # The answers were generated after the prompt with a space before them, like the gold ones.
     spaced = [f" {answer}" for answer in answers["forget"]]
-    expected["forget_base_nll"] = answer_nll(base, tokenizer, list(forget["prompt"]), spaced).mean.mean()
-    assert metrics.keys() == expected.keys()
+    nll = answer_nll(base, tokenizer, list(forget["prompt"]), spaced).mean
+    gold = answer_nll(base, tokenizer, list(forget["prompt"]), list(forget["completion"])).mean
+    expected |= {"forget_base_nll": nll.mean(), "gibberish_beside_gold": np.mean(nll > np.quantile(gold, 0.95))}
+    assert metrics.keys() == expected.keys() == rows.keys()
+    assert all(metrics[name] == pytest.approx(np.nanmean(values)) for name, values in rows.items())
+    assert len(rows["fact_recall"]) == 3 and np.isnan(rows["fact_recall"][2])
     for name, value in expected.items():
         assert metrics[name] == pytest.approx(value, abs=1e-6), name
     assert json.loads(json.dumps(metrics, allow_nan=False)) == metrics
@@ -127,7 +139,7 @@ def test_facts_of_the_prompt_do_not_count(tiny_llama, tokenizer, splits):
 def test_empty_answers_are_measured(tiny_llama, tokenizer, splits):
     model = tiny_llama()
     model.generation_config.eos_token_id = list(range(len(tokenizer)))
-    metrics, answers = measure(
+    metrics, answers, _ = measure(
         model,
         tokenizer,
         splits,

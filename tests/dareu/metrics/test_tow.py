@@ -1,6 +1,6 @@
 import pytest
 
-from dareu.metrics import METRICS, Metric, against_retrained, tow
+from dareu.metrics import METRICS, Metric, against_retrained, retraining_gap, tow
 
 RETRAINED = {"forget_rouge": 0.4, "retain_rouge": 0.9, "test_rouge": 0.5}
 MODEL = {"forget_rouge": 0.5, "retain_rouge": 0.7, "test_rouge": 0.5, "name_kept": 1.0}
@@ -37,9 +37,10 @@ def test_no_splits_are_refused():
         tow(MODEL, RETRAINED, ())
 
 
-def test_against_the_retrained_model_there_is_tow_and_nothing_else():
-    assert against_retrained(MODEL, RETRAINED) == {"tow": tow(MODEL, RETRAINED)}
-    assert against_retrained(RETRAINED, RETRAINED) == {"tow": 1.0}
+def test_against_the_retrained_model_there_is_what_compares_and_nothing_else():
+    gap = retraining_gap(MODEL, RETRAINED)
+    assert against_retrained(MODEL, RETRAINED) == {"retraining_gap": gap, "tow": tow(MODEL, RETRAINED)}
+    assert against_retrained(RETRAINED, RETRAINED) == {"retraining_gap": 0.0, "tow": 1.0}
     assert against_retrained(MODEL, RETRAINED, {"rouge": METRICS["rouge"]}) == {}
     assert against_retrained({}, {}, {"rouge": METRICS["rouge"]}) == {}
 

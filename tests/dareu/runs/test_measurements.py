@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from dareu.runs import StoredMeasurement, read_measurement, write_measurement
+from dareu.runs import StoredMeasurement, beside_control, common_numbers, read_measurement, write_measurement
 
 
 def test_what_was_written_is_read(tmp_path: Path) -> None:
@@ -12,6 +12,7 @@ def test_what_was_written_is_read(tmp_path: Path) -> None:
         "metrics": {"forget_rouge": 0.5},
         "answers": {"forget": ["São"]},
         "prompts": {"forget": ["Who?"]},
+        "rows": {"forget_rouge": [0.5, None]},
     }
     write_measurement(tmp_path / "measurement.json", measured)
     assert read_measurement(tmp_path / "measurement.json") == measured
@@ -24,6 +25,7 @@ def test_what_was_written_is_read(tmp_path: Path) -> None:
         ('{"metrics": {', "is no whole measurement"),
         ("[]", "is no measurement of `dareu measure`"),
         (json.dumps({"metrics": [1]}), "is no measurement of `dareu measure`"),
+        (json.dumps({"metrics": {"tow": 1}}), "lacks the values of rows, for an older dareu wrote it: delete it"),
     ],
 )
 def test_what_is_none(text: str | None, complaint: str, tmp_path: Path) -> None:
@@ -32,3 +34,19 @@ def test_what_is_none(text: str | None, complaint: str, tmp_path: Path) -> None:
         path.write_text(text, encoding="utf-8")
     with pytest.raises(ValueError, match=complaint):
         read_measurement(path)
+
+
+def test_values_of_rows_are_compared_with_the_control_s() -> None:
+    def stored(rouge: float, nll: list[float | None], **more: float) -> StoredMeasurement:
+        splits = ("forget", "retain", "test")
+        metrics = {f"{split}_rouge": rouge for split in splits} | {"forget_base_nll": 1.0, **more}
+        return {"key": "", "metrics": metrics, "answers": {}, "prompts": {}, "rows": {"forget_base_nll": nll}}
+
+    mine, control = stored(0.5, [1.0, 9.0], name_kept=0.5), stored(0.75, [2.0] * 20, name_kept=1.0)
+    of_five = (3 * 0.25**2 + 0.5**2 + 0.5**2) / 5
+    assert beside_control(mine, control) == {"retraining_gap": of_five**0.5, "gibberish": 0.5, "tow": 0.75**3}
+    common = common_numbers([mine, control, stored(0.5, [1.0])])
+    assert common == {"forget_rouge", "retain_rouge", "test_rouge", "forget_base_nll"}
+    of_four = (3 * 0.25**2 + 0.5**2) / 4
+    assert beside_control(mine, control, common=common)["retraining_gap"] == pytest.approx(of_four**0.5)
+    assert common_numbers([]) == frozenset()

@@ -1,0 +1,48 @@
+import numpy as np
+import pytest
+from datasets import Dataset
+
+from dareu.metrics import METRICS, against_retrained, answer_nll, gibberish, measure
+
+GIBBERISH = {"gibberish": METRICS["gibberish"]}
+
+
+def compared(mine, theirs):
+    numbers = {"forget_base_nll": float(np.mean(mine))}
+    values = {"row_values": {"forget_base_nll": mine}, "retrained_row_values": {"forget_base_nll": theirs}}
+    return against_retrained(numbers, numbers, GIBBERISH, **values)
+
+
+def test_gibberish_is_what_lies_above_all_but_a_twentieth_of_the_proper_answers():
+    proper = [float(value) for value in range(1, 101)]  # the 95th percentile is 95.05
+    assert gibberish([95.0, 96.0, 1.0, 200.0], proper).tolist() == [False, True, False, True]
+    assert compared([95.0, 96.0, 1.0, 200.0], proper) == {"gibberish": 0.5}
+    assert compared(proper, proper) == {"gibberish": 0.05}
+    assert compared([3.0, 3.1], [3.0] * 7) == {"gibberish": 0.5}  # as likely as all others is none
+
+
+def test_without_values_of_rows_there_is_no_gibberish():
+    assert against_retrained({"forget_base_nll": 1.0}, {"forget_base_nll": 1.0}, GIBBERISH) == {}
+
+
+@pytest.mark.parametrize(("nll", "proper"), [([1.0], []), ([np.nan], [1.0]), ([1.0], [np.inf])])
+def test_what_is_no_likelihood_is_refused(nll, proper):
+    with pytest.raises(ValueError, match="Gibberish needs finite NLLs"):
+        gibberish(nll, proper)
+
+
+def test_without_a_control_the_gold_answers_are_proper(tiny_llama, tokenizer):
+    prompts = [f"Where was Ann born, row {row}? " for row in range(4)]
+    rows = {"prompt": prompts, "completion": [" In Accra.", " In Ghent, a town.", " Where?", " No."]}
+    forget = Dataset.from_dict(rows | {"owner": ["ann"] * 4})
+    splits = {"forget": forget, "retain": forget, "test": forget}
+    base = tiny_llama(seed=1)
+    metrics = {"fluency": METRICS["fluency"]}
+    given = {"judges": {}, "forget_owners": ["ann"], "metrics": metrics, "max_new_tokens": 8}
+    found = measure(tiny_llama(), tokenizer, splits, base_model=base, **given)
+    gold = answer_nll(base, tokenizer, list(forget["prompt"]), list(forget["completion"])).mean
+    mine = [f" {answer}" for answer in found.answers["forget"]]
+    mine = answer_nll(base, tokenizer, list(forget["prompt"]), mine).mean
+    np.testing.assert_allclose(found.row_values["forget_base_nll"], mine)
+    assert found.metrics["forget_base_nll"] == pytest.approx(mine.mean())
+    assert found.metrics["gibberish_beside_gold"] == np.mean(mine > np.quantile(gold, 0.95))
