@@ -48,6 +48,10 @@ from dareu.weights import CheckpointWeights
 
 logger = logging.getLogger("dareu.unlearn")
 
+NOTHING_FORGOTTEN = (
+    "WARNING: no state was better than the model before training, which is what was saved: nothing has been forgotten."
+)
+
 
 def main() -> None:
     options, _ = parse_unlearning()
@@ -118,6 +122,8 @@ def main() -> None:
     # Save, and compare what was frozen bit for bit
     model_path = save(trained, tokenizer, run)
     metrics: dict[str, float] = {"updates": trainer.state.global_step}
+    if trainer.best is not None and trainer.best.gap is not None:
+        metrics["best_update"] = trainer.best.step
     if mask is not None:
         metrics["moved_outside_mask"] = moved_outside(policy, model_path, mask)
     row: ResultRow = {
@@ -132,6 +138,8 @@ def main() -> None:
     write_results(run.results_path, [row])
     run.mark_done()
     print(f"The model is in {model_path}; {trainer.state.global_step} updates took {stopwatch.seconds:.0f} s.")
+    if (best := metrics.get("best_update")) is not None:
+        print(f"It is the model after {best:.0f} of them." if best else NOTHING_FORGOTTEN)
 
 
 class Rows(NamedTuple):

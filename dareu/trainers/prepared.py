@@ -86,8 +86,9 @@ def prepare(
             "them in float32, or train under a mask or with LoRA."
         )
     give_positions(model)
-    stops = args.stop_forget_attribution is not None or args.stop_fluency_nll is not None
-    if (stops or args.validation_steps) and (validate is None or not args.validation_steps):
+    stops = (args.stop_forget_attribution, args.stop_fluency_nll, args.early_stopping_patience)
+    asked = any(stop is not None for stop in stops) or args.validation_steps
+    if asked and (validate is None or not args.validation_steps):
         raise ValueError(
             "validation_steps needs a judge, and stopping needs validation_steps: give all of them, or none."
         )

@@ -95,9 +95,24 @@ def fixed_completion(place: int) -> list[int]:
     return [*torch.randint(60, 300, (length,), generator=generator).tolist(), 100 if place % 8 > 5 else 2]
 
 
-def dareu(folder: Path, *, masked: bool, lora: bool = False, **options: Any) -> DareUTrainer:
-    """A trainer whose completions depend on nothing but their place in the batch of all processes."""
+def dareu(
+    folder: Path,
+    *,
+    masked: bool,
+    lora: bool = False,
+    guided: bool = False,
+    samples: bool = False,
+    validate: Any = None,
+    **options: Any,
+) -> DareUTrainer:
+    """A trainer whose completions depend on nothing but their place in the batch of all processes, unless it samples.
+
+    With guided groups, the first two places of a group, which are one process's, are the gold completion's and an
+    uninformed answer's.
+    """
     processes = PartialState().num_processes
+    if guided:
+        options = {"max_completion_length": 40, "rollout_cache_dir": tempfile.mkdtemp(dir=folder)} | options
     model = AutoModelForCausalLM.from_pretrained(folder / "model", dtype=torch.float32)
     trainer = DareUTrainer(
         model,
@@ -108,23 +123,40 @@ def dareu(folder: Path, *, masked: bool, lora: bool = False, **options: Any) -> 
             num_generations=BATCH,
             per_device_train_batch_size=BATCH // processes,  # two processes share a group
             gradient_accumulation_steps=2,  # TRL shuffles a generation batch on each process: all of it in one update
-            max_completion_length=12,
             num_slices=3,
-            **options,
+            **({"max_completion_length": 12} | options),
         ),
         Dataset.from_list(FORGET),
         retain_dataset=Dataset.from_list(RETAIN),
         mask=mask_of(model) if masked else None,
         processing_class=AutoTokenizer.from_pretrained(folder / "model"),
         peft_config=LoraConfig(r=2, target_modules="all-linear") if lora else None,
+        base_model=talkative(folder) if guided else None,
+        validate=validate,
     )
 
     def generate(prompt_ids: list[Any], *_: Any, **__: Any) -> tuple[list[list[int]], None]:
         first = trainer.accelerator.process_index * len(prompt_ids)
-        return [fixed_completion(first + i) for i in range(len(prompt_ids))], None
+        assert trainer._rollout is not None
+        given = trainer._rollout.given or [None] * len(prompt_ids)
+        return [ids or fixed_completion(first + i) for i, ids in enumerate(given)], None
 
-    trainer._generate_single_turn = generate
+    if not samples:
+        trainer._generate_single_turn = generate
     return trainer
+
+
+def talkative(folder: Path) -> Any:
+    """A base model that ends its answers, as a random one seldom does."""
+    model = AutoModelForCausalLM.from_pretrained(folder / "model", dtype=torch.float32)
+    tokenizer = AutoTokenizer.from_pretrained(folder / "model")
+    batch = CompletionCollator(tokenizer)(encode_dataset(Dataset.from_list(RETAIN), tokenizer))
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
+    for _ in range(30):
+        model(**batch).loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    return model
 
 
 def unlearn(
@@ -287,6 +319,21 @@ def rollouts_of_the_original(folder: Path) -> list[Any]:
     return gather_object([sorted(held.items())])
 
 
+def sampled_beside_given(folder: Path) -> list[Any]:
+    """Of each process, how many completions it sampled for itself in guided groups that two processes share."""
+    trainer = dareu(folder, masked=False, guided=True, samples=True, validate=best_of(3), validation_steps=1)
+    trainer.train()
+    given = trainer.guided([dict(row) for row in trainer.train_dataset][: BATCH // PartialState().num_processes])
+    assert trainer.best is not None
+    return gather_object([[sum(ids is None for ids in given), trainer.state.global_step, trainer.best.step]])
+
+
+def best_of(numbers: int) -> Any:
+    """A judge to whom the second state is the best."""
+    gaps = iter([0.5, 0.2, 0.9][:numbers])
+    return lambda model: {"gap": next(gaps)}
+
+
 def message_of(build: Any, *args: Any, **options: Any) -> str:
     try:
         build(*args, **options)
@@ -325,6 +372,7 @@ def main(folder: Path) -> None:
     for name, trainer in (
         ("ddp_dareu", dareu(folder, masked=True)),
         ("ddp_gae", dareu(folder, masked=False, advantage_estimator="gae")),
+        ("ddp_guided", dareu(folder, masked=True, guided=True)),
         ("ddp_npo", unlearn(folder)),
         ("ddp_dpo", unlearn(folder, loss="dpo", refusals="common")),
     ):
@@ -341,6 +389,7 @@ def main(folder: Path) -> None:
         keep(f"ddp_{method}", trained(trainer)[0])
 
     said["ddp_original"] = rollouts_of_the_original(folder)
+    said["ddp_sampled"] = sampled_beside_given(folder)
     trainer = unlearn(folder, validate=judge, validation_steps=1, stop_forget_attribution=0.3)
     trainer.train()
     said["stopped"] = gather_object([trainer.state.global_step])
@@ -353,6 +402,7 @@ def main(folder: Path) -> None:
     for name, build, options in (
         ("fsdp2_dareu", dareu, {"masked": True, "kl_coef": 0.1}),
         ("fsdp2_gae", dareu, {"masked": False, "advantage_estimator": "gae"}),
+        ("fsdp2_guided", dareu, {"masked": True, "guided": True}),
         ("fsdp2_npo", unlearn, {"validate": answering, "validation_steps": 1}),
         ("fsdp2_undial", unlearn, {"masked": True, "loss": "undial"}),
         ("fsdp2_lora", unlearn, {"lora": True}),
@@ -367,6 +417,7 @@ def main(folder: Path) -> None:
         note(trainer.accelerator, f"fsdp2_{method}")
         keep(f"fsdp2_{method}", trained(trainer)[0])
     said["fsdp2_original"] = rollouts_of_the_original(folder)
+    said["fsdp2_sampled"] = sampled_beside_given(folder)
     # Processes that want answers of different lengths
     length = 2 + 6 * trainer.accelerator.process_index
     lengths = {"min_new_tokens": length, "max_new_tokens": length}

@@ -55,10 +55,12 @@ def test_fixed_rollouts_have_the_same_advantages(folder: Path, alone: dict[str, 
     [
         ("ddp_dareu", "MULTI_CPU", "dareu", {"masked": True}),
         ("ddp_gae", "MULTI_CPU", "dareu", {"masked": False, "advantage_estimator": "gae"}),
+        ("ddp_guided", "MULTI_CPU", "dareu", {"masked": True, "guided": True}),
         ("ddp_npo", "MULTI_CPU", "unlearn", {}),
         ("ddp_dpo", "MULTI_CPU", "unlearn", {"loss": "dpo", "refusals": "common"}),
         ("fsdp2_dareu", "FSDP", "dareu", {"masked": True, "kl_coef": 0.1}),
         ("fsdp2_gae", "FSDP", "dareu", {"masked": False, "advantage_estimator": "gae"}),
+        ("fsdp2_guided", "FSDP", "dareu", {"masked": True, "guided": True}),
         ("fsdp2_npo", "FSDP", "unlearn", {}),
         ("fsdp2_undial", "FSDP", "unlearn", {"masked": True, "loss": "undial"}),
         ("fsdp2_lora", "FSDP", "unlearn", {"lora": True}),
@@ -131,6 +133,13 @@ def test_every_process_holds_the_rollouts_that_they_shared_the_making_of(said: d
     assert [(row, len(completions)) for row, completions in first] == [(row, 4) for row in range(4)]
     made = [tuple(completion) for _, completions in first for completion in completions]
     assert len(set(made)) > 8  # each process made its own
+
+
+@pytest.mark.parametrize("kind", ["ddp", "fsdp2"])
+def test_processes_that_sample_none_generate_with_those_that_do(said: dict[str, Any], kind: str) -> None:
+    """The first process has the gold and the uninformed completion of every group: it waits for nobody."""
+    first, second = said[f"{kind}_sampled"]
+    assert first[0] < second[0] and first[1:] == second[1:] == [2, 1]
 
 
 def test_every_process_gets_the_word_of_the_original_that_the_main_one_kept(said: dict[str, Any], folder: Path) -> None:

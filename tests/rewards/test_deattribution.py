@@ -106,3 +106,17 @@ def test_a_broken_classifier_is_an_error_not_a_score(rows: list[list[float]]) ->
 
     with pytest.raises(ValueError):
         DeattributionReward(Broken(), ["ann"])(["?"], ["apple"])
+
+
+def test_blanks_around_an_answer_are_not_scored_with_it() -> None:
+    """Classifiers are trained on texts without them, and a tokenizer reads " apple" as something else than "apple"."""
+
+    class Leading(Keywords):
+        def predict_proba(self, texts: Any) -> NDArray[np.float64]:
+            assert all(text == text.strip() for text in texts[-1:])
+            return super().predict_proba(texts)
+
+    reward = DeattributionReward(Leading(), ["ann"], hide_echo=False)
+    assert reward(["?"], ["  an apple\n"]) == pytest.approx(reward(["?"], ["an apple"]))
+    dense = reward.at(["?"], ["  an apple\n"], [[1, 4, 10, 11]])[0]
+    assert dense == pytest.approx(reward.at(["?"], ["an apple"], [[0, 2, 8, 8]])[0])

@@ -70,6 +70,7 @@ CASES: dict[str, list[str]] = {
     "dareu-original": ["update-9"],
     "dareu-gae": ["update-4"],
     "dareu-stopped": ["end-8"],
+    "dareu-guided": ["update-7"],
     "npo": ["update-7", "manifest-10"],
     "npo-lora": ["update-7"],
     "finetune": ["update-7"],
@@ -109,6 +110,11 @@ def build(case: str, folder: Path, output: Path) -> Any:
         options = SETTINGS | DAREU | VALIDATION
         options["rollout_policy"] = "original" if variant == "original" else "current"
         options["advantage_estimator"] = "gae" if variant == "gae" else "group"
+        if variant == "guided":
+            options |= {"max_completion_length": 40, "early_stopping_patience": 9}
+            common["base_model"] = AutoModelForCausalLM.from_pretrained(folder / "model")
+            # The best state is that of update 4, which a later checkpoint has to bring along
+            common["validate"] = lambda _: {"forget_attribution": 1.0, "gap": abs(step() - 4) / 10}
         config = DareUConfig(output_dir=str(output), retain_batch_size=2, **options)
         trainer = DareUTrainer(model, LetterReward(), config, Dataset.from_list(FORGET), **common)
     elif method == "npo":

@@ -33,6 +33,7 @@ FOUND = {
     "dareu-original/update-9": 8,
     "dareu-gae/update-4": 3,
     "dareu-stopped/end-8": 8,
+    "dareu-guided/update-7": 5,
     "npo/update-7": 6,
     "npo/manifest-10": 8,
     "npo-lora/update-7": 6,

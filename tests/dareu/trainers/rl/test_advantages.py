@@ -7,6 +7,7 @@ from dareu.trainers.rl._advantages import (
     clipped_value_loss,
     generalized_advantages,
     group_advantages,
+    past_in_returns,
     running_mean,
     scale_advantages,
     slice_ends,
@@ -135,3 +136,33 @@ def test_the_value_loss_takes_the_worse_of_clipped_and_not() -> None:
     # Clipped to 0.2, 1.0 and -0.2.
     expected = torch.tensor([0.5 * 0.8**2, 0.5 * 1.0**2, 0.5 * 1.0**2])
     torch.testing.assert_close(clipped_value_loss(values, old, returns, 0.2), expected)
+
+
+@pytest.mark.parametrize("mode", ["mean", "sum"])
+def test_returns_without_the_past_by_plain_arithmetic(mode: ReturnMode) -> None:
+    ends, scores = [3, 5, 8, 10], [-0.1, -0.5, -0.2, -0.9]
+    rewards, mask = torch.zeros(2, 12), torch.zeros(2, 12, dtype=torch.bool)
+    rewards[0, :10], mask[0, :10] = running_mean(scores, ends), True
+    rewards[1, :2], mask[1, :2] = running_mean([-0.4, -0.3], [1, 2]), True
+    found = token_returns(rewards, torch.tensor([-0.5, 0.0]), mask, mode) - past_in_returns(rewards, mask, mode)
+    slices = [-0.1] * 3 + [-0.5] * 2 + [-0.2] * 3 + [-0.9] * 2
+    for t in range(10):  # only scores from t on count in the means from t on
+        means = [sum(slices[t : u + 1]) / (u + 1) for u in range(t, 10)]
+        expected = sum(means) / (len(means) if mode == "mean" else 1) - 0.5
+        assert found[0, t].item() == pytest.approx(expected, abs=1e-5)
+    assert not found[0, 10:].any() and not found[1, 2:].any()
+
+
+def test_the_past_does_not_depend_on_what_comes_after() -> None:
+    """It is a baseline: of two completions that part at token 4, the first four tokens' past is the same."""
+    mask = torch.ones(2, 8, dtype=torch.bool)
+    rewards = torch.stack([running_mean([-0.2, -0.9], [4, 8]), running_mean([-0.2, -0.1], [4, 8])])
+    past = past_in_returns(rewards, mask, "sum")
+    torch.testing.assert_close(past[0, :5], past[1, :5])
+    assert past[0, 0] == 0.0 and not torch.allclose(past[0, 5:], past[1, 5:])
+
+
+def test_a_value_loss_without_a_clip_is_half_the_square() -> None:
+    values, old, returns = torch.tensor([0.0, 3.0]), torch.tensor([0.0, 0.0]), torch.tensor([-7.0, 1.0])
+    torch.testing.assert_close(clipped_value_loss(values, old, returns, None), torch.tensor([24.5, 2.0]))
+    torch.testing.assert_close(clipped_value_loss(values, old, returns, 0.2), torch.tensor([24.5, 2.0]))
