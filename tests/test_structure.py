@@ -235,7 +235,8 @@ def test_every_library_that_is_imported_is_a_declared_dependency_with_a_reason()
         name.split(".")[0] for package in FOLDERS for module, text in sources(package) for name in imports(module, text)
     }
     libraries = imported - sys.stdlib_module_names - {"dareu"}
-    wanted = [*PROJECT["project"]["dependencies"], *PROJECT["project"]["optional-dependencies"]["plots"]]
+    extras = PROJECT["project"]["optional-dependencies"]
+    wanted = [*PROJECT["project"]["dependencies"], *extras["gguf"], *extras["plots"]]
     declared = {re.split(r"[<>=!~ ;\[]", line)[0].lower() for line in wanted}
     needed = {
         library: {name.lower().replace("_", "-") for name in distributions.get(library, ())} for library in libraries

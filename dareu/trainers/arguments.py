@@ -11,17 +11,31 @@ RETAIN_LOSSES = ("kl", "nll", "none")
 
 @dataclass
 class DevicePrecision:
-    """bfloat16 where the GPU has it, for a `TrainingArguments`; stands before it in the bases."""
+    """bfloat16 where the device has it, for a `TrainingArguments`; stands before it in the bases."""
 
     bf16: bool | None = field(  # None until the device is looked at
         default=None, metadata={"help": "Compute in bfloat16; by default where the GPU has it."}
+    )
+    bf16_on_cpu: bool = field(
+        default=False,
+        metadata={
+            "help": "Compute in bfloat16 also on a processor that has instructions for it, and in float32 on any "
+            "other. A model of 100M parameters gains by it; a small one loses."
+        },
     )
 
     def __post_init__(self) -> None:
         if self.bf16 is None:
             fp16 = self.fp16  # type: ignore[attr-defined]  # of the TrainingArguments
-            self.bf16 = not fp16 and torch.cuda.is_available() and torch.cuda.is_bf16_supported()
+            self.bf16 = not fp16 and self._device_has_bfloat16()
         super().__post_init__()  # type: ignore[misc]  # the TrainingArguments'
+
+    def _device_has_bfloat16(self) -> bool:
+        if torch.cuda.is_available():
+            return bool(torch.cuda.is_bf16_supported())
+        # Without such instructions bfloat16 is computed step by step, many times slower than float32.
+        known = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+        return self.bf16_on_cpu and any(known.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))
 
 
 @dataclass

@@ -33,6 +33,32 @@ def test_every_config_computes_in_bfloat16_where_the_gpu_has_it(
     assert config(output_dir=str(tmp_path), use_cpu=True, **options).bf16 is expected
 
 
+@pytest.mark.parametrize("config", sorted(CONFIGS, key=lambda config: config.__name__))
+@pytest.mark.parametrize(
+    ("capabilities", "options", "expected"),
+    [
+        ({"avx512_bf16": True}, {"bf16_on_cpu": True}, True),
+        ({"avx512_bf16": False, "amx_bf16": True}, {"bf16_on_cpu": True}, True),
+        ({"bf16": True}, {"bf16_on_cpu": True}, True),  # ARM's
+        ({"avx512_bf16": False, "avx2": True}, {"bf16_on_cpu": True}, False),
+        ({"avx512_bf16": True}, {}, False),
+        ({"avx512_bf16": True}, {"bf16_on_cpu": True, "bf16": False}, False),
+        ({"avx512_bf16": True}, {"bf16_on_cpu": True, "fp16": True}, False),
+    ],
+)
+def test_a_processor_computes_in_bfloat16_on_request_and_where_it_has_it(
+    config: Any,
+    capabilities: dict[str, bool],
+    options: dict[str, Any],
+    expected: bool,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
+    assert config(output_dir=str(tmp_path), use_cpu=True, **options).bf16 is expected
+
+
 @pytest.mark.parametrize("bf16", [True, False])
 def test_continuous_batching_is_refused_in_bfloat16(bf16: bool, tmp_path: Path) -> None:
     def build() -> Any:
