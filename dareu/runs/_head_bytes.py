@@ -29,7 +29,8 @@ class Head(NamedTuple):
         """The head of a causal language model."""
         weight = model.get_output_embeddings().weight
         half = weight.dtype in (torch.bfloat16, torch.float16)
-        return cls(*weight.shape, weight.itemsize, autocast and not half, weight.requires_grad)
+        vocab_size, size = weight.shape
+        return cls(vocab_size, size, weight.itemsize, autocast and not half, weight.requires_grad)
 
     def seen(self, tokens: int) -> int:
         """The hidden states of all tokens read: where the head is frozen, autograd keeps none, but they are there."""
