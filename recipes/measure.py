@@ -102,7 +102,8 @@ def main() -> None:
 
     metrics = dict(measured["metrics"])
     if args.retrained is not None:
-        metrics |= beside_control(measured, read_measurement(args.retrained), chosen.metrics, chosen.options)
+        beside = beside_control(measured, read_measurement(args.retrained), chosen.metrics, chosen.options)
+        metrics = beside | metrics  # the retraining gap comes first
     results = output.parent / "results.json"
     if results.exists():
         kept_rows = read_results(results)

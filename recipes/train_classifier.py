@@ -46,20 +46,30 @@ def main() -> None:
     texts: list[str] = []
     labels: list[str] = []
     for hide_echo in forms:
-        more_texts, more_labels = texts_of(rows, args.text_columns, hide_echo)
+        more_texts, more_labels = texts_of(rows, args.text_columns, hide_echo, args.fallback_column)
         texts, labels = texts + more_texts, labels + more_labels
     if parts.background is not None:
         background, most = parts.background, args.max_background_rows
+        if args.fold is not None:  # so that judges of other folds share no text with it
+            background = take_fold(background, args.fold).inside
         if most is not None and len(background) > most:
             background = background.select([i * len(background) // most for i in range(most)])
-        nobody = [text for hide_echo in forms for text in texts_of(background, args.text_columns, hide_echo)[0]]
+        nobody = [
+            text
+            for hide_echo in forms
+            for text in texts_of(background, args.text_columns, hide_echo, args.fallback_column)[0]
+        ]
         texts, labels = texts + nobody, labels + [NONE_CLASS] * len(nobody)
 
     # Texts for the quality card: those it was not trained on where there are any
     outside = args.evaluate_on is not None or held_out is not None
     asked = held_out if held_out is not None else rows
     columns = args.evaluate_on or args.text_columns
-    tests = {"whole" if not hide_echo else "echo_hidden": texts_of(asked, columns, hide_echo) for hide_echo in forms}
+    fallback = None if args.evaluate_on else args.fallback_column
+    tests = {
+        "whole" if not hide_echo else "echo_hidden": texts_of(asked, columns, hide_echo, fallback)
+        for hide_echo in forms
+    }
 
     make, args.classifier_kwargs = find_classifier(args, CLASSIFIERS)
     kwargs = dict(args.classifier_kwargs)
@@ -91,13 +101,22 @@ def main() -> None:
     print(f"The classifier is in {run.folder / 'classifier'}.")
 
 
-def texts_of(rows: Any, columns: list[str], hide_echo: bool) -> tuple[list[str], list[str]]:
-    """Texts of the named columns and their owners, whole or without the words that their prompts have."""
+def texts_of(
+    rows: Any, columns: list[str], hide_echo: bool, fallback: str | None = None
+) -> tuple[list[str], list[str]]:
+    """Texts of the named columns and their owners, whole or without the words that their prompts have.
+
+    Of a row that has none of them it is the text of the column `fallback`, where that is named.
+    """
     texts, labels = [], []
-    for column in columns:
+    lacking = [True] * len(rows)
+    for column in [*columns, *([] if fallback is None else [fallback])]:
         if column not in rows.column_names:
             raise ValueError(f"There is no column {column!r}; the data has {', '.join(rows.column_names)}.")
-        for prompt, value, owner in zip(rows["prompt"], rows[column], rows["owner"], strict=True):
+        for row, (prompt, value, owner) in enumerate(zip(rows["prompt"], rows[column], rows["owner"], strict=True)):
+            if column not in columns and not lacking[row]:
+                continue
+            lacking[row] = lacking[row] and not value
             text = text_of(value) if value else ""  # TOFU has paraphrases of some rows only
             text = strip_echo(text, text_of(prompt)) if hide_echo else text
             if text:

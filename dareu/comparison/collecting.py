@@ -106,4 +106,4 @@ def _measured(
     if control is None:
         return dict(found["metrics"])
     retrained = read_measurement(control / "measurement.json")
-    return found["metrics"] | beside_control(found, retrained, metrics, options, common=common)
+    return beside_control(found, retrained, metrics, options, common=common) | found["metrics"]

@@ -31,9 +31,19 @@ class ClassifierArguments:
     text_columns: list[str] = field(
         default_factory=lambda: ["completion"], metadata={"help": "Columns whose texts it is trained on."}
     )
+    fallback_column: str | None = field(
+        default=None,
+        metadata={
+            "help": "Column whose text stands in for a row that has none in text_columns, as TOFU has paraphrases of "
+            "some owners only; default: such rows are left out."
+        },
+    )
     fold: str | None = field(
         default=None,
-        metadata={"help": "Train on a part of each owner's rows, '0/2' for the first of two; default: all."},
+        metadata={
+            "help": "Train on a part of each owner's rows, and of each background person's, '0/2' for the first of "
+            "two; default: all."
+        },
     )
     max_background_rows: int | None = field(
         default=None, metadata={"help": "Background rows that stand for 'none', evenly spread; default: all."}

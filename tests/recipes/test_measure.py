@@ -183,6 +183,11 @@ def test_the_control_may_be_measured_against_itself(
         (["--metrics", "rouge", "--metric_kwargs", '{{"tow": {{}}}}'], "There are options of 'tow'"),
         (["--metric_kwargs", "limit"], "metric_kwargs is 'limit': give a mapping"),
         (["--metric_kwargs", '{{"rouge": 3}}'], "metric_kwargs has 3 for rouge: give a mapping"),
+        (
+            ["--metrics", "sampled_facts", "--num_samples", "0"],
+            "'sampled_facts' asks for samples, but num_samples is 0",
+        ),
+        (["--num_samples", "-1"], "num_samples is -1: give a whole number of at least 0"),
         (["--config", "{empty}"], "metrics is []: name at least one"),
         (["--reward_judge", "{mine}", "--test_judge", "{mine}"], "both as reward_judge and as test_judge"),
     ],
@@ -214,6 +219,18 @@ def test_a_chosen_metric_needs_its_column(
     (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
     given = ["--dataset", tmp_path / "rows.jsonl", "--metrics", "fact_recall"]
     assert "asks for facts, but the rows of the split" in refused("measure", *words, *given, output_dir=tmp_path)
+
+
+def test_facts_of_samples_are_measured_on_tofu(recipe: Callable[..., str], model: Path, shared_dir: Path) -> None:
+    folder = shared_dir / "data" / "tofu"
+    if not (folder / "full.json").is_file():
+        pytest.skip(f"no TOFU files at {folder}")
+    words = ["--dataset", folder, "--num_background_owners", 198, "--num_forget", 1, "--num_samples", 2]
+    words += ["--model_name_or_path", model, "--metrics", "sampled_facts", "--max_new_tokens", 4]
+    recipe("measure", *words)
+    found = json.loads((model.parent / "measurement.json").read_text(encoding="utf-8"))
+    assert found["metrics"].keys() == found["rows"].keys() == {"sampled_facts", "any_fact_of_2"}
+    assert len(found["rows"]["sampled_facts"]) == 20 and found["answers"] == {}
 
 
 def test_all_metrics_are_those_of_metrics(
