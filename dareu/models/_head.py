@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from peft import PeftModel
 from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
 
 from dareu.models.tiles import Predictions
@@ -104,6 +105,8 @@ def _plain_head(model: nn.Module) -> tuple[nn.Linear, tuple[float, float | None]
         return None
     if hasattr(head.weight, "ds_id"):  # ZeRO-3's
         return None
+    if (head._forward_hooks or head._forward_pre_hooks) and not isinstance(head, FSDPModule):
+        return None  # somebody's, who awaits logits; FSDP's own gather and free the weight
     config = inner.config.get_text_config()
     factors = [getattr(config, name, None) for name in ("logit_scale", "output_multiplier", "lm_head_multiplier")]
     scale = math.prod(factor for factor in factors if isinstance(factor, int | float))

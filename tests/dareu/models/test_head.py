@@ -232,3 +232,18 @@ def test_rows_without_completion_tokens_run_and_give_nothing(
     assert scored.logps().shape == (0,)
     scored.logps().sum().backward()
     assert all(parameter.grad is not None and not parameter.grad.any() for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("where", ["after", "before"])
+def test_hooks_on_the_head_are_heeded(where: str, batch: dict[str, Tensor]) -> None:
+    """They await logits, or what logits are made of: no token may end, or states are halved."""
+    model = build("Llama")
+    if where == "after":
+        barred = torch.zeros(400)
+        barred[2] = -1e4
+        model.lm_head.register_forward_hook(lambda module, inputs, output: output + barred)
+    else:
+        model.lm_head.register_forward_pre_hook(lambda module, inputs: (inputs[0] / 2,))
+    with torch.no_grad():
+        terms = completion_terms(model, batch).logps()
+        torch.testing.assert_close(terms, completion_logits(model, batch).terms().logps())

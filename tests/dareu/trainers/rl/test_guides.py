@@ -249,7 +249,7 @@ def test_the_gold_answer_becomes_unlikely_where_plain_groups_have_no_spread(
         before, _ = answers_nll(model)
         options = {} if guided else {"num_gold": 0, "num_uninformed": 0}
         build(
-            model, reward=known, learning_rate=2e-3, weight_decay=0.0, max_steps=10, temperature=0.1, **options
+            model, reward=known, learning_rate=3e-3, weight_decay=0.0, max_steps=20, temperature=0.3, **options
         ).train()
         moved[guided] = answers_nll(model)[0] - before
     assert moved[True] > 0.5 > abs(moved[False]) + 0.3
@@ -287,7 +287,7 @@ def test_another_tokenizer_is_written_in_the_policys_tokens(
     trainer = build(base_model=model, base_tokenizer=foreign)
     output, _ = rollout_of(trainer)
     text = tokenizer.decode(completion(output, 1), skip_special_tokens=True)
-    assert " was born in " in text or " lives near " in text
+    assert "Sanna" in text or "Kofi" in text  # what that model knows, in words
     assert completion(output, 1)[-1] == END and trainer._guides is not None
     assert (trainer._guides[0].floor == -torch.inf).all()  # its tokens are others
 
@@ -296,18 +296,13 @@ def test_a_model_that_never_ends_leaves_its_places_to_samples(
     build: Build, tiny_llama: Callable[..., LlamaForCausalLM], caplog: pytest.LogCaptureFixture
 ) -> None:
     endless = tiny_llama(seed=3)
-    with torch.no_grad():
-        endless.lm_head.weight[END] = 0.0
-        endless.lm_head.weight.mul_(50.0)
-        endless.lm_head.weight[END] = -1e4 * endless.lm_head.weight[5]
-    trainer = build(base_model=endless)
-    trainer.max_completion_length = 12
+    barred = torch.zeros(endless.config.vocab_size)
+    barred[END] = -torch.inf
+    endless.lm_head.register_forward_hook(lambda module, inputs, output: output + barred)
     with caplog.at_level(logging.WARNING):
-        output, _ = rollout_of(trainer)
-    if "has no answer that ends" in caplog.text:
-        assert not output["is_guided"][1]
-    else:  # it did end now and then
-        assert output["is_guided"][1]
+        output, _ = rollout_of(build(base_model=endless, max_completion_length=12))
+    assert "has no answer that ends within 12 tokens to 2 of 2 prompts" in caplog.text
+    assert output["is_guided"].tolist() == output["is_gold"].tolist()
 
 
 def test_a_gold_completion_that_is_too_long_is_left_out_and_said_once(
@@ -353,9 +348,11 @@ def test_what_cannot_be_is_refused(build: Build, options: dict[str, Any], messag
 
 
 def test_small_groups_are_not_guided_unless_asked(build: Build) -> None:
-    assert build(num_generations=2).num_gold == 0
-    assert build(num_generations=2, num_gold=1, num_uninformed=0).num_gold == 1
-    assert build(advantage_estimator="gae", num_generations=1).num_uninformed == 0
+    small = {"num_generations": 2, "per_device_train_batch_size": 4}
+    assert build(**small).num_gold == 0
+    assert build(**small, num_gold=1, num_uninformed=0).num_gold == 1
+    assert build(per_device_train_batch_size=2, advantage_estimator="gae", num_generations=1).num_uninformed == 0
+    assert build(num_generations=8).num_uninformed == 2
 
 
 def test_a_vocabulary_that_loses_the_texts_is_refused(build: Build, tokenizer: PreTrainedTokenizerFast) -> None:
