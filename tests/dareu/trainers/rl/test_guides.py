@@ -39,7 +39,7 @@ class Letters:
         return [[-text[:end].count("e") / 4 for end in row] for text, row in zip(completions, ends, strict=True)]
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def base(
     tiny_llama: Callable[..., LlamaForCausalLM], tokenizer: PreTrainedTokenizerFast, retain_rows: Dataset
 ) -> LlamaForCausalLM:
@@ -255,10 +255,12 @@ def test_the_gold_answer_becomes_unlikely_where_plain_groups_have_no_spread(
     assert moved[True] > 0.5 > abs(moved[False]) + 0.3
 
 
-def test_uninformed_answers_are_kept_by_content_and_equal_fresh_ones(build: Build, base: LlamaForCausalLM) -> None:
+def test_uninformed_answers_are_kept_by_content_and_equal_fresh_ones(
+    build: Build, base: LlamaForCausalLM, monkeypatch: pytest.MonkeyPatch
+) -> None:
     drawn: list[int] = []
     generate = base.generate
-    base.generate = lambda *args, **options: drawn.append(1) or generate(*args, **options)
+    monkeypatch.setattr(base, "generate", lambda *args, **options: drawn.append(1) or generate(*args, **options))
     fresh, _ = rollout_of(build(num_uninformed=2))
     assert drawn
     drawn.clear()
