@@ -103,6 +103,8 @@ def measures_of(ground: Ground) -> Measures:
         return Measures([measure], metrics, kwargs, inputs)
     chosen_by = {**measure, "fold": VALIDATION, "output": f"{OWN}/validation/measurement.json"}
     del chosen_by["test_judge"]
+    if metrics is None:
+        chosen_by["num_samples"] = 0  # which no setting is chosen by
     chosen_by["validation_judge"] = ground.path_of("validation_judge")
     inputs += files_of(ground.check("measure", "measure", chosen_by))
     return Measures([chosen_by, {**measure, "fold": REPORT}], metrics, kwargs, inputs)

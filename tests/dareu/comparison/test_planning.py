@@ -119,6 +119,7 @@ def test_trials_are_measured_on_halves_by_a_judge_each(
         assert (before["fold"], after["fold"]) == ("0/2", "1/2")
         assert before["output"] == f"{OWN}/validation/measurement.json" != after.get("output")
         assert "test_judge" in after and "validation_judge" not in after
+        assert before["num_samples"] == 0 and "num_samples" not in after
         assert "validation_judge" in before and "test_judge" not in before
 
 
