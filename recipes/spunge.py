@@ -54,7 +54,7 @@ def main() -> None:
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise ValueError("spunge is one process that starts others: name the config of those as launch_with.")
     unlearning, (args,) = parse_unlearning(SpungeArguments)
-    choice, data, _, policy, training, _ = unlearning
+    choice, data, _, policy, _, training, _ = unlearning
     options = config_of(*unlearning.parts)
 
     # Everything that can be wrong is looked at before anything is written

@@ -91,7 +91,7 @@ def test_a_config_file_and_the_command_line_override_a_methods_usual_settings(
 ) -> None:
     def parsed(method: str, *words: str) -> tuple[str, float, float, float]:
         words = ("--model_name_or_path", "x", "--output_dir", str(tmp_path), *words)
-        training = parse("unlearn", "--method", method, *words)[4]
+        training = parse("unlearn", "--method", method, *words)[5]
         return training.retain_loss, training.retain_coef, training.learning_rate, getattr(training, "forget_coef", 1)
 
     assert parsed("ga")[0] == "none"

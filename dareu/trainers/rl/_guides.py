@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -66,27 +66,39 @@ def places(golds: int, gold: list[int] | None, uninformed: Sequence[list[int]], 
     return [gold] * golds + [*uninformed, *lacking]
 
 
-def guided_tokens(
-    guides: Sequence[Guide], places: Sequence[int], num_gold: int, num_tokens: int, device: torch.device
-) -> GuidedTokens:
-    """Lays what is known of guided completions over a batch.
+class Guides:
+    """The guides of all forget rows.
 
     Args:
-        guides: Of the row of each of B completions.
-        places: Of each completion in its group.
-        num_gold: The places before this one are the gold completion's.
-        num_tokens: T.
-        device: Where it is needed.
+        of_rows: Of each row.
+        num_gold: The first places of a group are the gold completion's.
     """
-    original, floor = torch.zeros(2, len(guides), num_tokens)
-    is_guided, is_gold = torch.zeros(2, len(guides), dtype=torch.bool)
-    for row, (guide, place) in enumerate(zip(guides, places, strict=True)):
-        is_guided[row] = guide.completion(place) is not None
-        if is_guided[row] and place < num_gold:
-            is_gold[row] = True
-            original[row, : len(guide.gold_logps)] = guide.gold_logps
-            floor[row, : len(guide.floor)] = guide.floor
-    return GuidedTokens(*(tensor.to(device) for tensor in (is_guided, is_gold, original, floor)))
+
+    def __init__(self, of_rows: Sequence[Guide], num_gold: int) -> None:
+        self.of_rows = of_rows
+        self.num_gold = num_gold
+
+    def given(self, rows: Sequence[int], places: Sequence[int]) -> list[list[int] | None]:
+        """Of each of B completions its token ids, or None where it is sampled.
+
+        Args:
+            rows: Of each completion.
+            places: Of each completion in its group.
+        """
+        return [self.of_rows[row].completion(place) for row, place in zip(rows, places, strict=True)]
+
+    def tokens(self, rows: Sequence[int], places: Sequence[int], num_tokens: int, device: torch.device) -> GuidedTokens:
+        """Lays what is known of guided completions over a batch of B, of at most `num_tokens` tokens."""
+        original, floor = torch.zeros(2, len(rows), num_tokens)
+        is_guided, is_gold = torch.zeros(2, len(rows), dtype=torch.bool)
+        for i, (row, place) in enumerate(zip(rows, places, strict=True)):
+            guide = self.of_rows[row]
+            is_guided[i] = guide.completion(place) is not None
+            if is_guided[i] and place < self.num_gold:
+                is_gold[i] = True
+                original[i, : len(guide.gold_logps)] = guide.gold_logps
+                floor[i, : len(guide.floor)] = guide.floor
+        return GuidedTokens(*(tensor.to(device) for tensor in (is_guided, is_gold, original, floor)))
 
 
 def gold_weights(logps: Tensor, guided: GuidedTokens) -> Tensor:
@@ -109,7 +121,26 @@ def gold_weights(logps: Tensor, guided: GuidedTokens) -> Tensor:
     return torch.where(guided.is_gold[:, None], weights, 1.0)
 
 
-def make_guides(trainer: DareUTrainer, base: Uninformed) -> list[Guide]:
+def weigh_gold(logps: Tensor, inputs: dict[str, Any]) -> tuple[Tensor, Tensor]:
+    """Gives gold tokens their weight and every guided one the ratio 1, in what a loss is computed of.
+
+    Args:
+        logps: (B, T) under the policy.
+        inputs: Of the loss, which are changed.
+
+    Returns:
+        The weights (B, T), and which of them are gold tokens'.
+    """
+    tokens = GuidedTokens(*(inputs[name] for name in GuidedTokens._fields))
+    weights = gold_weights(logps, tokens)
+    inputs["advantages"] = inputs["advantages"] * weights
+    for name in ("old_per_token_logps", "ref_per_token_logps"):  # they are samples of neither policy
+        if name in inputs:
+            inputs[name] = torch.where(tokens.is_guided[:, None], logps.detach(), inputs[name])
+    return weights, inputs["completion_mask"].bool() & tokens.is_gold[:, None]
+
+
+def make_guides(trainer: DareUTrainer, base: Uninformed) -> Guides:
     """The guide of every forget row, made while the trainer's model is still π_N; every process must call this.
 
     Raises:
@@ -143,7 +174,7 @@ def make_guides(trainer: DareUTrainer, base: Uninformed) -> list[Guide]:
         gold = record.completion_ids if row in known else None
         taken = places(trainer.num_gold, gold, uninformed[row], trainer.num_uninformed)
         guides.append(Guide(taken, *known.get(row, (torch.zeros(0), torch.zeros(0)))))
-    return guides
+    return Guides(guides, trainer.num_gold)
 
 
 def _gold_logps(

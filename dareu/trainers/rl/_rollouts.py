@@ -15,6 +15,8 @@ from torch.nn.utils.rnn import pad_sequence
 
 from dareu.data.encoding import encode_prompt
 from dareu.data.records import text_of
+from dareu.models.forward import evaluation_mode
+from dareu.models.generation import plain_generation_config
 from dareu.trainers._tensor_file import TensorFile
 from dareu.trainers.rl._scoring import Slices, TokenScores
 
@@ -79,6 +81,50 @@ def length_sorted_batches(rows: Sequence[int], lengths: Sequence[int], size: int
     order = sorted(range(len(rows)), key=lambda i: lengths[i])
     for start in range(0, len(order), size):
         yield [rows[i] for i in order[start : start + size]]
+
+
+def sample(
+    trainer: DareUTrainer, rollout: Rollout, prompt_ids: Sequence[list[int]], num_generations: int, generate: Any
+) -> tuple[list[list[int]], list[Any] | None]:
+    """Samples those completions of a rollout that are not given, in batches of like length.
+
+    Without dropout, as their log-probabilities are taken, and without what a checkpoint's generation config adds to the
+    options, such as penalties or a nucleus, of which log-probabilities and KL know nothing.
+
+    Args:
+        trainer: Whose model samples.
+        rollout: What is known of it.
+        prompt_ids: Of each completion.
+        num_generations: TRL's.
+        generate: TRL's `_generate_single_turn`.
+
+    Returns:
+        The completions, and of a backend that says them their log-probabilities, of which those of given ones are None.
+    """
+    given = rollout.given or [None] * len(prompt_ids)
+    asked = [i for i, ids in enumerate(given) if ids is None]
+    if rollout.given:
+        # The processes generate together, each as many: who lacks some makes a few that nobody takes
+        accelerator = trainer.accelerator
+        most = int(accelerator.gather(torch.tensor([len(asked)], device=accelerator.device)).max())
+        asked += [0] * (most - len(asked))
+        num_generations = 1  # to a vLLM server: how often each prompt stands there in a row
+    if trainer.use_vllm or trainer.use_transformers_continuous_batching:
+        batches = [asked] if asked else []
+    else:
+        lengths = [rollout.expected_lengths[i] for i in asked]
+        batches = list(length_sorted_batches(asked, lengths, trainer.args.rollout_batch_size))
+    completions: list[Any] = list(given)
+    logps: list[Any] = [[None] * len(ids or ()) for ids in given]
+    knows_logps = False
+    with evaluation_mode(trainer.model), plain_generation_config(trainer.model), torch.no_grad():
+        for batch in batches:
+            made, spoken = generate([prompt_ids[i] for i in batch], None, {}, num_generations, False)
+            knows_logps = spoken is not None
+            for i, ids, said in zip(batch, made, spoken or [None] * len(batch), strict=True):
+                if given[i] is None:
+                    completions[i], logps[i] = ids, said
+    return completions, logps if knows_logps else None
 
 
 class Sample(NamedTuple):

@@ -18,15 +18,16 @@ from dareu.models.tiles import TILE_ELEMENTS
 from dareu.trainers._uninformed import Uninformed
 from dareu.trainers.prepared import prepare
 from dareu.trainers.rl._advantages import clipped_value_loss
+from dareu.trainers.rl._barren import BarrenBatches
 from dareu.trainers.rl._critic import Critic
-from dareu.trainers.rl._guides import Guide, GuidedTokens, gold_weights, guided_tokens, make_guides
+from dareu.trainers.rl._guides import Guides, make_guides, weigh_gold
 from dareu.trainers.rl._rollouts import (
     ROW,
     Rollout,
     Sample,
     expected_length,
-    length_sorted_batches,
     make_rollouts,
+    sample,
     stored_rollout,
     with_gold,
 )
@@ -45,9 +46,6 @@ if TYPE_CHECKING:
 
 
 logger = logging.getLogger(__name__)
-
-#: Generation batches in a row with nothing to learn from that are worth a warning.
-_NOTHING_LEARNT = 10
 
 
 class DareUTrainer(SharedMixin, GRPOTrainer):
@@ -139,7 +137,7 @@ class DareUTrainer(SharedMixin, GRPOTrainer):
                 "Groups are not guided: %s.",
                 "there is no base model" if base_model is None else "they are to be sampled",
             )
-        self._guides: list[Guide] | None = None
+        self._guides: Guides | None = None
         train_dataset = with_gold(train_dataset)
         if args.rollout_policy == "original" or self._base is not None:
             train_dataset = train_dataset.add_column(ROW, list(range(len(train_dataset))))
@@ -154,8 +152,7 @@ class DareUTrainer(SharedMixin, GRPOTrainer):
         """The one that TRL is making, for what it calls on the way; None at any other time."""
         self._stored: dict[int, list[Sample]] | None = None
         self.critic: Critic | None = None
-        self._flat = self._cut_off = 0
-        """Generation batches in a row without spread, and without a sampled completion that ended."""
+        self._barren = BarrenBatches(args.max_completion_length or 0)
         rewards = list(reward_funcs) if isinstance(reward_funcs, list | tuple) else [reward_funcs]
         super().__init__(
             model,
@@ -219,41 +216,19 @@ class DareUTrainer(SharedMixin, GRPOTrainer):
                 self._log_token_mean("kl", kl, sampled)
                 rollout.scores = scores._replace(price=self.args.kl_coef * kl)
         if training and self._guides is not None:
-            tokens = self._guided_tokens(inputs, rollout.output["completion_ids"].shape[1])
+            num_tokens = rollout.output["completion_ids"].shape[1]
+            tokens = self._guides.tokens(*self._places(inputs), num_tokens, self.accelerator.device)
             rollout.output |= tokens._asdict()
         return rollout.output | self._advantages(rollout)
 
-    # -- guided groups -----------------------------------------------------------------------------------------
-
     def guided(self, inputs: Sequence[Mapping[str, Any]]) -> list[list[int] | None]:
         """Of each completion of whole groups its token ids where it is gold or an uninformed answer, else None."""
-        if self._guides is None:
-            return []
-        guides, places = self._places(inputs)
-        return [guide.completion(place) for guide, place in zip(guides, places, strict=True)]
+        return [] if self._guides is None else self._guides.given(*self._places(inputs))
 
-    def _guided_tokens(self, inputs: Sequence[Mapping[str, Any]], num_tokens: int) -> GuidedTokens:
-        guides, places = self._places(inputs)
-        return guided_tokens(guides, places, self.num_gold, num_tokens, self.accelerator.device)
-
-    def _places(self, inputs: Sequence[Mapping[str, Any]]) -> tuple[list[Guide], list[int]]:
-        """Of each completion the guide of its row, and its place in its group."""
-        assert self._guides is not None
+    def _places(self, inputs: Sequence[Mapping[str, Any]]) -> tuple[list[int], list[int]]:
+        """Of each completion the forget row, and its place in its group."""
         first = self.accelerator.process_index * len(inputs)
-        return [self._guides[row[ROW]] for row in inputs], [
-            (first + i) % self.num_generations for i in range(len(inputs))
-        ]
-
-    def _weigh_gold(self, logps: Tensor, inputs: dict[str, Any]) -> None:
-        """Gives gold tokens their weight and every guided one the ratio 1, of B completions in training."""
-        tokens = GuidedTokens(*(inputs[name] for name in GuidedTokens._fields))
-        weights = gold_weights(logps, tokens)
-        inputs["advantages"] = inputs["advantages"] * weights
-        for name in ("old_per_token_logps", "ref_per_token_logps"):  # they are samples of neither policy
-            if name in inputs:
-                inputs[name] = torch.where(tokens.is_guided[:, None], logps.detach(), inputs[name])
-        counted = inputs["completion_mask"].bool() & tokens.is_gold[:, None]
-        self._log_token_mean("gold_weight", weights, counted)
+        return [row[ROW] for row in inputs], [(first + i) % self.num_generations for i in range(len(inputs))]
 
     def _advantages(self, rollout: Rollout) -> dict[str, Tensor]:
         args, training = self.args, self.model.training
@@ -274,28 +249,8 @@ class DareUTrainer(SharedMixin, GRPOTrainer):
         for name, value in logged.items():
             self._metrics["train" if training else "eval"][name].append(value)
         if training:
-            self._warn_of_nothing_learnt(rollout, logged.get("frac_groups_without_spread", 0.0))
+            self._barren.see(rollout, logged.get("frac_groups_without_spread", 0.0), self.accelerator)
         return tensors
-
-    def _warn_of_nothing_learnt(self, rollout: Rollout, flat: float) -> None:
-        """Says so where generation batches in a row have nothing to learn from."""
-        sampled = torch.tensor([ids is None for ids in rollout.given] or [True], device=rollout.scores.mask.device)
-        alive = self.accelerator.gather((rollout.scores.mask.any(1) & sampled).any()[None]).any()
-        self._flat = self._flat + 1 if flat == 1.0 else 0
-        self._cut_off = 0 if alive else self._cut_off + 1
-        if self._cut_off == _NOTHING_LEARNT:
-            logger.warning(
-                "Every sampled completion of %d generation batches in a row was cut off at max_completion_length (%d "
-                "tokens) and does not count: raise it, or set mask_truncated_completions=False.",
-                *(_NOTHING_LEARNT, self.max_completion_length),
-            )
-        elif self._flat == _NOTHING_LEARNT:
-            logger.warning(
-                "No group of %d generation batches in a row had any spread, so that nothing was learnt from them: give "
-                "base_model, with which groups are guided, raise temperature, or see whether the rewards tell the "
-                "completions apart.",
-                _NOTHING_LEARNT,
-            )
 
     @contextmanager
     def _making(self, rollout: Rollout) -> Iterator[None]:
@@ -329,34 +284,14 @@ class DareUTrainer(SharedMixin, GRPOTrainer):
     ) -> Any:
         assert self._rollout is not None
         generate: Any = super()._generate_single_turn
-        given = self._rollout.given or [None] * len(prompt_ids)
-        asked = [i for i, ids in enumerate(given) if ids is None]
-        if self._rollout.given:
-            # The processes generate together, each as many: who lacks some makes a few that nobody takes
-            most = int(self.accelerator.gather(torch.tensor([len(asked)], device=self.accelerator.device)).max())
-            asked += [0] * (most - len(asked))
-            num_generations = 1  # to a vLLM server: how often each prompt stands there in a row
-        if images or multimodal_fields:
-            batches = [list(range(len(prompt_ids)))]  # whose tensors are of all of them
-        elif self.use_vllm or self.use_transformers_continuous_batching:
-            batches = [asked] if asked else []
-        else:
-            lengths = self._rollout.expected_lengths
-            batches = list(length_sorted_batches(asked, [lengths[i] for i in asked], self.args.rollout_batch_size))
-        completions = list(given)
-        logps: list[Any] = [[None] * len(ids or ()) for ids in given]  # unknown of what was given
-        knows_logps = False
-        # Without dropout, as their log-probabilities are taken, and without what a checkpoint's generation config adds
-        # to the options, such as penalties or a nucleus, of which log-probabilities and KL know nothing
-        with evaluation_mode(self.model), plain_generation_config(self.model), torch.no_grad():
-            for batch in batches:
-                prompts = [prompt_ids[i] for i in batch]
-                made, spoken = generate(prompts, images, multimodal_fields, num_generations, has_tool_images)
-                knows_logps = spoken is not None
-                for i, ids, said in zip(batch, made, spoken or [None] * len(batch), strict=True):
-                    if given[i] is None:
-                        completions[i], logps[i] = ids, said
-        return completions, logps if knows_logps else None
+        if images or multimodal_fields:  # tensors of all prompts, which cannot be parted
+            if self._rollout.given:
+                raise ValueError(
+                    "Groups of prompts with images cannot be guided: set num_gold and num_uninformed to 0."
+                )
+            with evaluation_mode(self.model), plain_generation_config(self.model):
+                return generate(prompt_ids, images, multimodal_fields, num_generations, has_tool_images)
+        return sample(self, self._rollout, prompt_ids, num_generations, generate)
 
     def _calculate_rewards(self, inputs: Any, prompts: Any, completions: Any, completion_ids_list: Any) -> Tensor:
         gathered: Tensor = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
@@ -390,7 +325,8 @@ class DareUTrainer(SharedMixin, GRPOTrainer):
             with quiet:
                 output = super()._get_per_token_logps_and_entropies(model, *args, **kwargs)
             if self._loss_inputs is not None and "is_gold" in self._loss_inputs:
-                self._weigh_gold(output[0], self._loss_inputs)  # before TRL looks at the advantages
+                # Before TRL looks at the advantages
+                self._log_token_mean("gold_weight", *weigh_gold(output[0], self._loss_inputs))
             return output
         with quiet, self.critic.watch() as hidden:
             output = super()._get_per_token_logps_and_entropies(model, *args, **kwargs)

@@ -291,7 +291,7 @@ def test_another_tokenizer_is_written_in_the_policys_tokens(
     text = tokenizer.decode(completion(output, 1), skip_special_tokens=True)
     assert "Sanna" in text or "Kofi" in text  # what that model knows, in words
     assert completion(output, 1)[-1] == END and trainer._guides is not None
-    assert (trainer._guides[0].floor == -torch.inf).all()  # its tokens are others
+    assert (trainer._guides.of_rows[0].floor == -torch.inf).all()  # its tokens are others
 
 
 def test_a_model_that_never_ends_leaves_its_places_to_samples(
