@@ -315,7 +315,7 @@ class DareUTrainer(SharedMixin, GRPOTrainer):
         """As TRL's, without dropout where no gradient is wanted; a rollout gets the critic's values with them."""
         if not input_ids.is_cuda:  # TRL's tiles are for GPUs: elsewhere they hold 4096 tokens and seven arrays
             vocab_size = min(self.model.config.get_text_config().vocab_size, 2**15)  # type: ignore[union-attr, operator]
-            rows = max(1, 2 * TILE_ELEMENTS // (vocab_size * input_ids.shape[1]))
+            rows = max(1, TILE_ELEMENTS // (vocab_size * input_ids.shape[1]))
             batch_size = min(rows, batch_size or len(input_ids))
         kwargs["batch_size"] = batch_size
         args = (input_ids, *args)
