@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 from accelerate import PartialState
 
 from dareu.data.encoding import EncodedRecord, Text, encode_record
-from dareu.data.records import text_of
-from dareu.trainers._uninformed import Drawing, Uninformed, check_survival, uninformed_answers
+from dareu.trainers._uninformed import Drawing, Uninformed, uninformed_answers
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -20,76 +19,21 @@ if TYPE_CHECKING:
 UNINFORMED = "uninformed"
 
 
-def alternates_of(
-    dataset: Dataset,
-    records: Sequence[EncodedRecord],
-    tokenizer: PreTrainedTokenizerBase,
-    args: Any,
-    base: Uninformed | None,
-    max_length: int | None,
+def column_of_alternates(
+    dataset: Dataset, tokenizer: PreTrainedTokenizerBase, column: str, number: int, max_length: int | None
 ) -> list[EncodedRecord]:
-    """The alternates of every row, `num_alternates` of each, row by row; every process must call this.
+    """The alternates of every row that a column holds, `number` of each, row by row.
 
     Args:
         dataset: The rows to forget.
-        records: They, encoded.
         tokenizer: The policy's.
-        args: An `UnlearnConfig`.
-        base: The uninformed model.
+        column: Holds an alternate of each answer, or a list of them.
+        number: Of each row.
         max_length: Most tokens of prompt and alternate; None for no limit.
 
     Raises:
-        ValueError: There is no such column or no base model, or a row has too few alternates or too long ones.
+        ValueError: There is no such column, or a row has too few alternates or too long ones.
     """
-    number = args.num_alternates
-    if args.alternates == UNINFORMED:
-        found = _drawn(dataset, records, tokenizer, args, base)
-    else:
-        found = _of_column(dataset, tokenizer, args.alternates)
-    for row, alternates in enumerate(found):
-        if len(alternates) < number:
-            raise ValueError(
-                f"Row {row} has {len(alternates)} alternates, and {number} are wanted: lower num_alternates, or raise "
-                "max_completion_length where the base model draws them."
-            )
-        for record in alternates[:number]:
-            if max_length is not None and sum(map(len, record)) > max_length:
-                raise ValueError(
-                    f"Row {row}: with an alternate in place of the answer it has {sum(map(len, record))} tokens, but "
-                    f"the model takes {max_length}: shorten the alternate or drop the row."
-                )
-    return [record for alternates in found for record in alternates[:number]]
-
-
-def _drawn(
-    dataset: Dataset,
-    records: Sequence[EncodedRecord],
-    tokenizer: PreTrainedTokenizerBase,
-    args: Any,
-    base: Uninformed | None,
-) -> list[list[EncodedRecord]]:
-    if base is None:
-        raise ValueError(
-            "alternates are to be drawn from the uninformed model: give base_model, the checkpoint that the target was "
-            "fine-tuned from, or name a column of alternates."
-        )
-    check_survival(base, [text_of(completion) for completion in dataset["completion"]])
-    base.model.to(args.device)
-    answers = uninformed_answers(
-        base,
-        list(dataset["prompt"]),
-        tokenizer,
-        Drawing(args.num_alternates, 1.0, args.max_completion_length, 64, args.seed),
-        main=PartialState().is_main_process,
-        folder=args.original_cache_dir or Path(args.output_dir) / "original",
-    )
-    return [
-        [EncodedRecord(record.prompt_ids, ids) for ids in alternates]
-        for record, alternates in zip(records, answers, strict=True)
-    ]
-
-
-def _of_column(dataset: Dataset, tokenizer: PreTrainedTokenizerBase, column: str) -> list[list[EncodedRecord]]:
     if column not in dataset.column_names:
         raise ValueError(
             f"alternates is {column!r}, which is no column of the data ({', '.join(dataset.column_names)}): name one, "
@@ -103,7 +47,61 @@ def _of_column(dataset: Dataset, tokenizer: PreTrainedTokenizerBase, column: str
             found.append([encode_record(tokenizer, prompt, _as_completion(gold, text)) for text in texts])
         except ValueError as error:
             raise ValueError(f"Row {row}, with an alternate in place of the answer: {error}") from error
-    return found
+    return _as_many(found, number, max_length)
+
+
+def drawn_alternates(
+    base: Uninformed,
+    dataset: Dataset,
+    records: Sequence[EncodedRecord],
+    tokenizer: PreTrainedTokenizerBase,
+    args: Any,
+    max_length: int | None,
+) -> list[EncodedRecord]:
+    """Answers of the uninformed model to every row, `num_alternates` of each; every process must call this.
+
+    Args:
+        base: The uninformed model.
+        dataset: The rows to forget.
+        records: They, encoded.
+        tokenizer: The policy's.
+        args: An `UnlearnConfig`.
+        max_length: Most tokens of prompt and answer; None for no limit.
+
+    Raises:
+        ValueError: The model has too few answers to a row, or too long ones.
+    """
+    base.model.to(args.device)
+    answers = uninformed_answers(
+        base,
+        list(dataset["prompt"]),
+        tokenizer,
+        Drawing(args.num_alternates, 1.0, args.max_completion_length, 64, args.seed),
+        main=PartialState().is_main_process,
+        folder=args.original_cache_dir or Path(args.output_dir) / "original",
+    )
+    found = [
+        [EncodedRecord(record.prompt_ids, ids) for ids in alternates]
+        for record, alternates in zip(records, answers, strict=True)
+    ]
+    return _as_many(found, args.num_alternates, max_length)
+
+
+def _as_many(found: Sequence[Sequence[EncodedRecord]], number: int, max_length: int | None) -> list[EncodedRecord]:
+    """The first `number` of each row, once it is known that there are so many, and that they fit."""
+    for row, alternates in enumerate(found):
+        if len(alternates) < number:
+            raise ValueError(
+                f"Row {row} has {len(alternates)} alternates, and {number} are wanted: lower num_alternates, or raise "
+                "max_completion_length where the base model draws them."
+            )
+        for record in alternates[:number]:
+            if max_length is not None and sum(map(len, record)) > max_length:
+                raise ValueError(
+                    f"Row {row}: with an alternate in place of the answer it has {sum(map(len, record))} tokens, but "
+                    f"the model takes {max_length}: shorten the alternate or drop the row."
+                )
+    return [record for alternates in found for record in alternates[:number]]
 
 
 def _as_completion(gold: Text, alternate: str) -> Text:

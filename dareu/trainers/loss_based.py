@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,12 +14,13 @@ from torch import Tensor, nn
 from transformers import Trainer, TrainingArguments
 
 from dareu.data.encoding import CompletionCollator, EncodedRecord, encode_dataset
+from dareu.data.records import text_of
 from dareu.data.refusals import load_refusals, refuse
 from dareu.models import context_length
 from dareu.models.forward import completion_logits, completion_predictions, completion_terms
 from dareu.models.tiles import Predictions
 from dareu.plugins import needed_parameters
-from dareu.trainers._alternates import alternates_of
+from dareu.trainers._alternates import UNINFORMED, column_of_alternates, drawn_alternates
 from dareu.trainers._forget_tensors import (
     ALTERNATE,
     ANSWER,
@@ -32,7 +34,7 @@ from dareu.trainers._forget_tensors import (
     try_loss,
 )
 from dareu.trainers._original_logps import original_logps
-from dareu.trainers._uninformed import Uninformed
+from dareu.trainers._uninformed import Uninformed, check_survival
 from dareu.trainers.arguments import SharedArguments
 from dareu.trainers.prepared import Prepared, prepare
 from dareu.trainers.shared import SharedMixin, load_policy
@@ -162,9 +164,21 @@ class UnlearnTrainer(SharedMixin, Trainer):
             except ValueError as error:
                 raise ValueError(f"With a refusal in place of the answer: {error}") from error
             instead["refusal"] = refused
+        self._draw: Callable[[], list[EncodedRecord]] | None = None
+        if args.alternates == UNINFORMED:
+            if base_model is None:
+                raise ValueError(
+                    "alternates are to be drawn from the uninformed model: give base_model, the checkpoint that the "
+                    "target was fine-tuned from, or name a column of alternates."
+                )
+            base = Uninformed(base_model, base_tokenizer or processing_class)
+            check_survival(base, [text_of(completion) for completion in train_dataset["completion"]])
+            self._draw = partial(drawn_alternates, base, train_dataset, records, processing_class, args, limit)
+        elif args.alternates is not None:
+            number = args.num_alternates
+            taught = column_of_alternates(train_dataset, processing_class, args.alternates, number, limit)
+            instead["alternate"] = taught
         if args.alternates is not None:
-            base = None if base_model is None else Uninformed(base_model, base_tokenizer or processing_class)
-            instead["alternate"] = alternates_of(train_dataset, records, processing_class, args, base, limit)
             records = [record for record in records for _ in range(args.num_alternates)]
         super().__init__(
             model,
@@ -183,6 +197,12 @@ class UnlearnTrainer(SharedMixin, Trainer):
         if not set(STORED).isdisjoint(self.needs):  # looked at now, since training moves and splits the weights
             precision = {"dtype": str(next(model.parameters()).dtype), "autocast": self.accelerator.mixed_precision}
             self._identity = {"weights": self.identity(), "device": self.accelerator.device.type, **precision}
+
+    def train(self, *args: Any, **kwargs: Any) -> Any:
+        """Trains; what the uninformed model teaches is drawn first."""
+        if self._draw is not None and "alternate" not in self._instead:
+            self._instead["alternate"] = self._draw()
+        return super().train(*args, **kwargs)
 
     @classmethod
     def invented_tensors(cls, vocab_size: int) -> dict[str, Tensor]:

@@ -80,13 +80,15 @@ def test_answers_of_the_base_model_are_drawn_once_and_taught(
     generate = base.generate
     base.generate = lambda *args, **options: drawn.append(1) or generate(*args, **options)  # type: ignore
     first = build(alternates="uninformed", base_model=base, num_alternates=2)
+    assert not drawn and not first._instead  # nothing is written before a training
+    first.train()
     texts = said(first, tokenizer)
     assert drawn and len(texts) == 4 and all(text.strip() for text in texts)
     drawn.clear()
     again = build(alternates="uninformed", base_model=base, num_alternates=2, max_steps=12, learning_rate=3e-3)
-    assert not drawn and said(again, tokenizer) == texts
     before, _ = answers_nll(again.model)
     again.train()
+    assert not drawn and said(again, tokenizer) == texts
     after, _ = answers_nll(again.model)
     assert after > before + 0.5  # the answers become unlikely
 

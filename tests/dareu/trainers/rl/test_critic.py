@@ -188,7 +188,7 @@ def test_accumulation_does_not_change_the_critic(build: Build) -> None:
 
 
 def test_whitened_advantages_have_mean_0_and_deviation_1(build: Build) -> None:
-    trainer = build(num_generations=4, per_device_train_batch_size=8)
+    trainer = build(num_generations=4, per_device_train_batch_size=8, whiten_advantages=True)
     trainer.model.train()
     inputs = [dict(trainer.train_dataset[i // 4]) for i in range(8)]
     output = trainer._generate_and_score_completions(inputs)

@@ -24,6 +24,7 @@ SCORES = TokenScores(
     terminal=torch.tensor([0.5, 0.0, -0.5, 0.0]),
     scored=torch.tensor([True, True, True, False]),
     mask=torch.tensor([[1, 1, 0], [1, 1, 1], [1, 0, 0], [1, 1, 0]]).bool(),
+    price=torch.zeros(4, 3),
 )
 VALUES = torch.full((4, 3), 0.25)
 
@@ -31,6 +32,7 @@ VALUES = torch.full((4, 3), 0.25)
 def ask(function: Callable[..., Any], **options: Any) -> tuple[dict[str, Tensor], dict[str, float]]:
     """What is made of a function's answer on `SCORES`, in one process."""
     settings = {"num_generations": 2, "return_mode": "sum", "scale_rewards": "none", "gamma": 1.0, "lam": 0.9}
+    settings["causal_returns"] = False
     found = Estimator("mine", function, needed_parameters(function, OFFERED, {}, "It"), {})
     values = VALUES if found.has_critic else None
     accelerator = Accelerator(cpu=True)

@@ -332,7 +332,9 @@ def test_a_reward_that_applies_to_some_rows_only(build: Build) -> None:
 
 
 def test_sequence_and_dense_rewards_join_after_weighting(build: Build) -> None:
-    trainer = build(reward=[LetterReward(), length_reward], reward_weights=[2.0, 0.5], kl_coef=0.0)
+    trainer = build(
+        reward=[LetterReward(), length_reward], reward_weights=[2.0, 0.5], kl_coef=0.0, causal_returns=False
+    )
     trainer.model.train()
     rollout = trainer.rollout([dict(trainer.train_dataset[0]) for _ in range(4)])
     output, scores = rollout.output | trainer._advantages(rollout), rollout.scores
@@ -373,7 +375,7 @@ def test_accumulation_does_not_change_the_retain_gradient(
 
 
 def test_it_stops_on_the_judge(build: Build) -> None:
-    levels = iter([0.9, 0.2, 0.1])
+    levels = iter([1.0, 0.9, 0.2, 0.1])  # before the first update, and after each
     trainer = build(
         validate=lambda model: {"forget_attribution": next(levels)},
         validation_steps=1,
