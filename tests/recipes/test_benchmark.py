@@ -23,7 +23,12 @@ from dareu.runs import plans, read_results, stages
 from dareu.runs.stages import Stage
 
 CONFIGS = Path(__file__).resolve().parents[2] / "recipes" / "configs" / "fictional"
-BRIEF: dict[str, Any] = {"max_steps": 2, "validation_steps": 0, "stop_at_base_level": False, "stop_fluency_nll": None}
+BRIEF: dict[str, Any] = {
+    "max_steps": 2,
+    "validation_steps": 0,
+    "early_stopping_patience": None,
+    "stop_fluency_nll": None,
+}
 OWNERS = list(dict.fromkeys(fictional_world(4, num_background=1).owners["owner"]))
 
 

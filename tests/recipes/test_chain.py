@@ -301,13 +301,13 @@ def test_a_measurement_is_kept_until_the_model_or_a_judge_changes(
     weights = chain.folder / "npo" / "model" / "model.safetensors"
     original = weights.read_bytes()
     try:
-        weights.write_bytes((chain.folder / "target" / "model" / "model.safetensors").read_bytes())
+        weights.write_bytes((chain.folder / "retrained" / "model" / "model.safetensors").read_bytes())
         changed = measure()
     finally:
         weights.write_bytes(original)
     assert changed["key"] != first["key"]
-    target = loaded(chain.folder / "target" / "measurement.json")
-    assert changed["metrics"] == target["metrics"] and changed["answers"] == target["answers"]
+    control = loaded(chain.folder / "retrained" / "measurement.json")
+    assert changed["metrics"] == control["metrics"] and changed["answers"] == control["answers"]
 
 
 def test_a_measurement_is_not_kept_when_the_data_change(
