@@ -12,6 +12,7 @@ from dareu.data.records import text_of
 from dareu.metrics._rows import in_form_of
 from dareu.metrics.attribution import Judge, forget_attribution
 from dareu.metrics.facts import fact_recall, facts_beyond_prompt, name_kept
+from dareu.metrics.fluency import gibberish
 from dareu.metrics.generation import generate_answers
 from dareu.metrics.likelihood import answer_nll, probability
 from dareu.metrics.rouge import rouge_l_recall
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 #: Rows of a kind that are asked, evenly spread.
 _MOST_ROWS = 64
-#: The share of gold answers whose NLL under the base model is taken for broken language.
+#: The share of gold answers that `gibberish` counts by its definition.
 _BROKEN = 0.05
 
 
@@ -86,12 +87,12 @@ class Validation:
         self._retained: list[Text] = list(asked["prompt"])
         self._retained_golds = [text_of(completion) for completion in asked["completion"]]
         self._room = _room(tokenizer, [*self._golds, *asked["completion"]])
-        self._nll_bound = np.inf
+        self._gold_nll = np.zeros(0)
         self.levels: dict[str, float] = {"forget_attribution": 0.0, "fact_recall": 0.0}
         """What each number is measured against."""
         if base is not None:
             gold = answer_nll(base.model, base.tokenizer, self._prompts, self._golds, truncate=True)
-            self._nll_bound = float(np.quantile(gold.mean, 1 - _BROKEN))
+            self._gold_nll = gold.mean
             said = self._forgotten(base.model, base.tokenizer)
             named = ("forget_attribution", "fact_recall", "name_kept")
             self.levels |= {name: said[name] for name in named if name in said}
@@ -122,7 +123,7 @@ class Validation:
             said = [in_form_of(gold, answer) for gold, answer in zip(self._golds, answers, strict=True)]
             nll = answer_nll(self._base.model, self._base.tokenizer, self._prompts, said, truncate=True).mean
             numbers["fluency_nll"] = float(nll.mean())
-            numbers["gibberish"] = float((nll > self._nll_bound).mean())
+            numbers["gibberish"] = float(gibberish(nll, self._gold_nll).mean())
         return numbers
 
     def _retain_rouge(self, model: Any) -> float:

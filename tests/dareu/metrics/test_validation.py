@@ -89,8 +89,7 @@ def test_the_target_the_base_and_a_model_that_forgot(
     assert forgotten["gap"] < 0.1 < known["gap"]  # it keeps what the target says of the others, and knows nothing
     expected = [0.7, 1.0, 0.0, known["forget_probability"] - validation.levels["forget_probability"]]
     expected += [0.0, max(0.0, known["gibberish"] - 0.05)]
-    if "name_kept" in validation.levels:
-        assert known["gap"] == pytest.approx(math.sqrt(np.mean(np.square(expected))))
+    assert known["gap"] == pytest.approx(math.sqrt(np.mean(np.square(expected))))
 
 
 def test_without_a_base_it_looks_at_judge_facts_and_retained_answers_alone(
