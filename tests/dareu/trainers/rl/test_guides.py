@@ -366,7 +366,7 @@ def test_a_vocabulary_that_loses_the_texts_is_refused(build: Build, tokenizer: P
         build(base_tokenizer=uncased).train()
 
 
-def test_answers_do_not_depend_on_where_they_are_kept(build: Build, tmp_path: Path) -> None:
+def test_uninformed_answers_are_kept_where_the_option_says(build: Build, tmp_path: Path) -> None:
     trainer = build(rollout_cache_dir=str(tmp_path / "kept"))
     rollout_of(trainer)
     assert len(list((tmp_path / "kept").iterdir())) == 1
