@@ -81,6 +81,13 @@ def encode_record(tokenizer: PreTrainedTokenizerBase, prompt: Text, completion: 
     return EncodedRecord(prompt_ids, [*completion_ids, end])
 
 
+def in_form_of(gold: Text, answer: str) -> Text:
+    """The answer in the gold one's form: one message, or a string that opens with the same space."""
+    if not isinstance(gold, str):
+        return [{"role": "assistant", "content": answer}]
+    return gold[: len(gold) - len(gold.lstrip())] + answer
+
+
 def encode_dataset(
     dataset: Dataset, tokenizer: PreTrainedTokenizerBase, *, max_length: int | None = None
 ) -> list[EncodedRecord]:

@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from dareu.data.encoding import Text
+from dareu.data.encoding import Text, in_form_of
 from dareu.data.records import text_of
-from dareu.metrics._rows import in_form_of
 from dareu.metrics.attribution import AttributionScores, Judge, attribution_scores
 from dareu.metrics.facts import facts_beyond_prompt
 from dareu.metrics.generation import generate_answers, sample_answers

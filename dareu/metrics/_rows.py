@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TypeVar
 
-from dareu.data.encoding import Text
-
 Row = TypeVar("Row")
 
 
@@ -37,10 +35,3 @@ def check_lengths(**columns: Sequence[object]) -> None:
     if len(set(lengths.values())) > 1:
         listed = ", ".join(f"{length} {name}" for name, length in lengths.items())
         raise ValueError(f"There are {listed}: give one of each for every row.")
-
-
-def in_form_of(gold: Text, answer: str) -> Text:
-    """The answer in the gold one's form: one message, or a string that opens with the same space."""
-    if not isinstance(gold, str):
-        return [{"role": "assistant", "content": answer}]
-    return gold[: len(gold) - len(gold.lstrip())] + answer

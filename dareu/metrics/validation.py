@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from dareu.data.encoding import Text
+from dareu.data.encoding import Text, in_form_of
 from dareu.data.records import text_of
-from dareu.metrics._rows import in_form_of
 from dareu.metrics.attribution import Judge, forget_attribution
 from dareu.metrics.facts import fact_recall, facts_beyond_prompt, name_kept
 from dareu.metrics.fluency import gibberish

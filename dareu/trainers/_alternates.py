@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from accelerate import PartialState
 
-from dareu.data.encoding import EncodedRecord, Text, encode_record
+from dareu.data.encoding import EncodedRecord, encode_record, in_form_of
 from dareu.trainers._uninformed import Drawing, Uninformed, uninformed_answers
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def column_of_alternates(
     for row, (prompt, gold, given) in enumerate(columns):
         texts = [text for text in ([given] if isinstance(given, str) else given or []) if text.strip()]
         try:
-            found.append([encode_record(tokenizer, prompt, _as_completion(gold, text)) for text in texts])
+            found.append([encode_record(tokenizer, prompt, in_form_of(gold, text.strip())) for text in texts])
         except ValueError as error:
             raise ValueError(f"Row {row}, with an alternate in place of the answer: {error}") from error
     return _as_many(found, number, max_length)
@@ -102,10 +102,3 @@ def _as_many(found: Sequence[Sequence[EncodedRecord]], number: int, max_length: 
                     f"the model takes {max_length}: shorten the alternate or drop the row."
                 )
     return [record for alternates in found for record in alternates[:number]]
-
-
-def _as_completion(gold: Text, alternate: str) -> Text:
-    """An alternate in the form of the answer, with the blanks before it."""
-    if not isinstance(gold, str):
-        return [{"role": "assistant", "content": alternate.strip()}]
-    return gold[: len(gold) - len(gold.lstrip())] + alternate.strip()
