@@ -20,7 +20,7 @@ class DevicePrecision:
         default=False,
         metadata={
             "help": "Compute in bfloat16 also on a processor that has instructions for it, and in float32 on any "
-            "other. A model of 100M parameters gains by it; a small one loses."
+            "other. A small model loses by it."
         },
     )
 
