@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 
 from dareu.cli import find_recipes
 from dareu.files import content_hash, write_json
+from dareu.runs.forked import can_fork, prepare_to_fork, run_forked
 
 logger = logging.getLogger(__name__)
 
@@ -70,6 +71,8 @@ def run_stages(
     failed: dict[str, str] = {}
     running: dict[Future[float], Stage] = {}
     number, kinds = len(stages), {stage.name: stage.kind for stage in stages}
+    if waiting and can_fork():
+        prepare_to_fork(_variables(environment))
     with ThreadPoolExecutor(jobs) as pool:
         while waiting or running:
             for stage in [stage for stage in waiting if not failed.keys().isdisjoint(stage.after)]:
@@ -107,35 +110,41 @@ def run_stage(stage: Stage, folder: Path, environment: Mapping[str, str] | None 
     Raises:
         RuntimeError: A command failed; says the exit code and the end of the log.
     """
-    # Two processes of two threads each on two cores would run ten times slower than with one thread each.
-    variables = {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", **os.environ, **(environment or {})}
     log = folder / f"{stage.name}.log"
-    with _alone(stage.name, folder) as lock, log.open("w", encoding="utf-8") as file:
+    with _alone(stage.name, folder) as lock:
+        log.write_text("", encoding="utf-8")
         start = time.perf_counter()
         for words in stage.commands:
-            code = subprocess.run(
-                [sys.executable, *_launched(words)],
-                stdin=subprocess.DEVNULL,
-                stdout=file,
-                stderr=subprocess.STDOUT,
-                env=variables,
-                pass_fds=[lock],
-                check=False,
-            ).returncode
+            code = _run(words, log, lock, _variables(environment))
             if code:
                 last = "\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-_SHOWN_LINES:])
                 raise RuntimeError(f"stage {stage.name} failed with exit code {code}; the end of {log}:\n{last}")
         return time.perf_counter() - start
 
 
-def _launched(words: Sequence[str]) -> list[str]:
-    """What Python runs: the recipe's file, which spares the seconds that a launcher of one process takes to start."""
+def _variables(environment: Mapping[str, str] | None) -> dict[str, str]:
+    # Two processes of two threads each on two cores would run ten times slower than with one thread each.
+    return {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", **os.environ, **(environment or {})}
+
+
+def _run(words: Sequence[str], log: Path, lock: int, variables: Mapping[str, str]) -> int:
+    """Runs a command and gives its exit code. A recipe needs no launcher, whose start takes seconds."""
     recipe, *rest = words
-    file = find_recipes().get(recipe)
-    if file is None or "--accelerate_config" in rest:
-        # -P: no module of the working directory takes an installed one's place
-        return ["-P", "-m", "dareu.cli", *words]
-    return [str(file), *rest]
+    program = find_recipes().get(recipe) if "--accelerate_config" not in rest else None
+    if program is not None and can_fork():
+        return run_forked(program, rest, log, lock, variables)
+    # -P: no module of the working directory takes an installed one's place
+    command = ["-P", "-m", "dareu.cli", *words] if program is None else [str(program), *rest]
+    with log.open("a", encoding="utf-8") as file:
+        return subprocess.run(
+            [sys.executable, *command],
+            stdin=subprocess.DEVNULL,
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            env=variables,
+            pass_fds=[lock],
+            check=False,
+        ).returncode
 
 
 @contextmanager

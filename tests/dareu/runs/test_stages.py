@@ -1,14 +1,17 @@
 """Stages run after what they build on, once, and past those that fail."""
 
+import fcntl
 import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from dareu.runs import stages
+from dareu.runs.forked import can_fork
 from dareu.runs.stages import Stage, run_stage, run_stages
 
 
@@ -78,6 +81,80 @@ def test_a_failed_command_shows_the_end_of_its_log(tmp_path: Path) -> None:
         RuntimeError, match=r"(?s)stage broken failed with exit code 2.*broken\.log.*no recipe 'nothing'"
     ):
         run_stage(Stage("broken", (), (("nothing",),)), tmp_path)
+
+
+@pytest.fixture
+def recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Stage]:
+    """A stage whose recipe is the given program."""
+
+    def build(program: str) -> Stage:
+        (tmp_path / "shout.py").write_text(program, encoding="utf-8")
+        return Stage("shout", (), (("shout", "a b"),))
+
+    monkeypatch.setattr(stages, "find_recipes", lambda: {"shout": tmp_path / "shout.py"})
+    return build
+
+
+@pytest.mark.parametrize("forks", [True, False])
+def test_a_recipe_is_a_program_of_its_own(
+    forks: bool, recipe: Callable[[str], Stage], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With its own words, folder, variables and log, forked or not."""
+    if forks and not can_fork():
+        pytest.skip("nothing may be forked here: there is an accelerator, or another system than Linux")
+    monkeypatch.setattr(stages, "can_fork", lambda: forks)
+    monkeypatch.chdir(tmp_path)
+    program = (
+        "import os, subprocess, sys\n"
+        "if __name__ == '__main__':\n"
+        "    print(sys.argv[1:], os.getcwd(), os.environ['OMP_NUM_THREADS'], os.environ['SHOUTED'], flush=True)\n"
+        "    print(f'forked: {\"torch\" in sys.modules}', repr(sys.stdin.read()), flush=True)\n"
+        "    subprocess.run([sys.executable, '-c', 'print(1)'])\n"
+        "    print('last', file=sys.stderr)\n"
+    )
+    assert run_stage(recipe(program), tmp_path, {"OMP_NUM_THREADS": "3", "SHOUTED": "x"}) > 0
+    log = (tmp_path / "shout.log").read_text(encoding="utf-8")
+    assert log == f"['a b'] {tmp_path} 3 x\nforked: {forks} ''\n1\nlast\n"
+
+
+@pytest.mark.parametrize(
+    ("program", "code", "said"),
+    [
+        ("import sys; sys.exit('shout: no')", 1, "shout: no"),
+        ("import sys; sys.exit(3)", 3, ""),
+        ("raise KeyError('lost')", 1, "KeyError: 'lost'"),
+        ("import os, signal; os.kill(os.getpid(), signal.SIGKILL)", -9, ""),
+    ],
+)
+@pytest.mark.skipif(not can_fork(), reason="nothing may be forked here")
+def test_a_forked_recipe_fails_as_a_program_does(
+    program: str, code: int, said: str, recipe: Callable[[str], Stage], tmp_path: Path
+) -> None:
+    with pytest.raises(RuntimeError, match=f"(?s)stage shout failed with exit code {code};.*{said}"):
+        run_stage(recipe(program), tmp_path)
+
+
+@pytest.mark.skipif(not can_fork(), reason="nothing may be forked here")
+def test_a_forked_recipe_outlives_a_killed_launcher_and_holds_the_lock(tmp_path: Path) -> None:
+    for name in ("begin", "end"):
+        os.mkfifo(tmp_path / name)
+    program = f"open({str(tmp_path / 'begin')!r}, 'w').close()\nopen({str(tmp_path / 'end')!r}).read()\n"
+    (tmp_path / "wait.py").write_text(program, encoding="utf-8")
+    code = (
+        "import dareu.runs.stages as s\n"
+        "from pathlib import Path\n"
+        f"s.find_recipes = lambda: {{'wait': Path({str(tmp_path / 'wait.py')!r})}}\n"
+        f"s.run_stage(s.Stage('wait', (), (('wait',),)), Path({str(tmp_path)!r}))\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", code]) as launcher:
+        (tmp_path / "begin").read_text()
+        launcher.send_signal(signal.SIGKILL)
+        launcher.wait()
+    with (tmp_path / "wait.lock").open() as lock:
+        with pytest.raises(BlockingIOError):
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        (tmp_path / "end").write_text("")  # lets it end
+        fcntl.flock(lock, fcntl.LOCK_EX)
 
 
 def test_what_a_killed_launcher_left_running_is_waited_for(tmp_path: Path) -> None:
