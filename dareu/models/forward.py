@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -130,16 +130,51 @@ def completion_predictions(model: nn.Module, batch: Mapping[str, Tensor]) -> Pre
         model: A causal language model; no gradient reaches it.
         batch: As for `at_completions`.
     """
+    stays = not _is_sharded(model)
+    return _kept(model, batch, lambda made: made.kept(stays=stays))
+
+
+def completion_states(model: nn.Module, batches: Iterable[Mapping[str, Tensor]]) -> tuple[list[Tensor], Predictions]:
+    """What a teacher predicts in several batches, for one that is asked about the same rows again and again.
+
+    Args:
+        model: A causal language model; no gradient reaches it.
+        batches: One at least, each as for `at_completions`.
+
+    Returns:
+        Of each row of the batches, in their order, the hidden states (n, H) in its n completion tokens' places; and the
+        head as it is now, with the last batch's states.
+
+    Raises:
+        NotImplementedError: The model is sharded, or its head cannot be taken out of the forward.
+    """
+    if _is_sharded(model):
+        raise NotImplementedError("the head is whole within a forward only")
+    states: list[Tensor] = []
+    for batch in batches:
+        made = _kept(model, batch, lambda made: made)
+        if made.weight is None:
+            raise NotImplementedError("the forward gives logits only")
+        lengths: list[int] = (batch["labels"] != IGNORED_LABEL).sum(1).tolist()
+        states += made.inputs.split(lengths)
+    return states, made.with_head_kept()
+
+
+def _kept(model: nn.Module, batch: Mapping[str, Tensor], keep: Callable[[Predictions], Predictions]) -> Predictions:
+    """What `keep` makes, within a forward without gradient, of the predictions at completion tokens."""
     kept: list[Predictions] = []
-    stays = not any(isinstance(module, FSDPModule) for module in model.modules())
 
     def compute(made: Predictions, completions: Completions) -> Tensor:
-        kept.append(made.kept(stays=stays))
+        kept.append(keep(made))
         return made.inputs.new_zeros(0, dtype=torch.float32)
 
     with torch.no_grad():
         at_completions(model, batch, compute)
     return kept[-1]
+
+
+def _is_sharded(model: nn.Module) -> bool:
+    return any(isinstance(module, FSDPModule) for module in model.modules())
 
 
 def completion_mean(

@@ -86,8 +86,16 @@ class Predictions(NamedTuple):
         assert ready.weight is not None
         if ready.weight[0].nbytes > _at_least_float32(self.inputs).itemsize * len(self.inputs):
             return Predictions(self._replace(temperature=1.0).logits(slice(None)), temperature=self.temperature)
-        bias = None if ready.bias is None else ready.bias.detach().clone()
-        return ready._replace(weight=ready.weight.detach().clone(), bias=bias)
+        return ready._copied()
+
+    def with_head_kept(self) -> Predictions:
+        """The same for many more hidden states later, when a weight that is trained may be another."""
+        return self if self.weight is None or not self.weight.requires_grad else self.ready()._copied()
+
+    def _copied(self) -> Predictions:
+        assert self.weight is not None
+        bias = None if self.bias is None else self.bias.detach().clone()
+        return self._replace(weight=self.weight.detach().clone(), bias=bias)
 
 
 def token_terms(

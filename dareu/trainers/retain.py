@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
@@ -9,11 +10,16 @@ import torch
 from torch import Tensor, nn
 
 from dareu.data.encoding import CompletionCollator, EncodedRecord
-from dareu.models.forward import completion_mean, completion_predictions
+from dareu.models.forward import completion_mean, completion_predictions, completion_states
 from dareu.models.tiles import Predictions
 from dareu.trainers.original import Original
 
+logger = logging.getLogger(__name__)
+
 RetainLoss = Literal["kl", "nll", "none"]
+
+#: What remembered hidden states may take of the host's memory.
+MOST_BYTES = 2**28
 
 
 def stream_rows(number: int, batch_size: int, step: int, seed: int) -> list[int]:
@@ -31,6 +37,18 @@ class RetainBatch(NamedTuple):
 
     inputs: dict[str, Tensor]
     teacher: Predictions | None
+
+
+class _Heard(NamedTuple):
+    """What π_N says of all records."""
+
+    states: dict[int, Tensor]
+    """By row its hidden states in the answer tokens' places, in the host's memory."""
+    head: Predictions
+
+    def predictions(self, rows: Sequence[int], device: torch.device) -> Predictions:
+        """Of a batch of these rows."""
+        return self.head._replace(inputs=torch.cat([self.states[row] for row in rows]).to(device))
 
 
 class RetainTerm:
@@ -67,17 +85,54 @@ class RetainTerm:
         self.loss_type = loss
         self.original = original
         self.seed = seed
+        self._heard: _Heard | None = None
+        self._listens = loss == "kl"
+        """Whether it is still to be seen if π_N shall be asked about all records at once."""
+
+    def _listen(self, device: torch.device) -> None:
+        """Asks π_N about all records, in batches that no step changes: a resumed run hears the same to the bit."""
+        assert self.original is not None
+        with self.original() as model:
+            size = model.config.get_text_config().hidden_size
+            if sum(len(record.completion_ids) for record in self.records) * size * 4 > MOST_BYTES:
+                return
+            lengths = [len(record.prompt_ids) + len(record.completion_ids) for record in self.records]
+            order = sorted(range(len(lengths)), key=lengths.__getitem__)
+            parts = [order[start : start + self.batch_size] for start in range(0, len(order), self.batch_size)]
+            try:
+                states, head = completion_states(model, (self._collated(rows, device) for rows in parts))
+            except NotImplementedError as error:
+                logger.debug("The original model is asked at every step, for %s.", error)
+                return
+        self._heard = _Heard({row: of_row.cpu() for row, of_row in zip(order, states, strict=True)}, head)
+
+    def _collated(self, rows: Sequence[int], device: torch.device) -> dict[str, Tensor]:
+        inputs = self.collator([self.records[row] for row in rows])
+        return {name: tensor.to(device) for name, tensor in inputs.items()}
 
     def rows(self, step: int) -> list[int]:
         """The rows of batch number `step`."""
         return stream_rows(len(self.records), self.batch_size, step, self.seed)
 
-    def prepare(self, step: int, device: torch.device) -> RetainBatch:
-        """Collates batch number `step` and lets π_N predict it."""
-        inputs = self.collator([self.records[row] for row in self.rows(step)])
-        inputs = {name: tensor.to(device) for name, tensor in inputs.items()}
+    def prepare(self, step: int, device: torch.device, num_batches: int = 1) -> RetainBatch:
+        """Collates batch number `step`, with what π_N predicts on it.
+
+        Args:
+            step: Counted from 0.
+            device: Where models compute.
+            num_batches: Those that this process prepares in all. Where they hold every record twice or more, π_N is
+                asked once about each, and its hidden states wait in the host's memory, up to `MOST_BYTES` of them.
+        """
+        if self._listens:
+            self._listens = False
+            if num_batches * self.batch_size >= 2 * len(self.records):
+                self._listen(device)
+        rows = self.rows(step)
+        inputs = self._collated(rows, device)
         if self.loss_type == "nll":
             return RetainBatch(inputs, None)
+        if self._heard is not None:
+            return RetainBatch(inputs, self._heard.predictions(rows, device))
         assert self.original is not None
         with self.original() as model:
             return RetainBatch(inputs, completion_predictions(model, inputs))

@@ -63,7 +63,8 @@ class SharedMixin(Resumable):
             return None
         step = self.micro_steps * self.accelerator.num_processes + self.accelerator.process_index
         with self.accelerator.autocast():  # as the trained model's forward
-            return self._retain.prepare(step, self.accelerator.device)
+            number = self.state.max_steps * self.args.gradient_accumulation_steps
+            return self._retain.prepare(step, self.accelerator.device, number)
 
     def _retain_penalty(self, model: nn.Module, batch: RetainBatch, *, alone: bool = False) -> tuple[Tensor, Tensor]:
         """The weighted retain term, on the wrapped model, and the bare one without its gradient.

@@ -1,5 +1,5 @@
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from itertools import chain
 
 import pytest
@@ -137,3 +137,54 @@ def test_only_the_student_gets_gradients(
 def test_no_retained_rows_are_refused(term: Callable[..., RetainTerm]) -> None:
     with pytest.raises(ValueError, match="retain dataset is empty"):
         term([])
+
+
+@pytest.mark.parametrize("side", ["right", "left"])
+def test_a_teacher_that_is_asked_once_says_what_it_says_batch_by_batch(
+    side: str, term: Callable[..., RetainTerm], records: list[EncodedRecord], student: LlamaForCausalLM
+) -> None:
+    asked, heard = term(records, 2, side=side), term(records, 2, side=side)
+    for step in range(5):
+        values = [each(student, each.prepare(step, CPU, number)) for each, number in ((asked, 1), (heard, 5))]
+        torch.testing.assert_close(*values, rtol=1e-5, atol=1e-7)
+
+
+def test_what_was_heard_does_not_change_with_the_weights_of_its_teacher(
+    term: Callable[..., RetainTerm],
+    records: list[EncodedRecord],
+    tiny_llama: Callable[..., LlamaForCausalLM],
+    student: LlamaForCausalLM,
+) -> None:
+    model = tiny_llama(seed=1, initializer_range=0.3)  # trained itself, as under a mask
+    heard, plain = term(records), term(records)
+    heard.original = lambda: nullcontext(model)
+    with torch.no_grad():
+        before = plain(student, plain.prepare(1, CPU))
+        heard.prepare(0, CPU, 2)
+        for parameter in model.parameters():
+            parameter.add_(1.0)
+        torch.testing.assert_close(heard(student, heard.prepare(1, CPU, 2)), before, rtol=1e-5, atol=1e-7)
+
+
+def test_a_teacher_is_asked_batch_by_batch_where_few_batches_are_wanted_or_memory_is_short(
+    term: Callable[..., RetainTerm], records: list[EncodedRecord], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def asked(number: int) -> int:
+        times = 0
+        made = term(records, 1)
+        original = made.original
+        assert original is not None
+
+        def count() -> AbstractContextManager[torch.nn.Module]:
+            nonlocal times
+            times += 1
+            return original()
+
+        made.original = count
+        for step in range(number):
+            made.prepare(step, CPU, number)
+        return times
+
+    assert (asked(5), asked(6)) == (5, 1)
+    monkeypatch.setattr("dareu.trainers.retain.MOST_BYTES", 10)
+    assert asked(6) == 7
