@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 
 from dareu.models._head import in_place_of_head, unwrapped
+from dareu.models._prompts import shared_prompts
 from dareu.models.tiles import Predictions, token_terms, weighted_term
 
 #: The label of a token that is no completion's: nothing is predicted in its place.
@@ -281,12 +282,47 @@ def sampled_logps(
         float32 (B, T), 0 where `completion_mask` is 0.
     """
     ids = torch.cat([rollout["prompt_ids"], rollout["completion_ids"]], dim=1)
-    attention_mask = torch.cat([rollout["prompt_mask"], rollout["completion_mask"]], dim=1)
-    completion_mask = rollout["completion_mask"].bool()
-    labels = ids.masked_fill(attention_mask == 0, IGNORED_LABEL)
-    labels[:, : rollout["prompt_ids"].shape[1]] = IGNORED_LABEL
-    logps = torch.zeros(completion_mask.shape, device=ids.device)
-    for part in (slice(start, start + batch_size) for start in range(0, len(ids), batch_size)):
-        batch = {"input_ids": ids[part], "attention_mask": attention_mask[part], "labels": labels[part]}
-        logps[part][completion_mask[part]] = completion_terms(model, batch, temperature=temperature).logps()
-    return logps
+    mask = torch.cat([rollout["prompt_mask"], rollout["completion_mask"]], dim=1)
+    number = rollout["completion_ids"].shape[1]
+    return sampled_terms(model, ids, mask, number, batch_size=batch_size, temperature=temperature)["logps"]
+
+
+def sampled_terms(
+    model: nn.Module,
+    input_ids: Tensor,
+    attention_mask: Tensor,
+    num_completion_tokens: int,
+    names: Sequence[str] = ("logps",),
+    *,
+    batch_size: int,
+    temperature: float = 1.0,
+) -> dict[str, Tensor]:
+    """What is asked of the model's distributions at the tokens of sampled completions, differentiable.
+
+    A prompt that completions of a batch have in common is computed once, where the model allows it.
+
+    Args:
+        model: A causal language model.
+        input_ids: (B, P + T), left-padded prompts and right-padded completions.
+        attention_mask: Of the same shape.
+        num_completion_tokens: T.
+        names: Of `dareu.models.tiles.TERMS`; no teacher can be given.
+        batch_size: Rows a forward.
+        temperature: Divides the logits.
+
+    Returns:
+        By name float32 (B, T), 0 where the mask is 0.
+    """
+    width = input_ids.shape[1] - num_completion_tokens
+    sampled = attention_mask[:, width:].bool()
+    labels = input_ids.masked_fill(attention_mask == 0, IGNORED_LABEL)
+    labels[:, :width] = IGNORED_LABEL
+    found: dict[str, list[Tensor]] = {name: [] for name in names}
+    for part in (slice(start, start + batch_size) for start in range(0, len(input_ids), batch_size)):
+        batch = {"input_ids": input_ids[part], "attention_mask": attention_mask[part], "labels": labels[part]}
+        with shared_prompts(model, width - 1):  # the prompt's last token predicts the completion's first
+            terms = completion_terms(model, batch, names, temperature=temperature).terms
+        for name, values in terms.items():
+            rows = torch.zeros(sampled[part].shape, dtype=values.dtype, device=values.device)
+            found[name].append(rows.masked_scatter(sampled[part], values))
+    return {name: torch.cat(parts) for name, parts in found.items()}

@@ -18,10 +18,11 @@ from torch.nn.functional import linear
 TILE_ELEMENTS = 2**23
 
 #: What can be asked of a distribution π in a token's place, y the token and t a teacher's distribution there:
-#: log π(y); KL(t ‖ π); and where q is t without y, its rest scaled to 1: −Σ q log π, and log t(y) − log(1 − t(y)).
-TERMS = ("logps", "kl", "others_nll", "ref_odds")
+#: log π(y); the entropy of π; KL(t ‖ π); and where q is t without y, its rest scaled to 1: −Σ q log π, and
+#: log t(y) − log(1 − t(y)).
+TERMS = ("logps", "entropy", "kl", "others_nll", "ref_odds")
 #: Those that compare π with a teacher. The last one is of the teacher alone and has no gradient.
-OF_TEACHER = TERMS[1:]
+OF_TEACHER = TERMS[2:]
 
 
 class Predictions(NamedTuple):
@@ -104,7 +105,7 @@ def token_terms(
     """Terms of each token, differentiable: the backward makes the logits again.
 
     Args:
-        names: m of `TERMS`; not `kl` and one of the last two at once.
+        names: m of `TERMS`; not `kl` and one of the last two at once, nor the entropy and what needs a teacher.
         predictions: π. Gradients flow to its inputs, weight and bias.
         tokens: int64 (n,).
         teacher: For `OF_TEACHER`; constant.
@@ -287,18 +288,29 @@ def _tile(
         else:
             found["ref_odds"] = odds - top.squeeze(-1) - total.log()
             dot = -torch.mul(logits, weights, out=teacher).sum(-1) / total
-    logits.exp_()
+    shifted = logits
+    if "entropy" in names:
+        logits = logits.exp()
+    else:
+        logits.exp_()
     own_total = logits.sum(-1)
     found["logps"] = picked - own_total.log()
     if dot is not None:
         found["kl" if "kl" in names else "others_nll"] = dot + own_total.log()
+    if "entropy" in names:
+        mean = torch.linalg.vecdot(shifted, logits) / own_total
+        found["entropy"] = own_total.log() - mean
     terms = torch.stack([found[name] for name in names])
     if coefficients is None:
         return terms, None
     given = dict(zip(names, coefficients, strict=True))
     of_token = given.get("logps", torch.zeros_like(own_total))
     of_rest = given.get("kl", given.get("others_nll", torch.zeros_like(own_total)))
-    logits.mul_(((of_rest - of_token) / own_total)[:, None])
+    if "entropy" in names and (of_entropy := given["entropy"]).any():
+        slopes = shifted.sub_(mean[:, None]).mul_(-of_entropy[:, None]).sub_(of_token[:, None])
+        logits.mul_(slopes.div_(own_total[:, None]))
+    else:
+        logits.mul_(((of_rest - of_token) / own_total)[:, None])
     if weights is not None:
         assert total is not None
         logits.sub_(weights.mul_((of_rest / total)[:, None]))  # rounded alike: exactly 0 at the teacher

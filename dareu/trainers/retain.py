@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -93,8 +93,9 @@ class RetainTerm:
         """Asks π_N about all records, in batches that no step changes: a resumed run hears the same to the bit."""
         assert self.original is not None
         with self.original() as model:
-            size = model.config.get_text_config().hidden_size
-            if sum(len(record.completion_ids) for record in self.records) * size * 4 > MOST_BYTES:
+            config: Any = model.config
+            number = sum(len(record.completion_ids) for record in self.records)
+            if 4 * number * config.get_text_config().hidden_size > MOST_BYTES:
                 return
             lengths = [len(record.prompt_ids) + len(record.completion_ids) for record in self.records]
             order = sorted(range(len(lengths)), key=lengths.__getitem__)

@@ -12,9 +12,8 @@ from torch import Tensor, nn
 from trl import GRPOTrainer
 
 from dareu.data.encoding import encode_prompt
-from dareu.models.forward import evaluation_mode, sampled_logps
+from dareu.models.forward import evaluation_mode, sampled_logps, sampled_terms
 from dareu.models.generation import plain_generation_config
-from dareu.models.tiles import TILE_ELEMENTS
 from dareu.trainers._uninformed import Uninformed
 from dareu.trainers.prepared import prepare
 from dareu.trainers.rl._advantages import clipped_value_loss
@@ -310,26 +309,47 @@ class DareUTrainer(SharedMixin, GRPOTrainer):
     # -- log-probabilities ---------------------------------------------------------------------------------------
 
     def _get_per_token_logps_and_entropies(
-        self, model: nn.Module, input_ids: Tensor, *args: Any, batch_size: int | None = None, **kwargs: Any
+        self,
+        model: nn.Module,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        logits_to_keep: int,
+        batch_size: int | None = None,
+        compute_entropy: bool = False,
+        compute_aux_loss: bool = False,
+        **others: Any,
     ) -> Any:
         """As TRL's, without dropout where no gradient is wanted; a rollout gets the critic's values with them."""
-        if not input_ids.is_cuda:  # TRL's tiles are for GPUs: elsewhere they hold 4096 tokens and seven arrays
-            vocab_size = min(self.model.config.get_text_config().vocab_size, 2**15)  # type: ignore[union-attr, operator]
-            rows = max(1, TILE_ELEMENTS // (vocab_size * input_ids.shape[1]))
-            batch_size = min(rows, batch_size or len(input_ids))
-        kwargs["batch_size"] = batch_size
-        args = (input_ids, *args)
+
+        def compute() -> Any:
+            if input_ids.is_cuda or compute_aux_loss or any(other is not None for other in others.values()):
+                given = (batch_size, compute_entropy, compute_aux_loss)
+                return super_(model, input_ids, attention_mask, logits_to_keep, *given, **others)
+            # TRL's tiles are for GPUs: elsewhere they hold 4096 tokens and seven arrays
+            with self.accelerator.autocast():
+                terms = sampled_terms(
+                    model,
+                    input_ids,
+                    attention_mask,
+                    logits_to_keep,
+                    ("logps", "entropy") if compute_entropy else ("logps",),
+                    batch_size=batch_size or len(input_ids),
+                    temperature=self.temperature,
+                )
+            return terms["logps"], terms.get("entropy"), None
+
+        super_ = super()._get_per_token_logps_and_entropies
         # The logps of samples are compared with π_N's and with one another.
         quiet = nullcontext() if torch.is_grad_enabled() else evaluation_mode(self.model)
         if self.critic is None or self._rollout is None:
             with quiet:
-                output = super()._get_per_token_logps_and_entropies(model, *args, **kwargs)
+                output = compute()
             if self._loss_inputs is not None and "is_gold" in self._loss_inputs:
                 # Before TRL looks at the advantages
                 self._log_token_mean("gold_weight", *weigh_gold(output[0], self._loss_inputs))
             return output
         with quiet, self.critic.watch() as hidden:
-            output = super()._get_per_token_logps_and_entropies(model, *args, **kwargs)
+            output = compute()
         self._rollout.values = self.critic.values(hidden, output[0].shape[1])
         return output
 
