@@ -51,7 +51,7 @@ class DareUConfig(SharedArguments, GRPOConfig):  # type: ignore[misc]  # the typ
         default=None,
         metadata={
             "help": "Of a group's completions, how many are the row's gold one, whose tokens count min(1, π/π_N). "
-            "Default: 1 where a base model is given and groups have 4 completions or more, else 0."
+            "Default: a quarter of the group where a base model is given, else 0."
         },
     )
     num_uninformed: int | None = field(
@@ -224,7 +224,7 @@ class DareUConfig(SharedArguments, GRPOConfig):  # type: ignore[misc]  # the typ
                 "it, or leave them out."
             )
         quarter = (self.num_generations or 1) // 4 if base_given else 0
-        golds = min(1, quarter) if self.num_gold is None else self.num_gold
+        golds = quarter if self.num_gold is None else self.num_gold
         uninformed = quarter if self.num_uninformed is None else self.num_uninformed
         self._check_guides(golds, uninformed)
         return golds, uninformed
