@@ -4,10 +4,10 @@
     OMP_NUM_THREADS=1 python benchmarks/update.py --hidden_size 576 --num_layers 30 --vocab_size 49152 --rows 32
 
 Groups of 8 completions, two of them gold, used for four updates; a constant reward with slices, so that scoring is
-nearly free; as many retained rows as completions, under the retain KL. The model is a random Llama, all of whose weights
-are trained in float32, and the completions that it samples are as long as may be; the second line has the shape of
-SmolLM2-135M. Each method runs in a process of its own, whose peak of anonymous memory above its level before the model
-was made counts.
+nearly free; as many retained rows as completions, each twice in all, under the retain KL. The model is a random Llama,
+all of whose weights are trained in float32, and the completions that it samples are as long as may be; the second line
+has the shape of SmolLM2-135M. Each method runs in a process of its own, whose peak of anonymous memory above its level
+before the model was made counts.
 """
 
 import argparse
@@ -119,7 +119,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     spent = dict.fromkeys(PARTS, 0.0)
     with tempfile.TemporaryDirectory() as folder, PeakMemory() as memory:
         model = LlamaForCausalLM(config)
-        forget, retain = rows(args.rows), rows(4 * args.rows)
+        forget, retain = rows(args.rows), rows(2 * args.rows)
         trainer: Any
         if args.only == "NPO":
             settings = UnlearnConfig(output_dir=folder, **shared)

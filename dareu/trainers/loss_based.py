@@ -279,7 +279,9 @@ class UnlearnTrainer(SharedMixin, Trainer):
         needs = set(self.needs)
         tensors = {name: self._original_logps(name)[inputs["row"]] for name in STORED if name in needs}
         teacher = None
-        if not needs.isdisjoint((REF_LOGITS, *BESIDE)):
+        if needs.isdisjoint((REF_LOGITS, *BESIDE)):
+            self.original = None  # a copy of the whole model, and all that it was asked is kept
+        else:
             assert self.original is not None
             with self.original() as original, self.accelerator.autocast():
                 if REF_LOGITS in needs:

@@ -35,7 +35,7 @@ class Prepared(NamedTuple):
     mask: WeightMask | None
     """The weights that may move; None: all."""
     original: Original | None
-    """Gives π_N, where anything asks for it."""
+    """Gives π_N, where more than the retain term asks for it."""
     retain: RetainTerm | None
     """The stream of retained batches; None: there is no retain term."""
 
@@ -102,12 +102,13 @@ def prepare(
             fresh_adapter=fresh_adapter,
             place=lambda frozen: place_frozen(frozen, accelerator()),
         )
+    others = original if needs_original else None
     if not retains:
-        return Prepared(mask, original, None)
+        return Prepared(mask, others, None)
     if retain_dataset is None:
         raise ValueError("retain_loss needs a retain_dataset: give retained rows, or set retain_loss='none'.")
     loss: RetainLoss = args.retain_loss
-    return Prepared(mask, original, retain_term(model, tokenizer, args, retain_dataset, loss, original))
+    return Prepared(mask, others, retain_term(model, tokenizer, args, retain_dataset, loss, original))
 
 
 def retain_term(

@@ -106,6 +106,7 @@ class RetainTerm:
                 logger.debug("The original model is asked at every step, for %s.", error)
                 return
         self._heard = _Heard({row: of_row.cpu() for row, of_row in zip(order, states, strict=True)}, head)
+        self.original = None  # a copy of the whole model, unless others ask it too
 
     def _collated(self, rows: Sequence[int], device: torch.device) -> dict[str, Tensor]:
         inputs = self.collator([self.records[row] for row in rows])

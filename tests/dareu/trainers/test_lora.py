@@ -65,6 +65,7 @@ def train(
             trainer: Any = DareUTrainer(model, letters, dareu_config(**(options or {})), forget_rows, **given)
         else:
             trainer = UnlearnTrainer(model, npo, unlearn_config(**(options or {})), forget_rows, **given)
+        trainer.remembered = trainer._retain.original  # which it lets go once all was asked
         trainer.train(resume_from_checkpoint=resume)
         return trainer
 
@@ -98,7 +99,7 @@ def test_an_adapter_is_trained_from_where_the_target_is(
     trainer = train(method, model, **keywords)
     if dtype == torch.float32:  # rounding is not the same in batches of other shapes
         starts_at_no_distance(trainer)
-    with trainer.original() as original:
+    with trainer.remembered() as original:
         assert torch.equal(original(IDS).logits, before)
     assert (trainer.model.eval()(IDS).logits - before).abs().max() > 1e-3
     if target == "own":

@@ -183,6 +183,7 @@ def test_a_teacher_is_asked_batch_by_batch_where_few_batches_are_wanted_or_memor
         made.original = count
         for step in range(number):
             made.prepare(step, CPU, number)
+        assert (made.original is None) == (times == 1), "what is not asked again is let go"
         return times
 
     assert (asked(5), asked(6)) == (5, 1)
