@@ -19,6 +19,7 @@ from trl import TrlParser
 
 from dareu.data.parts import DataArguments, forget_names, load_parts, split_owners
 from dareu.metrics import shown_columns
+from dareu.report import shown_digits
 from dareu.runs import (
     beside_control,
     common_numbers,
@@ -87,7 +88,8 @@ def main() -> None:
     heads = [f"{row['method']}\n{mask}" for row, mask in zip(rows, masks, strict=True)]
     table = Table("", *heads, title="Comparison")
     for name in shown_columns():
-        table.add_row(name, *(f"{row['metrics'][name]:.2f}" if name in row["metrics"] else "" for row in rows))
+        digits = shown_digits(name)
+        table.add_row(name, *(f"{row['metrics'][name]:.{digits}f}" if name in row["metrics"] else "" for row in rows))
     table.add_row("updates", *(f"{row['metrics'].get('updates', 0):.0f}" for row in rows))
     table.add_row("seconds", *("" if row["seconds"] is None else f"{row['seconds']:.0f}" for row in rows))
     Console(width=None if sys.stdout.isatty() else 130).print(table)

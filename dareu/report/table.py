@@ -16,6 +16,13 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 
+def shown_digits(metric: str) -> int:
+    """How many decimals of a number are shown."""
+    if metric in ("updates", "seconds", "peak_memory_mib"):
+        return 0
+    return 3 if metric.endswith("_gap") else 2  # gaps of good methods differ in the third
+
+
 class Summary(NamedTuple):
     """One method under one mask, over its seeds."""
 
@@ -43,7 +50,7 @@ class Summary(NamedTuple):
 
     def text(self, metric: str) -> str:
         """`mean ± sd`, the sample's standard deviation, or the one value there is; empty where there is none."""
-        values, digits = self.values(metric), 0 if metric in ("updates", "seconds", "peak_memory_mib") else 2
+        values, digits = self.values(metric), shown_digits(metric)
         if not values:
             return ""
         mean = f"{statistics.fmean(values):.{digits}f}"

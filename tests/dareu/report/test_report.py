@@ -38,6 +38,7 @@ def test_seeds_are_summarised_and_parts_and_trials_left_out() -> None:
     assert npo.text("seconds") == "4 ± 1" and npo.text("peak_memory_mib") == "2 ± 0"
     assert npo.mean("updates") is None and npo.text("updates") == ""
     assert summaries[0].text("seconds") == ""
+    assert summarise([row("npo", retraining_gap=0.0316)])[0].text("retraining_gap") == "0.032"
 
 
 def test_the_table_has_the_metrics_that_there_are(tmp_path: Path) -> None:
