@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 from dareu.cli import find_recipes
 from dareu.files import content_hash, write_json
-from dareu.runs.forked import can_fork, prepare_to_fork, run_forked
+from dareu.runs._forked import can_fork, prepare_to_fork, run_forked
 
 logger = logging.getLogger(__name__)
 

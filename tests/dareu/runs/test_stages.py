@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from dareu.runs import stages
-from dareu.runs.forked import can_fork
+from dareu.runs._forked import can_fork
 from dareu.runs.stages import Stage, run_stage, run_stages
 
 
