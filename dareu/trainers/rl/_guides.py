@@ -161,12 +161,14 @@ def make_guides(trainer: DareUTrainer, base: Uninformed) -> Guides:
             main=accelerator.is_main_process,
             folder=rollouts_folder(args),
         )
-    golds = [row for row, record in enumerate(records) if len(record.completion_ids) <= longest]
-    if trainer.num_gold and len(golds) < len(records):
-        logger.warning(
-            "The gold completions of %d of %d rows are longer than max_completion_length (%d) and join no group.",
-            *(len(records) - len(golds), len(records), longest),
-        )
+    golds: list[int] = []
+    if trainer.num_gold:
+        golds = [row for row, record in enumerate(records) if len(record.completion_ids) <= longest]
+        if len(golds) < len(records):
+            logger.warning(
+                "The gold completions of %d of %d rows are longer than max_completion_length (%d) and join no group.",
+                *(len(records) - len(golds), len(records), longest),
+            )
     original, floor = _gold_logps(trainer, base, [records[row] for row in golds])
     known = dict(zip(golds, zip(original, floor, strict=True), strict=True))
     guides = []
@@ -187,7 +189,7 @@ def _gold_logps(
     size = trainer.args.rollout_batch_size
     original: list[Tensor] = []
     floor: list[Tensor] = []
-    for start in range(0, len(records) if trainer.num_gold else 0, size):
+    for start in range(0, len(records), size):
         part = records[start : start + size]
         tensors = as_rollout(part, trainer.processing_class.pad_token_id, trainer.accelerator.device)
         lengths = [len(record.completion_ids) for record in part]

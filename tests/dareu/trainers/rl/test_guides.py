@@ -113,6 +113,16 @@ def test_a_group_has_the_gold_completion_an_uninformed_one_and_samples(
         assert output["is_gold"][first : first + 4].tolist() == [True, False, False, False]
 
 
+@pytest.mark.parametrize(("golds", "uninformed"), [(0, 1), (1, 0), (2, 1)])
+def test_either_kind_of_guide_does_without_the_other(build: Build, golds: int, uninformed: int) -> None:
+    trainer = build(num_gold=golds, num_uninformed=uninformed, max_steps=2)
+    output, _ = rollout_of(trainer)
+    guided = [True] * (golds + uninformed)
+    assert output["is_guided"][:4].tolist() == guided + [False] * (4 - len(guided))
+    assert output["is_gold"][:4].tolist() == [place < golds for place in range(4)]
+    trainer.train()
+
+
 def test_only_the_sampled_ones_are_generated(build: Build) -> None:
     trainer = build(num_gold=1, num_uninformed=2)
     asked: list[int] = []
