@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 from transformers.cache_utils import DynamicCache, DynamicLayer
 
-from dareu.models._head import unwrapped
+from dareu.models._head import _layers, unwrapped
 
 
 @contextmanager
@@ -36,8 +36,9 @@ def shared_prompts(model: nn.Module, num_tokens: int) -> Iterator[None]:
     def forward(input_ids: Tensor | None = None, *args: Any, **kwargs: Any) -> Any:
         rows: dict[str, Any] = {"input_ids": input_ids}
         rows |= {name: kwargs.get(name) for name in ("attention_mask", "position_ids")}
-        others = [*args, *(value for name, value in kwargs.items() if name not in rows)]
-        if any(part is None for part in rows.values()) or any(isinstance(other, Tensor) for other in others):
+        others = [value for name, value in kwargs.items() if name not in rows]
+        special = kwargs.get("past_key_values") is not None or kwargs.get("output_router_logits")
+        if args or special or any(part is None for part in rows.values()) or any(map(torch.is_tensor, others)):
             return whole(input_ids, *args, **kwargs)
         heads = torch.stack([rows[name][:, :num_tokens] for name in ("input_ids", "attention_mask")], 1)
         unique, of_row = heads.unique(dim=0, return_inverse=True)
@@ -46,11 +47,11 @@ def shared_prompts(model: nn.Module, num_tokens: int) -> Iterator[None]:
         first = torch.stack([(of_row == number).nonzero()[0, 0] for number in range(len(unique))])
         cache = DynamicCache(config=decoder.config)
         kwargs |= {"past_key_values": cache, "use_cache": True}
-        whole(*args, **kwargs | {name: part[first, :num_tokens] for name, part in rows.items()})
+        whole(**kwargs | {name: part[first, :num_tokens] for name, part in rows.items()})
         cache.batch_select_indices(of_row)
         for name in ("input_ids", "position_ids"):
             rows[name] = rows[name][:, num_tokens:]
-        return whole(*args, **kwargs | rows)
+        return whole(**kwargs | rows)
 
     vars(decoder)["forward"] = forward
     try:
@@ -65,6 +66,8 @@ def _decoder(model: nn.Module) -> Any:
         isinstance(module, FSDPModule) or getattr(module, "gradient_checkpointing", False) or hasattr(module, "ds_id")
         for module in model.modules()
     ):
+        return None
+    if any(hasattr(layer, "_orig_mod") or layer._compiled_call_impl is not None for layer in _layers(model)):
         return None
     inner: Any = unwrapped(model)
     decoder = inner.get_decoder() if hasattr(inner, "get_decoder") else None

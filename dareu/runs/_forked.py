@@ -12,7 +12,9 @@ import sys
 from collections.abc import Mapping, Sequence
 from functools import cache
 from multiprocessing import forkserver, reduction
+from multiprocessing.connection import wait
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 #: What recipes import, at their heads and later.
@@ -20,6 +22,9 @@ _IMPORTED = (
     *(f"dareu.recipes.{name}" for name in ("finetune", "train_classifier", "attribute_weights", "unlearn", "measure")),
     *("dareu.trainers.rl.trainer", "dareu.trainers.loss_based", "dareu.trainers.finetune"),
 )
+
+#: Held by who starts or reaps: a start looks at all children, and of two that read an exit code the second finds none.
+_CHILDREN = Lock()
 
 
 @cache
@@ -40,7 +45,8 @@ def prepare_to_fork(environment: Mapping[str, str]) -> None:
     """
     own = dict(os.environ)
     multiprocessing.get_context("forkserver").set_forkserver_preload(list(_IMPORTED))
-    os.environ.update(environment)
+    # Nothing of the working directory takes an installed module's place
+    os.environ.update({**environment, "PYTHONSAFEPATH": "1"})
     try:
         forkserver.ensure_running()
     finally:
@@ -64,8 +70,11 @@ def run_forked(program: Path, words: Sequence[str], log: Path, lock: int, enviro
     process = multiprocessing.get_context("forkserver").Process(
         target=_main, args=(program, words, log, reduction.DupFd(lock), dict(environment), Path.cwd())
     )
-    process.start()
-    process.join()
+    with _CHILDREN:
+        process.start()
+    wait([process.sentinel])
+    with _CHILDREN:
+        process.join()
     assert process.exitcode is not None
     return process.exitcode
 

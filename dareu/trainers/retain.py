@@ -93,7 +93,7 @@ class RetainTerm:
         """Asks π_N about all records, in batches that no step changes: a resumed run hears the same to the bit."""
         assert self.original is not None
         with self.original() as model:
-            config: Any = model.config
+            config: Any = getattr(model, "module", model).config  # a DeepSpeed engine's own is another thing
             number = sum(len(record.completion_ids) for record in self.records)
             if 4 * number * config.get_text_config().hidden_size > MOST_BYTES:
                 return

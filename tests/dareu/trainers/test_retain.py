@@ -189,3 +189,14 @@ def test_a_teacher_is_asked_batch_by_batch_where_few_batches_are_wanted_or_memor
     assert (asked(5), asked(6)) == (5, 1)
     monkeypatch.setattr("dareu.trainers.retain.MOST_BYTES", 10)
     assert asked(6) == 7
+
+
+def test_an_engine_around_the_teacher_may_have_a_config_of_its_own(
+    term: Callable[..., RetainTerm], records: list[EncodedRecord], teacher: LlamaForCausalLM, student: LlamaForCausalLM
+) -> None:
+    engine = torch.nn.Module()
+    engine.module, engine.config, engine.forward = teacher, {"zero": 1}, teacher.forward  # type: ignore[assignment]
+    heard, plain = term(records), term(records)
+    heard.original = lambda: nullcontext(engine)
+    values = [each(student, each.prepare(0, CPU, number)) for each, number in ((heard, 5), (plain, 1))]
+    torch.testing.assert_close(*values, rtol=1e-5, atol=1e-7)
