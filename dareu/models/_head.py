@@ -34,6 +34,11 @@ def _layers(model: nn.Module) -> list[nn.Module]:
     return layers
 
 
+def is_compiled(model: nn.Module) -> bool:
+    """Whether a model, or anything around it, goes through `torch.compile`."""
+    return any(hasattr(layer, "_orig_mod") or layer._compiled_call_impl is not None for layer in _layers(model))
+
+
 def in_place_of_head(model: nn.Module, inputs: Mapping[str, Any], compute: Callable[[Predictions], Tensor]) -> Tensor:
     """Runs a model, and computes something of its predictions where its head would make logits of them.
 
@@ -94,10 +99,9 @@ class _Beside(torch.autograd.Function):
 
 def _plain_head(model: nn.Module) -> tuple[nn.Linear, tuple[float, float | None]] | None:
     """The head where it is nothing but a linear map, and the scale and cap of what it gives by the model's config."""
-    layers = _layers(model)
-    if any(hasattr(layer, "_orig_mod") or layer._compiled_call_impl is not None for layer in layers):
+    if is_compiled(model):
         return None
-    inner: Any = layers[-1]
+    inner: Any = unwrapped(model)
     if not hasattr(inner, "get_output_embeddings"):
         return None
     head: Any = inner.get_output_embeddings()

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 from transformers.cache_utils import DynamicCache, DynamicLayer
 
-from dareu.models._head import _layers, unwrapped
+from dareu.models._head import is_compiled, unwrapped
 
 
 @contextmanager
@@ -21,7 +21,8 @@ def shared_prompts(model: nn.Module, num_tokens: int) -> Iterator[None]:
 
     The decoder then gives hidden states from the beginnings' end on only. Gradients flow as ever: keys and values of a
     beginning gather those of all rows that read them. Where the decoder keeps anything but keys and values of all its
-    tokens, where it is sharded or recomputes its activations, and where little would be saved, nothing is shared.
+    tokens, where it is compiled or sharded, recomputes its activations or turns positions by a row's length, and where
+    little would be saved, nothing is shared. Rows with a beginning in common have its dropout in common as well.
 
     Args:
         model: A causal language model. It is given `input_ids`, `attention_mask` and `position_ids`.
@@ -62,12 +63,7 @@ def shared_prompts(model: nn.Module, num_tokens: int) -> Iterator[None]:
 
 def _decoder(model: nn.Module) -> Any:
     """What gives a model's last hidden state, where its past is all in keys and values; else None."""
-    if any(
-        isinstance(module, FSDPModule) or getattr(module, "gradient_checkpointing", False) or hasattr(module, "ds_id")
-        for module in model.modules()
-    ):
-        return None
-    if any(hasattr(layer, "_orig_mod") or layer._compiled_call_impl is not None for layer in _layers(model)):
+    if is_compiled(model) or any(map(_forbids_parts, model.modules())):
         return None
     inner: Any = unwrapped(model)
     decoder = inner.get_decoder() if hasattr(inner, "get_decoder") else None
@@ -77,3 +73,11 @@ def _decoder(model: nn.Module) -> Any:
         return None
     layers = DynamicCache(config=decoder.config).layers
     return decoder if layers and all(type(layer) is DynamicLayer for layer in layers) else None
+
+
+def _forbids_parts(module: nn.Module) -> bool:
+    """Whether rows cannot go through a module part by part: it is sharded, recomputes, or looks at their length."""
+    recomputes = getattr(module, "gradient_checkpointing", False)
+    rope = str(getattr(module, "rope_type", ""))  # or one of each type of layer
+    by_length = "dynamic" in rope or "longrope" in rope
+    return isinstance(module, FSDPModule) or hasattr(module, "ds_id") or recomputes or by_length

@@ -22,6 +22,7 @@ SHAPE = {
     "bos_token_id": 1,
     "eos_token_id": 2,
 }
+DYNAMIC = {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 10000.0}
 SHARING: dict[str, dict[str, Any]] = {
     "Llama": {"num_key_value_heads": 1},
     "Qwen3": {"num_key_value_heads": 1, "head_dim": 16},
@@ -29,8 +30,9 @@ SHARING: dict[str, dict[str, Any]] = {
     "GPT2": {},
     "Phi": {"num_key_value_heads": 2},
 }
-#: With layers that forget, or without positions that could be told.
+#: With layers that forget, positions turned by a row's length, or none that could be told.
 OTHERS: dict[str, dict[str, Any]] = {
+    "Mistral": {"num_key_value_heads": 1, "sliding_window": None, "rope_parameters": DYNAMIC},
     "Gemma2": {"num_key_value_heads": 1, "head_dim": 16, "sliding_window": 4},
     "Bloom": {},
 }
