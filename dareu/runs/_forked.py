@@ -68,7 +68,7 @@ def run_forked(program: Path, words: Sequence[str], log: Path, lock: int, enviro
         The exit code; -n where signal n ended it.
     """
     process = multiprocessing.get_context("forkserver").Process(
-        target=_main, args=(program, words, log, reduction.DupFd(lock), dict(environment), Path.cwd())
+        target=_main, args=(program, words, log, _Descriptor(lock), dict(environment), Path.cwd())
     )
     with _CHILDREN:
         process.start()
@@ -77,6 +77,21 @@ def run_forked(program: Path, words: Sequence[str], log: Path, lock: int, enviro
         process.join()
     assert process.exitcode is not None
     return process.exitcode
+
+
+class _Descriptor:
+    """A file descriptor that goes with the request for a process, and nowhere if that comes to nothing."""
+
+    def __init__(self, number: int) -> None:
+        self._number = number
+
+    def __reduce__(self) -> Any:
+        # Made sooner, it would wait in this process, open, for a child that may never ask for it
+        return _same, (reduction.DupFd(self._number),)
+
+
+def _same(thing: Any) -> Any:
+    return thing
 
 
 def _main(
