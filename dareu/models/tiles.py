@@ -269,6 +269,7 @@ def _tile(
     names: Sequence[str], logits: Tensor, tokens: Tensor, teacher: Tensor | None, coefficients: Tensor | None
 ) -> tuple[Tensor, Tensor | None]:
     """Terms (m, k) of a tile, and the gradient of Σ coefficients · terms by its logits; both arrays are used up."""
+    assert teacher is None or "entropy" not in names, "one pass gives the entropy or what compares with a teacher"
     column = tokens[:, None]
     logits.sub_(logits.amax(-1, keepdim=True))
     picked = logits.gather(-1, column).squeeze(-1)
