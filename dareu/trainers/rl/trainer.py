@@ -308,7 +308,23 @@ class DareUTrainer(SharedMixin, GRPOTrainer):
 
     # -- log-probabilities ---------------------------------------------------------------------------------------
 
-    def _get_per_token_logps_and_entropies(
+    def _get_per_token_logps_and_entropies(self, *args: Any, **kwargs: Any) -> Any:
+        """As TRL's, without dropout where no gradient is wanted; a rollout gets the critic's values with them."""
+        # The logps of samples are compared with π_N's and with one another.
+        quiet = nullcontext() if torch.is_grad_enabled() else evaluation_mode(self.model)
+        if self.critic is None or self._rollout is None:
+            with quiet:
+                output = self._logps_and_entropies(*args, **kwargs)
+            if self._loss_inputs is not None and "is_gold" in self._loss_inputs:
+                # Before TRL looks at the advantages
+                self._log_token_mean("gold_weight", *weigh_gold(output[0], self._loss_inputs))
+            return output
+        with quiet, self.critic.watch() as hidden:
+            output = self._logps_and_entropies(*args, **kwargs)
+        self._rollout.values = self.critic.values(hidden, output[0].shape[1])
+        return output
+
+    def _logps_and_entropies(
         self,
         model: nn.Module,
         input_ids: Tensor,
@@ -319,39 +335,21 @@ class DareUTrainer(SharedMixin, GRPOTrainer):
         compute_aux_loss: bool = False,
         **others: Any,
     ) -> Any:
-        """As TRL's, without dropout where no gradient is wanted; a rollout gets the critic's values with them."""
-
-        def compute() -> Any:
-            if input_ids.is_cuda or compute_aux_loss or any(other is not None for other in others.values()):
-                given = (batch_size, compute_entropy, compute_aux_loss)
-                return super_(model, input_ids, attention_mask, logits_to_keep, *given, **others)
-            # TRL's tiles are for GPUs: elsewhere they hold 4096 tokens and seven arrays
-            with self.accelerator.autocast():
-                terms = sampled_terms(
-                    model,
-                    input_ids,
-                    attention_mask,
-                    logits_to_keep,
-                    ("logps", "entropy") if compute_entropy else ("logps",),
-                    batch_size=batch_size or len(input_ids),
-                    temperature=self.temperature,
-                )
-            return terms["logps"], terms.get("entropy"), None
-
-        super_ = super()._get_per_token_logps_and_entropies
-        # The logps of samples are compared with π_N's and with one another.
-        quiet = nullcontext() if torch.is_grad_enabled() else evaluation_mode(self.model)
-        if self.critic is None or self._rollout is None:
-            with quiet:
-                output = compute()
-            if self._loss_inputs is not None and "is_gold" in self._loss_inputs:
-                # Before TRL looks at the advantages
-                self._log_token_mean("gold_weight", *weigh_gold(output[0], self._loss_inputs))
-            return output
-        with quiet, self.critic.watch() as hidden:
-            output = compute()
-        self._rollout.values = self.critic.values(hidden, output[0].shape[1])
-        return output
+        """TRL's own on a GPU; of texts in our tiles elsewhere, where TRL's hold 4096 tokens and seven arrays."""
+        if input_ids.is_cuda or compute_aux_loss or any(other is not None for other in others.values()):
+            given = (model, input_ids, attention_mask, logits_to_keep, batch_size, compute_entropy, compute_aux_loss)
+            return super()._get_per_token_logps_and_entropies(*given, **others)
+        with self.accelerator.autocast():
+            terms = sampled_terms(
+                model,
+                input_ids,
+                attention_mask,
+                logits_to_keep,
+                ("logps", "entropy") if compute_entropy else ("logps",),
+                batch_size=batch_size or len(input_ids),
+                temperature=self.temperature,
+            )
+        return terms["logps"], terms.get("entropy"), None
 
     def policy_logps(self, rollout: Rollout) -> Tensor:
         """(B, T) log-probabilities as TRL computes them in the loss, whose ratio they are the denominator of."""
