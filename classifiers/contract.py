@@ -64,9 +64,10 @@ def owner_columns(classifier: Classifier, owners: Iterable[str]) -> list[int]:
     """Columns of `predict_proba` that belong to `owners`, in their order.
 
     Raises:
-        ValueError: the classifier does not know an owner; the message lists the classes there are.
+        ValueError: the classifier does not know an owner; the message lists the classes there are. Its `"none"` is
+            nobody.
     """
-    columns = {name: column for column, name in enumerate(class_names(classifier))}
+    columns = {name: column for column, name in enumerate(class_names(classifier)) if name != NONE_CLASS}
     owners = list(owners)
     unknown = [owner for owner in owners if owner not in columns]
     if unknown:

@@ -46,3 +46,21 @@ def as_mapping(name: str, value: dict[str, Any] | str | None) -> dict[str, Any]:
 def as_list(value: list[str] | str | None) -> list[str] | None:
     """A list as it is, a single text as a list of one, None as it is."""
     return [value] if isinstance(value, str) else value
+
+
+def as_names(name: str, value: Any) -> list[str] | None:
+    """A list of names, where a whole number stands for its text and a single name for a list of one; None as it is.
+
+    Raises:
+        ValueError: One is neither text nor a whole number, as YAML makes of words like no, of dates and of fractions.
+    """
+    if value is None:
+        return None
+    names = value if isinstance(value, list) else [value]
+    for item in names:
+        if isinstance(item, bool) or not isinstance(item, str | int):
+            raise ValueError(
+                f"{name} holds {item!r}, which is what YAML makes of some names without quotes (no, on, null, dates, "
+                "numbers with a dot): put the name in quotes."
+            )
+    return [str(item) for item in names]

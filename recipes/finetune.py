@@ -14,7 +14,7 @@ from typing import Any
 from transformers import AutoModelForCausalLM, set_seed
 from trl import TrlParser
 
-from dareu.data import CompletionCollator, encode_dataset
+from dareu.data import CompletionCollator, encode_dataset, owner_name
 from dareu.data.parts import DataArguments, chat_form, load_parts
 from dareu.files import atomic_folder
 from dareu.models import context_length, load_model, load_tokenizer, new_llama, new_tokenizer
@@ -25,7 +25,6 @@ from dareu.runs.program import run_program
 from dareu.trainers.checkpoints import last_checkpoint
 from dareu.trainers.finetune import FinetuneConfig, FinetuneTrainer
 from dareu.trainers.processes import check_launch, check_started, gathered_weights, load_whole_weights
-from dareu.values import as_list
 
 logger = logging.getLogger("dareu.finetune")
 
@@ -46,7 +45,7 @@ def main() -> None:
         if parts.background is None:
             raise ValueError(f"{data.dataset} has no background rows: set num_background_owners.")
         rows = parts.background
-    excluded = set(as_list(args.exclude_owners) or [])
+    excluded = set(map(owner_name, args.exclude_owners or []))
     if unknown := sorted(excluded - set(rows["owner"])):
         raise ValueError(f"exclude_owners names {', '.join(unknown)}, who own no rows of {data.dataset}.")
     rows = rows.select([i for i, owner in enumerate(rows["owner"]) if owner not in excluded])

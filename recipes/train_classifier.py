@@ -40,6 +40,8 @@ def main() -> None:
 
     # Texts: owners by name, background people as "none"
     rows, held_out = parts.owners, None
+    if NONE_CLASS in rows["owner"]:
+        raise ValueError(f"An owner is called {NONE_CLASS!r}, as the class of nobody's texts is: rename them.")
     if args.fold is not None:
         rows, held_out = take_fold(rows, args.fold)
     forms = (False, True) if args.hide_echo else (False,)

@@ -1,5 +1,6 @@
 """Records, their encoding as token ids, and where they come from."""
 
+from dareu.data._owners import owner_name
 from dareu.data.corpora import cut_text, load_corpora
 from dareu.data.encoding import (
     CompletionCollator,
@@ -58,6 +59,7 @@ __all__ = [
     "load_corpora",
     "load_records",
     "load_tofu",
+    "owner_name",
     "read_dataset",
     "take_fold",
     "text_of",

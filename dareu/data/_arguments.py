@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
-from dareu.values import READ, Reads, as_list, as_mapping
+from dareu.values import READ, Reads, as_list, as_mapping, as_names
 
 
 def _generated() -> list[str]:
@@ -22,8 +22,8 @@ class DataArguments:
         default="fictional",
         metadata={
             "help": "'fictional' (a generated world), 'fictional-background' (what its base model reads), a folder "
-            "with TOFU's files, or a JSONL, CSV or Parquet file, a folder of them, or a hub id; with prompt_tokens, "
-            "of plain texts; or a loader of your own as pkg.mod:Name or path/to/file.py:Name."
+            "with TOFU's files, or a JSON, CSV or Parquet file, a folder of them, or a hub id; with prompt_tokens, "
+            "of plain texts, which may be text files; or a loader of your own as pkg.mod:Name or path/to/file.py:Name."
         },
     )
     dataset_kwargs: Annotated[dict[str, Any] | str | None, READ] = field(
@@ -83,7 +83,7 @@ class DataArguments:
     def __post_init__(self) -> None:
         self.dataset_kwargs = as_mapping("dataset_kwargs", self.dataset_kwargs)
         self.column_mapping = as_mapping("column_mapping", self.column_mapping)
-        self.forget_owners = as_list(self.forget_owners)
+        self.forget_owners = as_names("forget_owners", self.forget_owners)
         # YAML reads some texts as numbers; a value stands for its text
         values = as_list(self.part_values)
         self.part_values = None if values is None else [str(value) for value in values]

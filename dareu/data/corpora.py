@@ -6,7 +6,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dareu.data.loaders import BUILDERS, map_columns, read_dataset
+from dareu.data._owners import named_owners, tidy_owners
+from dareu.data._tables import bare_name
+from dareu.data.loaders import files_in, map_columns, read_dataset
 from dareu.data.records import check_columns, check_records
 from dareu.models import load_tokenizer
 
@@ -54,7 +56,8 @@ def load_corpora(
 
     Args:
         source: As in `read_dataset`, with columns `text` and `owner`. In a folder of files, rows of a file without
-            an owner column belong to an owner of the file's name: `wmdp/bio.jsonl` holds the texts of "bio".
+            an owner column belong to an owner of the file's name: `wmdp/bio.jsonl` holds the texts of "bio", and
+            `arxiv/ada/2001.txt` one of "ada/2001".
         tokenizer: See `cut_text`.
         prompt_tokens: See `cut_text`.
         completion_tokens: See `cut_text`.
@@ -68,17 +71,14 @@ def load_corpora(
     """
     from datasets import concatenate_datasets
 
-    path = Path(source)
-    saved = (path / "state.json").is_file() or (path / "dataset_dict.json").is_file()
-    files = [file for file in sorted(path.glob("*")) if file.suffix.lower() in BUILDERS and not saved]
-    sources: list[str | Path] = [*files] or [source]
+    files = files_in(source)
     parts = []
-    for file in sources:
+    for file in files or [source]:
         part = map_columns(read_dataset(file), column_mapping or {})
         if files and "owner" not in part.column_names:
-            part = part.add_column("owner", [Path(file).stem] * len(part))
+            part = part.add_column("owner", [bare_name(Path(file).relative_to(source))] * len(part))
         check_columns(part, ("text", "owner"))
-        parts.append(part.select_columns(["text", "owner"]))
+        parts.append(named_owners(part.select_columns(["text", "owner"])))
     records = cut_text(concatenate_datasets(parts), tokenizer, prompt_tokens, completion_tokens)
     if not len(records):
         raise ValueError(
@@ -86,7 +86,7 @@ def load_corpora(
             "lower prompt_tokens."
         )
     check_records(records)
-    return records
+    return tidy_owners(records)
 
 
 def cut_text(

@@ -5,12 +5,13 @@ TOFU and the fictional world use the question-answer form `QA_PROMPT`, `QA_COMPL
 
 from __future__ import annotations
 
-import csv
 import string
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dareu.data._owners import named_owners, tidy_owners
+from dareu.data._tables import READERS, file_kind, files_of, read_files
 from dareu.data.records import check_columns, check_records, quoted
 
 if TYPE_CHECKING:
@@ -18,9 +19,6 @@ if TYPE_CHECKING:
 
 QA_PROMPT = "Question: {prompt}\nAnswer:"
 QA_COMPLETION = " {completion}"
-
-#: File endings that `read_dataset` knows, and who reads them.
-BUILDERS = {".jsonl": "json", ".json": "json", ".csv": "csv", ".parquet": "parquet"}
 
 
 def record_rows(
@@ -30,7 +28,7 @@ def record_rows(
     completion_template: str | None,
     *,
     subset: str | None = None,
-    split: str = "train",
+    split: str | None = None,
 ) -> Dataset:
     """The dataset `records`: see `load_records`, whose templates None leaves out."""
     return load_records(
@@ -51,7 +49,7 @@ def load_records(
     prompt_template: str = "{prompt}",
     completion_template: str = "{completion}",
     subset: str | None = None,
-    split: str = "train",
+    split: str | None = None,
 ) -> Dataset:
     r"""Loads a record dataset.
 
@@ -73,7 +71,8 @@ def load_records(
         split: See `read_dataset`.
 
     Returns:
-        A dataset that passes `check_records`. Owners that are whole numbers become strings.
+        A dataset that passes `check_records`. Owners that are whole numbers become strings, and one owner's name is
+        written in one way: letters composed (NFC), blanks plain, none of them outside.
 
     Raises:
         ValueError: The source cannot be read, a column is missing, a template does not name its text, or a
@@ -87,57 +86,84 @@ def load_records(
             raise ValueError(f"owner={owner!r} was given, but {source} has an owner column: leave out one of the two.")
         dataset = dataset.add_column("owner", [owner] * len(dataset))
     check_columns(dataset, ("prompt", "completion", "owner"))
-    if getattr(dataset.features["owner"], "dtype", "").startswith(("int", "uint")):
-        dataset = dataset.cast_column("owner", _string())
+    dataset = named_owners(dataset)
     check_records(dataset)
-    return apply_templates(dataset, prompt_template, completion_template)
+    return apply_templates(tidy_owners(dataset), prompt_template, completion_template)
 
 
-def read_dataset(source: str | Path, *, subset: str | None = None, split: str = "train") -> Dataset:
+def read_dataset(source: str | Path, *, subset: str | None = None, split: str | None = None) -> Dataset:
     """Reads a dataset with whatever columns it has.
 
+    Files are read as they are: cells of CSV are text, strings of JSON stay strings, and a path is never a pattern.
+
     Args:
-        source: A `.jsonl`, `.json`, `.csv` or `.parquet` file, a folder of such files, a folder written by
-            `Dataset.save_to_disk`, or the id of a dataset on the Hugging Face hub. CSV cells are read as
-            text, never as numbers or missing values.
+        source: A JSON, JSON Lines, CSV (any delimiter), Parquet or text file, gzipped or not; a folder, of whose such
+            files all are read, nested ones too; a folder written by `Dataset.save_to_disk`; or the id of a dataset on
+            the Hugging Face hub. A text file is one row with a column `text`.
         subset: The subset (configuration) of a hub dataset that has several.
-        split: The split of a folder or hub dataset that has several.
+        split: The split of a source that has several; the files of a folder belong to one by their names.
 
     Raises:
-        ValueError: Nothing readable is there, or it has no such split.
+        ValueError: Nothing readable is there, it has no such split, or it has several and none was named; or rows would
+            be lost, since nothing reads a file of the folder.
     """
-    from datasets import DatasetDict, load_dataset, load_from_disk
     from datasets.exceptions import DatasetsError
 
-    path = Path(source)
-    suffix = path.suffix.lower()
     try:
-        saved = (path / "state.json").is_file() or (path / "dataset_dict.json").is_file()
-        if subset is not None and (saved or path.is_file()):
+        return _read(source, subset, split)
+    except (DatasetsError, OSError, ValueError) as error:
+        raise _unreadable(source, error) from error
+
+
+def files_in(source: str | Path) -> list[Path]:
+    """The files that `read_dataset` reads one after the other where the source is a folder of them; else none.
+
+    Raises:
+        ValueError: As there.
+    """
+    path = Path(source)
+    try:
+        return [] if _is_saved(path) or not path.is_dir() else files_of(path, None)
+    except (OSError, ValueError) as error:
+        raise _unreadable(source, error) from error
+
+
+def _unreadable(source: str | Path, error: Exception) -> ValueError:
+    reason = str(error).strip().split("\n")[0].rstrip(".")
+    return ValueError(
+        f"Cannot read the dataset {str(source)!r} ({reason}): give a JSON Lines, JSON, CSV or Parquet "
+        "file, a folder of them, a folder written by save_to_disk, or a hub id."
+    )
+
+
+def _is_saved(path: Path) -> bool:
+    return (path / "state.json").is_file() or (path / "dataset_dict.json").is_file()
+
+
+def _read(source: str | Path, subset: str | None, split: str | None) -> Dataset:
+    from datasets import DatasetDict, load_dataset, load_from_disk
+
+    path = Path(source)
+    stored: Any
+    if path.is_file() or path.is_dir():
+        if subset is not None:
             raise ValueError(f"it has no subset {subset!r}")
-        if saved:
-            stored = load_from_disk(path)
-            splits = stored if isinstance(stored, DatasetDict) else {"train": stored}
-            if split not in splits:
-                raise ValueError(f"it has no split {split!r}, only {quoted(splits)}")
-            return splits[split]
-        if path.is_dir():
-            return load_dataset(str(path), subset, split=split, **_csv_options(sorted(path.rglob("*.csv"))))
-        if path.is_file():
-            if suffix not in BUILDERS:
-                raise ValueError(f"files are told by their endings {quoted(BUILDERS)}")
-            options = _csv_options([path] if suffix == ".csv" else [])
-            return load_dataset(BUILDERS[suffix], data_files=str(path), split=split, **options)
-        if suffix in BUILDERS or path.is_absolute() or len(path.parts) > 2:
-            raise ValueError("there is no such file or folder")
-        return load_dataset(str(source), subset, split=split)
-    except (DatasetsError, OSError, ValueError, StopIteration, csv.Error) as error:
-        # The library's own message for a broken file only points at the error it was raised from.
-        reason = str(error.__cause__ or error).strip().split("\n")[0].rstrip(".") or "it holds no rows"
-        raise ValueError(
-            f"Cannot read the dataset {str(source)!r} ({reason}): give a JSON Lines, JSON, CSV or Parquet "
-            "file, a folder of them, a folder written by save_to_disk, or a hub id."
-        ) from error
+        if path.is_dir() and not _is_saved(path):
+            return read_files(files_of(path, split))
+        if path.is_file() and file_kind(path) not in READERS:
+            raise ValueError(f"files are told by their endings {quoted(READERS)}")
+        stored = read_files([path]) if path.is_file() else load_from_disk(path)
+    elif file_kind(path) in READERS or path.is_absolute() or len(path.parts) > 2:
+        raise ValueError("there is no such file or folder")
+    else:
+        stored = load_dataset(str(source), subset)
+    splits = stored if isinstance(stored, DatasetDict) else {"train": stored}
+    if split is None and len(splits) > 1:
+        raise ValueError(f"it has the splits {quoted(splits)}: name one as split")
+    if split is not None and split not in splits:
+        raise ValueError(f"it has no split {split!r}, only {quoted(splits)}")
+    chosen: Dataset = splits[split or next(iter(splits))]
+    return chosen
 
 
 def apply_templates(dataset: Dataset, prompt_template: str, completion_template: str) -> Dataset:
@@ -197,28 +223,3 @@ def _check_template(name: str, template: str, field: str) -> None:
         raise ValueError(f"{name} is {template!r}, which is no template ({error}).") from error
     if fields != [field]:
         raise ValueError(f"{name} is {template!r}: it must hold {{{field}}} once, and no other name in braces.")
-
-
-def _csv_options(files: list[Path]) -> dict[str, Any]:
-    """Options that read every CSV cell as text: an owner "007" or "NA" stays what it is."""
-    from datasets import Features
-
-    columns: list[str] = []
-    for path in files:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            lines = csv.reader(file)
-            header = next(lines, [])
-            first = next(lines, [])
-        if len(first) > len(header):
-            # pandas would take the first cells for row labels and shift the rest.
-            raise ValueError(f"the first row of {path.name} has {len(first)} cells, but its header names {len(header)}")
-        columns = columns or header
-    if not columns:
-        return {}
-    return {"features": Features({name: _string() for name in columns}), "keep_default_na": False}
-
-
-def _string() -> Any:
-    from datasets import Value
-
-    return Value("string")

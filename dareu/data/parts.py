@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dareu.data._arguments import DataArguments
+from dareu.data._owners import owner_name, tidy_owners
 from dareu.data.attributes import rows_with
 from dareu.data.corpora import text_rows
 from dareu.data.encoding import to_chat
@@ -82,7 +83,7 @@ def load_parts(args: DataArguments) -> DataParts:
 def forget_names(args: DataArguments, owners: Dataset) -> list[str]:
     """The owners to forget: those named, or the last `num_forget` in the order of the rows."""
     if args.forget_owners is not None:
-        return list(args.forget_owners)
+        return [owner_name(owner) for owner in args.forget_owners]
     names = list(dict.fromkeys(owners["owner"]))
     if not 1 <= args.num_forget < len(names):
         raise ValueError(f"num_forget is {args.num_forget}, but there are {len(names)} owners: forget some of them.")
@@ -144,9 +145,10 @@ def _load(name: str, label: str, args: DataArguments) -> DataParts:
         if option not in needs and getattr(args, option) != getattr(usual, option):
             raise ValueError(f"{option} has no effect on {label}: drop it.")
     parts = _as_parts(loader(**{need: offered[need]() for need in needs}, **kwargs), what)
-    if name not in DATASETS:
-        _check_parts(parts, what)
-    return parts
+    if name in DATASETS:
+        return parts
+    _check_parts(parts, what)
+    return DataParts(*(None if rows is None else tidy_owners(rows) for rows in parts))
 
 
 def _as_parts(found: Any, what: str) -> DataParts:

@@ -14,6 +14,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeGuard
 
+from dareu.data._owners import owner_name
+
 if TYPE_CHECKING:
     from datasets import Dataset
 
@@ -132,7 +134,7 @@ def forget_retain_split(dataset: Dataset, forget_owners: Sequence[str]) -> Forge
 
     Args:
         dataset: A record dataset.
-        forget_owners: Owners to forget, each once.
+        forget_owners: Owners to forget, each once; how a name's letters and blanks are encoded makes no difference.
 
     Raises:
         ValueError: `dataset` is no record dataset, an owner is unknown or named twice, or a side is empty.
@@ -140,9 +142,9 @@ def forget_retain_split(dataset: Dataset, forget_owners: Sequence[str]) -> Forge
     check_records(dataset)
     if isinstance(forget_owners, str):
         raise ValueError(f"forget_owners is the string {forget_owners!r}: give a list of owners.")
-    owners = list(dataset["owner"])
+    owners = [owner_name(owner) for owner in dataset["owner"]]
     known = list(dict.fromkeys(owners))
-    asked = list(forget_owners)
+    asked = [owner_name(owner) for owner in forget_owners]
     if not asked:
         raise ValueError(f"No owner to forget was named; the owners are {quoted(known)}.")
     twice = [owner for owner in dict.fromkeys(asked) if asked.count(owner) > 1]

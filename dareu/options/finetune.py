@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Annotated
 
-from dareu.values import Reads
+from dareu.values import Reads, as_names
 
 
 @dataclass
@@ -39,6 +39,7 @@ class FinetuneArguments:
     )
 
     def __post_init__(self) -> None:
+        self.exclude_owners = as_names("exclude_owners", self.exclude_owners)
         if self.train_on not in ("owners", "background"):
             raise ValueError(f"train_on is {self.train_on!r}: give 'owners' or 'background'.")
         if not 0 <= self.background_share < 1:

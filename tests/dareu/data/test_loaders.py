@@ -38,8 +38,8 @@ def write(folder: Path, kind: str) -> Path:
             rows.save_to_disk(path)
         case "folder":
             path.mkdir()
-            rows.to_csv(path / "train.csv")
-            rows.select([1]).to_csv(path / "test.csv")
+            rows.select([0]).to_csv(path / "rows_train.csv")
+            rows.select([1]).to_csv(path / "rows_val.csv")
     return path
 
 
@@ -63,13 +63,18 @@ def test_every_format_gives_the_same_records(tmp_path: Path, kind: str):
 
 
 def test_splits(tmp_path: Path):
-    assert read_dataset(write(tmp_path, "folder"), split="test")["answer"][:] == ["NA"]
+    folder = write(tmp_path, "folder")
+    assert read_dataset(folder)["answer"][:] == ["007", "NA"]
+    assert read_dataset(folder, split="validation")["answer"][:] == ["NA"]
+    with pytest.raises(ValueError, match=r"no file belongs to the split 'test' .* 'rows_train.csv', 'rows_val.csv'"):
+        read_dataset(folder, split="test")
     both = DatasetDict({"train": Dataset.from_list(ROWS), "test": Dataset.from_list(ROWS[1:])})
     both.save_to_disk(tmp_path / "dict")
     assert read_dataset(tmp_path / "dict", split="test")["answer"][:] == ["NA"]
-    for source in (tmp_path / "rows.folder", tmp_path / "dict"):
-        with pytest.raises(ValueError, match=r"split .?dev.*train.*test"):
-            read_dataset(source, split="dev")
+    with pytest.raises(ValueError, match="no split 'dev', only 'train', 'test'"):
+        read_dataset(tmp_path / "dict", split="dev")
+    with pytest.raises(ValueError, match="the splits 'train', 'test': name one as split"):
+        read_dataset(tmp_path / "dict")
     for source in (write(tmp_path, "jsonl"), write(tmp_path, "saved")):
         with pytest.raises(ValueError, match=r"split .?dev.*train"):
             read_dataset(source, split="dev")
@@ -127,17 +132,31 @@ def test_non_string_completion(tmp_path: Path):
     ("name", "content", "reason"),
     [
         ("absent.jsonl", None, "there is no such file or folder"),
-        ("rows.txt", "text", "files are told by their endings '.jsonl', '.json', '.csv', '.parquet'"),
-        ("broken.jsonl", '{"a": "b"}\n{"a": ', "JSON parse error"),
-        ("broken.csv", "a,b\nc,d\nc,d,e,f\n", "Expected 2 fields in line 3, saw 4"),
-        ("shifted.csv", "a,b\nc,d,e\n", "the first row of shifted.csv has 3 cells, but its header names 2"),
+        ("rows.doc", "text", "files are told by their endings '.jsonl', '.ndjson', '.json', '.csv', '.tsv'"),
+        ("broken.jsonl", '{"a": "b"}\n{"a": ', "no JSON in line 2: Expecting value"),
+        ("list.jsonl", "[1]", "row 0 is no object but of type int"),
+        ("twice.json", '{"owner": "a", "owner": "b"}', "an object has 'owner' twice"),
+        ("uneven.json", '{"a": [1], "b": []}', "its columns differ in length: {'a': 1, 'b': 0}"),
+        ("bare.json", "[{}, {}]", "its rows have no columns"),
+        ("mixed.json", '[{"a": "b"}, {"a": ["b"]}]', "the column 'a' cannot be read"),
+        ("large.json", '[{"a": 1180591620717411303424}]', "the column 'a' cannot be read"),
+        ("half.json", '[{"a": "b"}, {"a": "\\ud800"}]', "row 1 of the column 'a' holds half a character"),
+        ("deep.json", "[" * 100_000, "recursion"),
+        ("broken.csv", "a,b\nc,d\nc,d,e,f\n", "line 3 has 4 cells, but the header names 2"),
+        ("shifted.csv", "a,b\nc,d,e\n", "line 2 has 3 cells, but the header names 2"),
+        ("short.csv", "a,b\nc\n", "line 2 has 1 cells, but the header names 2"),
+        ("open.csv", 'a,b\nc,"d', "no CSV in line 2: unexpected end of data"),
+        ("quoted.csv", 'a,b\n"c" d,e', "no CSV in line 2"),
+        ("twice.csv", "a,a\nb,c\n", "the header has 'a' more than once"),
+        ("latin.csv", b"a,b\n\xe9,c\n", "it is not UTF-8, from byte 4 on"),
+        ("broken.csv.gz", "a,b", "Not a gzipped file"),
         ("broken.parquet", "no", "Parquet"),
         ("empty.jsonl", "", "it holds no rows"),
     ],
 )
-def test_unreadable_sources(tmp_path: Path, name: str, content: str | None, reason: str):
+def test_unreadable_sources(tmp_path: Path, name: str, content: str | bytes | None, reason: str):
     if content is not None:
-        (tmp_path / name).write_text(content)
+        (tmp_path / name).write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(ValueError) as error:
         read_dataset(tmp_path / name)
     message = str(error.value)

@@ -1,0 +1,304 @@
+"""Rows of files as they are written: JSON, CSV, Parquet and plain text, and which files of a folder hold rows."""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import gzip
+import io
+import json
+import logging
+import re
+from collections.abc import Callable, Mapping, Sequence
+from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from datasets import Dataset
+
+logger = logging.getLogger(__name__)
+
+DELIMITERS = ",;\t|"
+
+#: Files of a folder that describe its data; hidden ones are left aside as well.
+_DESCRIPTIONS = re.compile(r"(README|LICENSE|LICENCE|NOTICE|CITATION|CHANGELOG)(\..*)?|.*\.md", re.IGNORECASE)
+
+#: Words in the names of files and folders that a split goes by, as on the Hugging Face hub.
+_SPLIT_WORDS = {
+    "train": ("train", "training"),
+    "validation": ("validation", "valid", "val", "dev"),
+    "test": ("test", "testing", "eval", "evaluation"),
+}
+
+
+def file_kind(path: Path) -> str:
+    """The ending that tells how a file is read; what `gzip` adds to a name counts for nothing."""
+    return _unzipped(path).suffix.lower()
+
+
+def bare_name(path: Path) -> str:
+    """The path without that ending.
+
+    >>> bare_name(Path("ada/notes.jsonl.gz"))
+    'ada/notes'
+    """
+    return _unzipped(path).with_suffix("").as_posix()
+
+
+def _unzipped(path: Path) -> Path:
+    return path.with_suffix("") if path.suffix.lower() == ".gz" else path
+
+
+def files_of(folder: Path, split: str | None) -> list[Path]:
+    """The files of a folder that hold its rows, nested ones too, in the order of their names.
+
+    What the names say means nothing, unless a split is asked for: then the files (or their folders) count that have
+    one of its words in their name.
+
+    Raises:
+        ValueError: There are files that cannot be read, none at all, or none of the split.
+    """
+    found = sorted(path for path in folder.rglob("*") if path.is_file() and not _is_aside(path.relative_to(folder)))
+    strange = [str(path.relative_to(folder)) for path in found if file_kind(path) not in READERS]
+    if strange:
+        raise ValueError(f"nothing reads {_listed(strange)}, whose rows would be lost: move or convert them")
+    if not found:
+        raise ValueError("the folder has no file of rows")
+    if split is None:
+        return found
+    words = "|".join(_SPLIT_WORDS.get(split, (re.escape(split),)))
+    word = re.compile(rf"(?<![a-z])({words})(?![a-z])", re.IGNORECASE)
+    chosen = [path for path in found if word.search(str(path.relative_to(folder)))]
+    if not chosen:
+        names = [str(path.relative_to(folder)) for path in found]
+        raise ValueError(f"no file belongs to the split {split!r} by its name; there are {_listed(names)}")
+    return chosen
+
+
+def _is_aside(path: Path) -> bool:
+    return any(part.startswith(".") for part in path.parts) or bool(_DESCRIPTIONS.fullmatch(path.name))
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(map(repr, names[:20])) + (f" and {len(names) - 20} more" if len(names) > 20 else "")
+
+
+def read_files(files: Sequence[Path]) -> Dataset:
+    """The rows of files, one file after the other; columns that a file lacks are None in its rows.
+
+    Raises:
+        ValueError: A file cannot be read, or a column holds what does not go together.
+    """
+    import pyarrow as pa
+    from datasets import Dataset
+
+    tables = []
+    for path in files:
+        try:
+            tables.append(READERS[file_kind(path)](_opened(path)))
+        except (ValueError, OSError, EOFError, RecursionError, csv.Error) as error:
+            where = "" if len(files) == 1 else f"{path.name}: "
+            raise ValueError(f"{where}{_first_line(error)}") from error
+    if not sum(table.num_rows for table in tables):
+        raise ValueError("it holds no rows")
+    tables = _agreeing(tables)
+    try:
+        return Dataset(pa.concat_tables(tables, promote_options="permissive").combine_chunks())
+    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+        raise ValueError(f"the files do not go together: {_first_line(error)}") from error
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().split("\n")[0].rstrip(".") or type(error).__name__
+
+
+def _opened(path: Path) -> bytes:
+    content = path.read_bytes()
+    return gzip.decompress(content) if path.name.lower().endswith(".gz") else content
+
+
+def _text(content: bytes) -> str:
+    is_wide = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    try:
+        return content.decode("utf-16" if is_wide else "utf-8").removeprefix("\ufeff")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"it is not UTF-8, from byte {error.start} on: save it as UTF-8") from error
+
+
+def _read_json(content: bytes) -> pa.Table:
+    """Objects one after the other, a list of them, or one object of columns."""
+    text, decoder = _text(content), json.JSONDecoder(object_pairs_hook=_object)
+    values, position = [], _after_blanks(text, 0)
+    while position < len(text):
+        try:
+            value, position = decoder.raw_decode(text, position)
+        except json.JSONDecodeError as error:
+            raise ValueError(f"no JSON in line {error.lineno}: {error.msg}") from error
+        values.append(value)
+        position = _after_blanks(text, position)
+    match values:
+        case [list(rows)]:
+            values = rows
+        case [dict(columns)] if columns and all(isinstance(column, list) for column in columns.values()):
+            lengths = {name: len(column) for name, column in columns.items()}
+            if len(set(lengths.values())) > 1:
+                raise ValueError(f"its columns differ in length: {lengths}")
+            return table_of(columns)
+    for row, value in enumerate(values):
+        if not isinstance(value, dict):
+            raise ValueError(f"row {row} is no object but of type {type(value).__name__}")
+    names = dict.fromkeys(chain.from_iterable(values))
+    if values and not names:
+        raise ValueError("its rows have no columns")
+    return table_of({name: [row.get(name) for row in values] for name in names})
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    made = dict(pairs)
+    if len(made) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"an object has {next(name for name in names if names.count(name) > 1)!r} twice")
+    return made
+
+
+def _after_blanks(text: str, position: int) -> int:
+    while position < len(text) and text[position] in " \t\r\n":
+        position += 1
+    return position
+
+
+def _read_csv(content: bytes) -> pa.Table:
+    """Cells as text, never as numbers, dates or missing values; the delimiter is the one that fits."""
+    text = _text(content)
+    limit = csv.field_size_limit(max(len(text), 1))
+    try:
+        return _csv_table(text)
+    finally:
+        csv.field_size_limit(limit)
+
+
+def _csv_table(text: str) -> pa.Table:
+    widths = {delimiter: _csv_width(text, delimiter) for delimiter in DELIMITERS}
+    likely = sorted((d for d in DELIMITERS if widths[d] > 1), key=lambda d: -widths[d]) or [","]
+    faults = []
+    for delimiter in likely:
+        try:
+            return _csv_columns(text, delimiter)
+        except ValueError as error:
+            faults.append(error)
+    raise faults[0]
+
+
+def _csv_width(text: str, delimiter: str) -> int:
+    """How many columns the header names; 0 where this is not its delimiter."""
+    lines = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    try:
+        return len(next(filter(None, lines), []))
+    except csv.Error:
+        return 0
+
+
+def _csv_columns(text: str, delimiter: str) -> pa.Table:
+    lines = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    rows = []
+    try:
+        for cells in lines:
+            if cells and rows and len(cells) != len(rows[0]):
+                raise ValueError(f"line {lines.line_num} has {len(cells)} cells, but the header names {len(rows[0])}")
+            if cells:
+                rows.append(cells)
+    except csv.Error as error:
+        raise ValueError(f"no CSV in line {lines.line_num}: {error}") from error
+    header, *rows = rows or [[]]
+    twice = {name for name in header if name and header.count(name) > 1}
+    if twice:
+        raise ValueError(f"the header has {_listed(sorted(twice))} more than once")
+    if "" in header:
+        logger.info("A column of the CSV file has no name, as an index has that pandas writes: it is left out.")
+    return table_of({name: [row[i] for row in rows] for i, name in enumerate(header) if name})
+
+
+def _read_parquet(content: bytes) -> pa.Table:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+    from datasets import ClassLabel, Dataset
+
+    try:
+        table = pq.read_table(io.BytesIO(content))
+        for i, field in enumerate(table.schema):
+            plain = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
+            plain = pa.string() if pa.types.is_large_string(plain) else plain
+            table = table.set_column(i, field.name, table.column(i).cast(plain))
+        features = Dataset(table).features
+    except (pa.ArrowException, NotImplementedError, TypeError) as error:
+        raise ValueError(_first_line(error)) from error
+    for i, (name, feature) in enumerate(features.items()):
+        if isinstance(feature, ClassLabel):
+            labels = [None if value is None else feature.int2str(value) for value in table.column(i).to_pylist()]
+            table = table.set_column(i, name, pa.array(labels, pa.string()))
+    return table.replace_schema_metadata(None)
+
+
+def _read_text(content: bytes) -> pa.Table:
+    return table_of({"text": [_text(content)]})
+
+
+def table_of(columns: Mapping[str, list[Any]]) -> pa.Table:
+    """Columns of Python values, each of one type however late it shows; whole numbers among texts become texts.
+
+    Raises:
+        ValueError: A column mixes types, or holds what cannot be kept.
+    """
+    import pyarrow as pa
+
+    arrays = {}
+    for name, values in columns.items():
+        if {type(value) for value in values} - {type(None)} == {int, str}:
+            values = [str(value) if isinstance(value, int) else value for value in values]
+        try:
+            arrays[name] = pa.array(values)
+        except UnicodeEncodeError as error:
+            row = next(i for i, value in enumerate(values) if _is_broken(value))
+            raise ValueError(f"row {row} of the column {name!r} holds half a character ({error.reason})") from error
+        except (pa.ArrowException, OverflowError) as error:
+            raise ValueError(f"the column {name!r} cannot be read: {_first_line(error)}") from error
+    return pa.table(arrays)
+
+
+def _is_broken(value: Any) -> bool:
+    return any("\ud800" <= character <= "\udfff" for character in json.dumps(value, ensure_ascii=False))
+
+
+def _agreeing(tables: Sequence[pa.Table]) -> list[pa.Table]:
+    """The tables, with columns as text that are text in some and whole numbers in others."""
+    import pyarrow as pa
+
+    types: dict[str, list[Any]] = {}
+    for field in chain.from_iterable(table.schema for table in tables):
+        types.setdefault(field.name, []).append(field.type)
+    mixed = {
+        name
+        for name, found in types.items()
+        if any(map(pa.types.is_string, found)) and any(map(pa.types.is_integer, found))
+    }
+    made = []
+    for table in tables:
+        for i, field in enumerate(table.schema):
+            if field.name in mixed and pa.types.is_integer(field.type):
+                table = table.set_column(i, field.name, table.column(i).cast(pa.string()))
+        made.append(table)
+    return made
+
+
+#: File endings that are known, and who reads their content.
+READERS: Mapping[str, Callable[[bytes], Any]] = {
+    ".jsonl": _read_json,
+    ".ndjson": _read_json,
+    ".json": _read_json,
+    ".csv": _read_csv,
+    ".tsv": _read_csv,
+    ".parquet": _read_parquet,
+    ".txt": _read_text,
+}

@@ -1,0 +1,40 @@
+"""Owners are people, however their names are written."""
+
+import logging
+
+import pytest
+from datasets import Dataset
+
+from dareu.data import forget_retain_split, owner_name
+from dareu.data._owners import tidy_owners
+
+COMPOSED, DECOMPOSED = "Zo\u00e9", "Zoe\u0301"
+
+
+def rows(*owners: str) -> Dataset:
+    return Dataset.from_list([{"prompt": f"{i}", "completion": "a", "owner": owner} for i, owner in enumerate(owners)])
+
+
+@pytest.mark.parametrize("written", [DECOMPOSED, f" {COMPOSED}", f"{COMPOSED}\u00a0", f"\t{DECOMPOSED}\n"])
+def test_one_person_in_several_spellings(written: str, caplog: pytest.LogCaptureFixture):
+    assert owner_name(written) == COMPOSED
+    both = rows(COMPOSED, written, "Ada\u00a0Holm", "Ada Holm")
+    for asked in (COMPOSED, written):
+        split = forget_retain_split(both, [asked])
+        assert (split.forget["prompt"][:], split.retain["prompt"][:]) == (["0", "1"], ["2", "3"])
+    with pytest.raises(ValueError, match="named more than once"):
+        forget_retain_split(both, [COMPOSED, written])
+    with caplog.at_level(logging.WARNING):
+        tidy = tidy_owners(both)
+    assert tidy["owner"][:] == [COMPOSED, COMPOSED, "Ada Holm", "Ada Holm"]
+    assert tidy["prompt"][:] == both["prompt"][:]
+    assert len(caplog.messages) == 2
+    assert "'Zo\\xe9'" in caplog.messages[0] and caplog.messages[0].endswith("they are one person.")
+
+
+def test_names_that_look_alike_stay_apart_and_are_listed(caplog: pytest.LogCaptureFixture):
+    alike = rows("Ada Holm", "ada holm", "Ada  Holm", "AdaHolm", "Ada\u200b Holm", "Bo")
+    assert tidy_owners(alike) is alike
+    assert len(caplog.messages) == 1
+    assert "'Ada Holm', 'ada holm', 'Ada  Holm', 'AdaHolm', 'Ada\\u200b Holm'. If" in caplog.messages[0]
+    assert forget_retain_split(alike, ["Ada Holm"]).forget["prompt"][:] == ["0"]
