@@ -6,18 +6,33 @@ them.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable
-from itertools import accumulate
+import unicodedata
+from collections.abc import Iterable, Iterator
+from itertools import accumulate, chain
 
-_WORD = re.compile(r"\w+(?:['\u2019-]\w+)*")
+import regex
+
+_EAST_ASIAN = r"\p{Han}\p{Hiragana}\p{Katakana}\u30fc\p{Hangul}"
+_SOUTH_EAST_ASIAN = r"\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}"
+_LETTER = rf"[\w--[{_EAST_ASIAN}{_SOUTH_EAST_ASIAN}]]"
+_WORD = regex.compile(rf"(?V1){_LETTER}+(?:['\u2019-]{_LETTER}+)*")
+#: Scripts without blanks between words, or that grow endings (Korean): a run of them, one letter with its marks, and how
+#: many letters in a row are an echo. An alphabet has few letters, so that two of them are met by chance.
+_UNSPACED = [
+    (regex.compile(rf"(?:[{script}]\p{{M}}*)+"), regex.compile(rf"[{script}]\p{{M}}*"), few)
+    for script, few in ((_EAST_ASIAN, 2), (_SOUTH_EAST_ASIAN, 3))
+]
+#: A letter with its marks, or a decomposed Korean syllable.
+_CLUSTER = regex.compile(r"[\u1100-\u115f]*[\u1160-\u11ff]+|.[\p{M}\u1160-\u11ff]*", regex.DOTALL)
 
 
 def strip_echo(text: str, prompt: str) -> str:
     """`text` without the words that `prompt` has.
 
-    A word is a run of letters, digits and underscores, with apostrophes and hyphens inside. Case and a
-    possessive 's do not matter; a hyphenated word is an echo when the prompt has it or all its parts.
+    A word is a run of letters, digits and underscores, with apostrophes and hyphens inside. Case, a possessive 's and
+    how accents are encoded do not matter; a hyphenated word is an echo when the prompt has it or all its parts. In
+    scripts that put no blanks between words, and in Korean, whose words grow endings, two letters in a row are an echo
+    where the prompt has them too (three in Thai, Lao, Khmer and Burmese).
     Punctuation stays, runs of white space shrink to one character, and none is left at the start and the end.
     Takes linear time.
     """
@@ -43,26 +58,61 @@ def strip_echo_at(text: str, prompt: str, ends: Iterable[int]) -> tuple[str, lis
 
 
 def _keep_mask(text: str, prompt: str) -> list[bool]:
-    echoed = _prompt_words(prompt)
-    keep = [not character.isspace() for character in text]
-    for match in _WORD.finditer(text):
-        word = _canonical(match.group())
-        if word in echoed or all(part in echoed for part in word.split("-")):
-            keep[match.start() : match.end()] = [False] * len(match.group())
+    """Which characters stay; letters and their marks go together, however they are composed."""
+    composed, places = _compose(text)
+    prompt = unicodedata.normalize("NFC", prompt)
+    keep = [not character.isspace() for character in composed]
+    for start, end in chain(_echoed_words(composed, prompt), _echoed_runs(composed, prompt)):
+        keep[start:end] = [False] * (end - start)
     # White space belongs to what follows it: a kept prefix then never ends in a stray space.
     started = False
     for index, kept in enumerate(keep):
         if kept:
-            if started and text[index - 1].isspace():
+            if started and composed[index - 1].isspace():
                 keep[index - 1] = True
             started = True
-    return keep
+    return [keep[place] for place in places]
 
 
-def _prompt_words(prompt: str) -> set[str]:
+def _compose(text: str) -> tuple[str, list[int]]:
+    """The text in its composed form (NFC), and for each character of `text` where it stands in that."""
+    if unicodedata.is_normalized("NFC", text):
+        return text, list(range(len(text)))
+    composed, places = "", []
+    for match in _CLUSTER.finditer(text):
+        places += [len(composed)] * len(match.group())
+        composed += unicodedata.normalize("NFC", match.group())
+    return composed, places
+
+
+def _echoed_words(text: str, prompt: str) -> Iterator[tuple[int, int]]:
     words = [_canonical(match.group()) for match in _WORD.finditer(prompt)]
-    return {part for word in words for part in (word, *word.split("-"))}
+    echoed = {part for word in words for part in (word, *word.split("-"))}
+    for match in _WORD.finditer(text):
+        word = _canonical(match.group())
+        if word in echoed or all(part in echoed for part in word.split("-")):
+            yield match.span()
+
+
+def _echoed_runs(text: str, prompt: str) -> Iterator[tuple[int, int]]:
+    """Where the text repeats a few characters in a row of the prompt, in scripts whose words no blank tells apart."""
+    for run, letter, few in _UNSPACED:
+        whole: set[str] = set()
+        grams: set[tuple[str, ...]] = set()
+        for match in run.finditer(prompt):
+            letters = letter.findall(match.group())
+            whole.add(match.group())
+            grams |= {tuple(letters[i : i + few]) for i in range(len(letters) - few + 1)}
+        for match in run.finditer(text) if whole else ():
+            if match.group() in whole:
+                yield match.span()
+                continue
+            spans = [(found.start(), found.end()) for found in letter.finditer(text, *match.span())]
+            letters = [text[start:end] for start, end in spans]
+            for i in range(len(letters) - few + 1):
+                if tuple(letters[i : i + few]) in grams:
+                    yield spans[i][0], spans[i + few - 1][1]
 
 
 def _canonical(word: str) -> str:
-    return word.replace("\u2019", "'").casefold().removesuffix("'s")
+    return unicodedata.normalize("NFKC", word).replace("\u2019", "'").casefold().removesuffix("'s")

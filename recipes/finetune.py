@@ -18,6 +18,7 @@ from dareu.data import CompletionCollator, encode_dataset, owner_name
 from dareu.data.parts import DataArguments, chat_form, load_parts
 from dareu.files import atomic_folder
 from dareu.models import context_length, load_model, load_tokenizer, new_llama, new_tokenizer
+from dareu.models.generation import list_end_ids
 from dareu.options.finetune import FinetuneArguments
 from dareu.runs import config_of, inputs_of, open_run, write_results
 from dareu.runs.metrics_log import MetricsLog
@@ -67,6 +68,7 @@ def main() -> None:
     else:
         tokenizer = load_tokenizer(args.model_name_or_path, pad_token=data.pad_token)
         model = load_model(args.model_name_or_path)
+        list_end_ids(model, tokenizer)
 
     # Mix
     limit = context_length(model)

@@ -25,7 +25,15 @@ from dareu.files import atomic_folder
 from dareu.masks import WeightMask, count_moved_outside
 from dareu.metrics import answer_nll
 from dareu.metrics.validation import Reference, Validation
-from dareu.models import adapter_base, load_adapter, load_model, load_tokenizer, merge_adapter, resolve_model_path
+from dareu.models import (
+    adapter_base,
+    check_mergeable,
+    load_adapter,
+    load_model,
+    load_tokenizer,
+    merge_adapter,
+    resolve_model_path,
+)
 from dareu.options.unlearn import (
     PolicyArguments,
     RewardArguments,
@@ -106,6 +114,8 @@ def main() -> None:
             validate=validate,
             callbacks=[],
         )
+        if policy.lora and policy.merge_adapter:
+            check_mergeable(trainer.model)
         with training.main_process_first(local=False, desc="opening the run"):
             run = open_run(training.output_dir, config, inputs_of(*options.parts))
         if run.done:
@@ -120,7 +130,7 @@ def main() -> None:
         return
 
     # Save, and compare what was frozen bit for bit
-    model_path = save(trained, tokenizer, run)
+    model_path = save(trained, tokenizer, run, merge=policy.lora and policy.merge_adapter)
     metrics: dict[str, float] = {"updates": trainer.state.global_step}
     if trainer.best is not None and trainer.best.gap is not None:
         metrics["best_update"] = trainer.best.step
@@ -236,8 +246,6 @@ def trained_model(trainer: Any, policy: PolicyArguments, tokenizer: Any, seed: i
         load_whole_weights()
         trained = load_policy(load_target(policy), tokenizer, lora_config(policy), seed)[0]
         trained.load_state_dict(weights)
-    if policy.lora and policy.merge_adapter:
-        return merge_adapter(trained)
     if policy.lora:
         name = resolve_model_path(origin or policy.model_name_or_path)
         # A hub id stays one; a folder is found from anywhere
@@ -246,12 +254,26 @@ def trained_model(trainer: Any, policy: PolicyArguments, tokenizer: Any, seed: i
     return trained
 
 
-def save(trained: Any, tokenizer: Any, run: Run) -> str:
-    """Writes the model's folder, whole or not at all; its path."""
-    with atomic_folder(run.folder / "model") as folder:
-        trained.save_pretrained(folder)
-        tokenizer.save_pretrained(folder)
-    return str(run.folder / "model")
+def save(trained: Any, tokenizer: Any, run: Run, *, merge: bool) -> str:
+    """Writes the model's folder, whole or not at all; its path. An adapter that cannot be merged stays one."""
+    path = run.folder / "model"
+
+    def write(model: Any) -> None:
+        with atomic_folder(path) as folder:
+            model.save_pretrained(folder)
+            tokenizer.save_pretrained(folder)
+
+    write(trained)
+    if merge:  # once the training is safe, for this may want more memory than there is
+        try:
+            write(merge_adapter(trained))
+        except (MemoryError, RuntimeError, ValueError) as error:
+            logger.warning(
+                "The model could not be merged (%s). It is saved as an adapter on its base, which every recipe takes "
+                "for a model.",
+                " ".join(str(error).split()),
+            )
+    return str(path)
 
 
 def moved_outside(policy: PolicyArguments, model_path: str, mask: WeightMask) -> int:

@@ -8,9 +8,15 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 
 import torch
 
-from dareu.data.records import check_texts, text_of
+from dareu.data.records import check_texts
 from dareu.models.forward import IGNORED_LABEL
-from dareu.models.tokenizers import check_tokenizer
+from dareu.models.tokenizers import (
+    chat_ids,
+    check_tokenizer,
+    special_in,
+    template_end,
+    without_end,
+)
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -36,7 +42,7 @@ def encode_prompt(tokenizer: PreTrainedTokenizerBase, prompt: Text) -> list[int]
     messages go through the chat template, up to the opening of the assistant's turn.
 
     Raises:
-        ValueError: The prompt is a message list and the tokenizer has no chat template.
+        ValueError: The prompt is a message list and the tokenizer has no chat template, or one that refuses it.
     """
     if isinstance(prompt, str):
         return _encode_string(tokenizer, prompt)
@@ -48,8 +54,9 @@ def encode_record(tokenizer: PreTrainedTokenizerBase, prompt: Text, completion: 
 
     The completion's ids are what follows the prompt's ids in prompt and completion tokenised together. Where
     the prompt's ids do not open those (a token spans the border), the completion is tokenised alone, so that
-    the model is trained on the very prompt ids it will generate from. The completion ends at its first end
-    token (of a chat record: the template's), as generation does, or else gets one.
+    the model is trained on the very prompt ids it will generate from. The completion ends with the tokenizer's end
+    token (of a chat record: the template's), whether or not its text does; a special token that the text spells
+    before its end is text like any other, and cuts nothing.
 
     Args:
         tokenizer: Needs an end token, and a chat template for message lists.
@@ -63,16 +70,23 @@ def encode_record(tokenizer: PreTrainedTokenizerBase, prompt: Text, completion: 
     prompt_ids = encode_prompt(tokenizer, prompt)
     if not prompt_ids:
         raise ValueError("the prompt has no tokens: give it a text, or a tokenizer that adds a start token.")
+    end: int = tokenizer.eos_token_id
     if isinstance(prompt, str) and isinstance(completion, str):
-        whole_ids, alone = _encode_string(tokenizer, prompt + completion), completion
+        text = without_end(tokenizer, completion)
+        spells_special = special_in(tokenizer, text) is not None
+        whole_ids = [] if spells_special else _encode_string(tokenizer, prompt + text)
     else:
         assert not isinstance(prompt, str) and not isinstance(completion, str), "mixed strings and messages"
-        whole_ids, alone = _encode_chat(tokenizer, [*prompt, *completion]), text_of(completion)
+        content = without_end(tokenizer, completion[0]["content"])
+        spells_special = special_in(tokenizer, content) is not None
+        messages = [*prompt, {**completion[0], "content": content}]
+        whole_ids, text = [] if spells_special else _encode_chat(tokenizer, messages), content.strip()
+        end = template_end(tokenizer) or end
     if whole_ids[: len(prompt_ids)] == prompt_ids:
         completion_ids = whole_ids[len(prompt_ids) :]
     else:
-        completion_ids = list(tokenizer(alone, add_special_tokens=False)["input_ids"])
-    end: int = tokenizer.eos_token_id if isinstance(completion, str) else _end_of_turn(tokenizer, completion_ids)
+        encoded: Any = tokenizer(text, add_special_tokens=False, split_special_tokens=spells_special)
+        completion_ids = list(encoded["input_ids"])
     if end in completion_ids:
         # Generation stops at the first end token; chat templates put whitespace behind it.
         completion_ids = completion_ids[: completion_ids.index(end)]
@@ -106,6 +120,7 @@ def encode_dataset(
     records = []
     for row, (prompt, completion) in enumerate(zip(dataset["prompt"], dataset["completion"], strict=True)):
         try:
+            _check_contents(tokenizer, prompt)
             record = encode_record(tokenizer, prompt, completion)
         except ValueError as error:
             raise ValueError(f"Row {row}: {error}") from error
@@ -202,28 +217,17 @@ def _encode_chat(
             "the record is a list of chat messages, but the tokenizer has no chat template: "
             "use string records, or set tokenizer.chat_template."
         )
-    encoded: Any = tokenizer.apply_chat_template(
-        messages, add_generation_prompt=add_generation_prompt, tokenize=True, return_dict=True
-    )
-    return list(encoded["input_ids"])
+    return chat_ids(tokenizer, messages, add_generation_prompt=add_generation_prompt)
 
 
-def _end_of_turn(tokenizer: PreTrainedTokenizerBase, completion_ids: Sequence[int]) -> int:
-    """The token with which the template ends the assistant's turn, as `<end_of_turn>` where the end token is `<eos>`.
-
-    It is the first special token behind the text; whitespace and other special tokens may follow it. A template
-    that writes none leaves it to the tokenizer's end token.
-    """
-    end: int = tokenizer.eos_token_id
-    if end in completion_ids[:-1]:
-        completion_ids = completion_ids[: completion_ids.index(end) + 1]
-    special = {token for token, added in tokenizer.added_tokens_decoder.items() if added.special}
-    for token in reversed(completion_ids):
-        if token in special:
-            end = token
-        elif str(tokenizer.decode([token])).strip():
-            break
-    return end
+def _check_contents(tokenizer: PreTrainedTokenizerBase, prompt: Text) -> None:
+    """Refuses messages that would write a turn of their own; a string may well be written in a model's own form."""
+    for message in prompt if not isinstance(prompt, str) else ():
+        if (token := special_in(tokenizer, message["content"])) is not None:
+            raise ValueError(
+                f"a message of the prompt holds {token!r}, which the tokenizer takes for a special token: write it "
+                "otherwise, or drop the row."
+            )
 
 
 def _check_length(row: int, record: EncodedRecord, max_length: int) -> None:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections import defaultdict
 from collections.abc import Sequence
 
-_WORD = re.compile(r"\w+(?:['\u2019-]\w+)*")
+import regex
+
+_WORD = regex.compile(r"\w+(?:['\u2019-]\w+)*")
 _POSSESSIVE = re.compile(r"['\u2019]s$", re.IGNORECASE)
 _NUMBER = re.compile(r"\d\d")
 
@@ -16,7 +19,7 @@ def distinctive_words(
 ) -> list[list[str]]:
     """The words that each answer states on its own account.
 
-    A word is a run of letters and digits, joined by hyphens and apostrophes, without a final 's, compared
+    A word is a run of letters, marks and digits, joined by hyphens and apostrophes, without a final 's, compared
     without case. A word of an answer is kept where
 
     * it is longer than one character,
@@ -56,7 +59,7 @@ def distinctive_words(
 def _words(text: str) -> dict[str, str]:
     """The words of a text without case -> as first spelled."""
     words: dict[str, str] = {}
-    for match in _WORD.findall(text):
+    for match in _WORD.findall(unicodedata.normalize("NFC", text)):
         spelled = _POSSESSIVE.sub("", match)
         words.setdefault(spelled.casefold(), spelled)
     return words

@@ -6,18 +6,21 @@ import re
 import unicodedata
 from collections.abc import Sequence
 
+import regex
+
 _LOOSE_POINT = re.compile(r"(?<!\d)[.,]|[.,](?!\d)")
-_IDEOGRAPH = re.compile(r"([\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff])")
+_UNSPACED = regex.compile(r"([\p{Han}\p{Hiragana}\p{Katakana}\u30fc\p{Hangul}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}])")
 
 
 def words(text: str) -> list[str]:
     """The words of a text: case-folded runs of letters, marks and digits.
 
-    A point or comma between two digits belongs to the number, so that 12 is no word of "12.5". Chinese and
-    Japanese characters count one by one, because nothing separates their words.
+    A point or comma between two digits belongs to the number, so that 12 is no word of "12.5". Characters of Chinese,
+    Japanese, Thai, Lao, Khmer and Burmese count one by one, because nothing separates their words, and so do those of
+    Korean, whose words grow endings.
     """
     folded = _LOOSE_POINT.sub(" ", unicodedata.normalize("NFKC", text).casefold())
-    spaced = _IDEOGRAPH.sub(r" \1 ", folded)
+    spaced = _UNSPACED.sub(r" \1 ", folded)
     return "".join(c if _in_word(c) else " " for c in spaced).split()
 
 

@@ -15,7 +15,7 @@ from dareu.metrics._metric import Metric
 from dareu.metrics._rows import batches, check_lengths, check_prompt_length
 from dareu.models import context_length
 from dareu.models.forward import completion_terms, evaluation_mode
-from dareu.models.tokenizers import check_tokenizer
+from dareu.models.tokenizers import check_tokenizer, template_end
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -102,7 +102,8 @@ def _encode(
         if text_of(completion):
             record = encode_record(tokenizer, prompt, completion)
         else:
-            record = EncodedRecord(encode_prompt(tokenizer, prompt), [tokenizer.eos_token_id])
+            end = tokenizer.eos_token_id if isinstance(prompt, str) else template_end(tokenizer)
+            record = EncodedRecord(encode_prompt(tokenizer, prompt), [end or tokenizer.eos_token_id])
     except ValueError as error:
         raise ValueError(f"Row {row}: {error}") from error
     check_prompt_length(row, len(record.prompt_ids), limit)

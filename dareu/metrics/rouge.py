@@ -11,6 +11,7 @@ from rouge_score import rouge_scorer
 
 from dareu.metrics._metric import Metric
 from dareu.metrics._rows import check_lengths
+from dareu.metrics._words import words
 
 logger = logging.getLogger(__name__)
 
@@ -18,28 +19,42 @@ logger = logging.getLogger(__name__)
 def rouge_l_recall(answers: Sequence[str], references: Sequence[str]) -> NDArray[np.float64]:
     """Share of each reference's words that the answer holds in the same order (longest common subsequence).
 
-    TOFU's setting: `rouge_score`'s rougeL recall with its Porter stemmer. Its words are runs of a-z and 0-9,
-    so other letters count as spaces; a reference without any scores 0, and a warning says how many there are.
+    TOFU's setting: `rouge_score`'s rougeL recall with its Porter stemmer, whose words are runs of a-z and 0-9. A
+    reference most of whose letters are others is read in the words of its script instead, see `words`, unstemmed.
 
     Args:
         answers: n answers.
         references: n gold answers.
 
     Returns:
-        Recalls in [0, 1], (n,).
+        Recalls in [0, 1], NaN where a reference has no letter or digit, (n,).
 
     Raises:
         ValueError: The lists differ in length.
     """
     check_lengths(answers=answers, references=references)
-    scorer = rouge_scorer.RougeScorer(["rougeL"], use_stemmer=True)
-    unscorable = sum(not any(c.isascii() and c.isalnum() for c in text.lower()) for text in references)
-    if unscorable:
-        logger.warning("%d references have no letter a-z and no digit: ROUGE gives them 0.", unscorable)
-    recalls = [
-        scorer.score(reference, answer)["rougeL"].recall for answer, reference in zip(answers, references, strict=True)
-    ]
-    return np.array(recalls, dtype=np.float64)
+    latin = rouge_scorer.RougeScorer(["rougeL"], use_stemmer=True)
+    other = rouge_scorer.RougeScorer(["rougeL"], tokenizer=_Words())
+    recalls = np.full(len(answers), np.nan)
+    for row, (answer, reference) in enumerate(zip(answers, references, strict=True)):
+        if words(reference):
+            scorer = latin if _is_latin(reference) else other
+            recalls[row] = scorer.score(reference, answer)["rougeL"].recall
+    if unscorable := int(np.isnan(recalls).sum()):
+        logger.warning("%d references have no letter and no digit, and no ROUGE.", unscorable)
+    return recalls
+
+
+class _Words:
+    """A tokenizer of `rouge_score`."""
+
+    def tokenize(self, text: str) -> list[str]:
+        return words(text)
+
+
+def _is_latin(text: str) -> bool:
+    letters = [character for character in text if character.isalpha()]
+    return 2 * sum(map(str.isascii, letters)) >= len(letters)
 
 
 def _numbers(split: str, answers: Sequence[str], golds: Sequence[str]) -> dict[str, NDArray[np.float64]]:

@@ -127,7 +127,8 @@ class Validation:
 
     def _retain_rouge(self, model: Any) -> float:
         answers = self._answers(model, self._tokenizer, self._retained)
-        return float(rouge_l_recall(answers, self._retained_golds).mean())
+        recalls = rouge_l_recall(answers, self._retained_golds)
+        return 1.0 if np.isnan(recalls).all() else float(np.nanmean(recalls))  # of golds without a word nothing is kept
 
     def _answers(self, model: Any, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Text]) -> list[str]:
         return generate_answers(model, tokenizer, prompts, max_new_tokens=self._room, batch_size=self._batch_size)

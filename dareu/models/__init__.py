@@ -1,7 +1,7 @@
 """Language models and their tokenizers: loading, adapters, and the one forward pass."""
 
 from dareu.models._names import BASE_MODEL, resolve_model_path
-from dareu.models.adapters import adapter_base, attach_adapter, merge_adapter
+from dareu.models.adapters import adapter_base, attach_adapter, check_mergeable, merge_adapter
 from dareu.models.loading import (
     context_length,
     layer_list,
@@ -15,6 +15,7 @@ __all__ = [
     "BASE_MODEL",
     "adapter_base",
     "attach_adapter",
+    "check_mergeable",
     "check_tokenizer",
     "context_length",
     "layer_list",

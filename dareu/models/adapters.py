@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 from pathlib import Path
@@ -83,12 +84,35 @@ def attach_adapter(base: PreTrainedModel, name_or_path: str) -> PeftModel:
     return model
 
 
+def check_mergeable(model: PeftModel) -> None:
+    """Merges a copy of every adapted layer, one at a time.
+
+    Raises:
+        ValueError: PEFT cannot merge one, as a LoRA with a bias into a layer without.
+    """
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    for name, layer in model.named_modules():
+        if isinstance(layer, BaseTunerLayer):
+            try:
+                copy.deepcopy(layer).merge()
+            except (AttributeError, NotImplementedError, RuntimeError, TypeError, ValueError) as error:
+                raise ValueError(
+                    f"The adapter cannot be merged into {name.removeprefix('base_model.model.')} "
+                    f"({_reason(error).rstrip('.')}): train and save it as an adapter, with merge_adapter=False."
+                ) from error
+
+
 def merge_adapter(model: PeftModel) -> PreTrainedModel:
     """Merges an adapter into the weights of its base, in place, and drops it; all weights are trainable then.
 
     Where embeddings and head are tied and the adapter changes one of them, they are untied: merged into the one
     weight, the change would reach both.
+
+    Raises:
+        ValueError: See `check_mergeable`; the model is as it was.
     """
+    check_mergeable(model)
     from peft.tuners.tuners_utils import BaseTunerLayer
 
     base: Any = model.get_base_model()

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from dareu.models.tokenizers import template_end
+
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -94,10 +96,17 @@ class _Drawn:
 
 
 def end_ids_of(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """The tokens that end an answer: the tokenizer's end token, and those of the model's `generation_config`."""
+    """The tokens that end an answer: those that training ends it with, and those of the model's `generation_config`."""
     configured = None if model.generation_config is None else model.generation_config.eos_token_id
     own = [] if configured is None else configured if isinstance(configured, list) else [configured]
-    return sorted({tokenizer.eos_token_id, *own})
+    return sorted({tokenizer.eos_token_id, *own, template_end(tokenizer) or tokenizer.eos_token_id})
+
+
+def list_end_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Writes `end_ids_of` into the model's `generation_config`, which TRL samples by and which is saved with it."""
+    if model.generation_config is not None:
+        ends = end_ids_of(model, tokenizer)
+        model.generation_config.eos_token_id = ends if len(ends) > 1 else ends[0]
 
 
 @contextmanager

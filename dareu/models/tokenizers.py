@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from dareu.models._names import first_line, resolve_model_path
 from dareu.models.adapters import adapter_base
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from transformers import PreTrainedTokenizerBase
 
@@ -54,6 +54,80 @@ def check_tokenizer(tokenizer: PreTrainedTokenizerBase) -> None:
             "The tokenizer has no padding token: set tokenizer.pad_token = tokenizer.eos_token, or give a recipe "
             "pad_token (the real end token still counts in the loss)."
         )
+
+
+def chat_ids(
+    tokenizer: PreTrainedTokenizerBase, messages: Sequence[dict[str, Any]], *, add_generation_prompt: bool = False
+) -> list[int]:
+    """The ids of messages under the tokenizer's chat template, which it has.
+
+    Raises:
+        ValueError: The template refuses them, as some do with a system message or with roles out of order.
+    """
+    from jinja2.exceptions import TemplateError
+
+    try:
+        encoded: Any = tokenizer.apply_chat_template(
+            list(messages), add_generation_prompt=add_generation_prompt, tokenize=True, return_dict=True
+        )
+    except TemplateError as error:
+        roles = ", ".join(str(message["role"]) for message in messages)
+        raise ValueError(
+            f"the tokenizer's chat template refuses messages of the roles {roles} ({first_line(error)}): write them in "
+            "roles that it takes, or set another chat template."
+        ) from error
+    return list(encoded["input_ids"])
+
+
+def _end_of_turn(tokenizer: PreTrainedTokenizerBase, completion_ids: Sequence[int]) -> int:
+    """The token with which the template ends the assistant's turn, as `<end_of_turn>` where the end token is `<eos>`.
+
+    It is the first special token behind the text; whitespace and other special tokens may follow it. A template
+    that writes none leaves it to the tokenizer's end token.
+    """
+    end: int = tokenizer.eos_token_id
+    if end in completion_ids[:-1]:
+        completion_ids = completion_ids[: list(completion_ids).index(end) + 1]
+    special = {token for token, added in tokenizer.added_tokens_decoder.items() if added.special}
+    for token in reversed(completion_ids):
+        if token in special:
+            end = token
+        elif str(tokenizer.decode([token])).strip():
+            break
+    return end
+
+
+def template_end(tokenizer: PreTrainedTokenizerBase) -> int | None:
+    """The token with which the chat template ends an answer; None without a template, or if it cannot write one."""
+    if tokenizer.chat_template is None:
+        return None
+    question, answer = {"role": "user", "content": "Who?"}, {"role": "assistant", "content": "Nobody."}
+    try:
+        prompt = chat_ids(tokenizer, [question], add_generation_prompt=True)
+        whole = chat_ids(tokenizer, [question, answer])
+    except ValueError:
+        return None
+    return _end_of_turn(tokenizer, whole[len(prompt) :]) if whole[: len(prompt)] == prompt else None
+
+
+def special_in(tokenizer: PreTrainedTokenizerBase, text: str) -> str | None:
+    """The first special token that a text spells, which the tokenizer would read as itself."""
+    found = [(text.find(token), token) for token in _special_tokens(tokenizer) if token in text]
+    return min(found)[1] if found else None
+
+
+def without_end(tokenizer: PreTrainedTokenizerBase, text: str) -> str:
+    """The text without the special tokens that it ends with."""
+    special = tuple(_special_tokens(tokenizer))
+    while special and text.rstrip().endswith(special):
+        text = text.rstrip()
+        text = text.removesuffix(max((token for token in special if text.endswith(token)), key=len))
+    return text
+
+
+def _special_tokens(tokenizer: PreTrainedTokenizerBase) -> list[str]:
+    added = tokenizer.added_tokens_decoder.values()
+    return [token.content for token in added if token.special and token.content]
 
 
 def new_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenizerBase:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from dareu.masks import MaskedAdamW
 from dareu.masks.zero import ZeroMaskedAdamW
 from dareu.models import context_length, load_model, load_tokenizer
+from dareu.models.generation import list_end_ids
 from dareu.trainers._best_state import BestState
 from dareu.trainers._dual import Dual
 from dareu.trainers._resuming import Resumable
@@ -193,6 +194,7 @@ def load_policy(
         model = load_model(model)
     if tokenizer is None:
         raise ValueError("The tokenizer of a loaded model is missing: give it as processing_class.")
+    list_end_ids(model, tokenizer)
     if peft_config is not None:
         if isinstance(model, PeftModel):
             raise ValueError(

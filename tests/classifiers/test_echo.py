@@ -2,6 +2,7 @@
 
 import random
 import re
+import unicodedata
 
 import pytest
 
@@ -22,6 +23,18 @@ from dareu.classifiers import strip_echo, strip_echo_at
         ("Sanna", "Sanna", ""),
         ("Sanna", "", ""),
         ("Für Zoë?", "Zoë für alle", "alle"),
+        ("Where did Zoe\u0301 go?", "Zo\u00e9 went home", "went home"),
+        ("Where did Zo\u00e9 go?", "Zoe\u0301 went to a cafe\u0301", "went to a cafe\u0301"),
+        ("\ufb01ne?", "Fine art", "art"),
+        ("王小明出生在哪里？", "王小明1971年出生在北京。", "1971年北京。"),
+        ("小明在哪里？", "王小明在北京", "王北京"),
+        ("田中さんはどこで生まれましたか。", "田中さんは東京で育った。", "東京で育った。"),
+        ("김민수가 태어난 곳은?", "김민수는 서울에서 자랐다.", "는 서울에서 자랐다."),
+        (unicodedata.normalize("NFD", "김민수가?"), "김민수는 서울", "는 서울"),
+        ("김민수가?", unicodedata.normalize("NFD", "김민수는 서울"), unicodedata.normalize("NFD", "는 서울")),
+        ("ใครคือสมชาย", "สมชายเป็นนักเขียน", "เป็นนักเขียน"),
+        ("नमस्ते राम", "राम नगर में", "नगर में"),
+        ("王?", "王 明", "明"),
     ],
 )
 def test_strip_echo(prompt: str, text: str, expected: str) -> None:

@@ -11,8 +11,10 @@ from peft import LoraConfig, get_peft_model
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 from dareu.masks import WeightMask, count_moved_outside, random_mask
-from dareu.models import load_model
+from dareu.models import load_adapter, load_model
 from dareu.models.adapters import adapter_base
+from dareu.recipes import unlearn
+from dareu.runs import open_run
 from dareu.weights import CheckpointWeights, fingerprint
 
 TRAIN = ["--method", "npo", "--use_cpu", "--max_steps", 2, "--learning_rate", 1e-2, "--per_device_train_batch_size", 4]
@@ -84,6 +86,40 @@ def test_a_target_that_is_an_adapter_is_merged_or_trained_on(
         None,
         str(target.resolve()),
     ]
+
+
+def test_an_adapter_that_cannot_be_merged_is_refused_before_training(
+    recipe: Callable[..., str], data: list[str], target: Path, tmp_path: Path
+) -> None:
+    """A LoRA with a bias, on a base whose layers have none."""
+    config = LoraConfig(r=2, target_modules=["q_proj"], lora_bias=True)
+    get_peft_model(load_model(str(target)), config).save_pretrained(tmp_path / "biased")
+    words = [*TRAIN, *data, "--model_name_or_path", tmp_path / "biased", "--continue_adapter"]
+    reason = "cannot be merged into .*q_proj .*merge_adapter=False"
+    with pytest.raises(SystemExit, match=reason):
+        recipe("unlearn", *words, "--output_dir", tmp_path / "x")
+    assert not (tmp_path / "x").exists()
+    with pytest.raises(SystemExit, match=reason):
+        recipe("measure", *data, "--model_name_or_path", tmp_path / "biased")
+    recipe("unlearn", *words, "--output_dir", tmp_path / "on", "--merge_adapter", "false")
+    assert (tmp_path / "on" / "model" / "adapter_model.safetensors").exists()
+
+
+def test_a_training_is_not_lost_where_merging_fails(
+    adapter: Path, tokenizer: PreTrainedTokenizerFast, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(_: Any) -> Any:
+        raise RuntimeError("not enough memory:\nyou tried to allocate")
+
+    run, trained = open_run(tmp_path / "run", {}, {}), load_adapter(str(adapter))
+    expected = logits(adapter)
+    monkeypatch.setattr(unlearn, "merge_adapter", fails)
+    path = Path(unlearn.save(trained, tokenizer, run, merge=True))
+    assert adapter_base(str(path)) is not None and torch.equal(logits(path), expected)
+    monkeypatch.undo()
+    path = Path(unlearn.save(trained, tokenizer, run, merge=True))
+    assert adapter_base(str(path)) is None
+    torch.testing.assert_close(logits(path), expected)
 
 
 def test_a_mask_trains_bfloat16_weights(

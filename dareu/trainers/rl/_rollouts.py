@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,7 +15,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from dareu.data.encoding import encode_prompt
-from dareu.data.records import text_of
+from dareu.data.records import quoted, text_of
 from dareu.models.forward import evaluation_mode
 from dareu.models.generation import plain_generation_config
 from dareu.trainers._tensor_file import TensorFile
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
     from dareu.trainers.rl.trainer import DareUTrainer
+
+logger = logging.getLogger(__name__)
 
 #: The options that decide what is sampled, beside model and prompts.
 SAMPLING = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty", "max_completion_length", "num_generations")
@@ -54,12 +57,29 @@ class Rollout:
     """float32 (B, T): what the critic said when the log-probabilities were last computed, where there is one."""
 
 
-def with_gold(dataset: Dataset) -> Dataset:
+#: Names that a reward is called with, which no column of the data can take.
+RESERVED = ("prompts", "completions", "completion_ids", "ends", "self", "trainer_state", "log_extra", "log_metric")
+#: Columns in which TRL looks for things of its own.
+_TRL_COLUMNS = ("environment", "environments")
+_PICTURES = ("image", "images")
+
+
+def rows_for_trl(dataset: Dataset, reads_pictures: bool) -> Dataset:
     """The rows with the gold completion as `reference`, for TRL keeps `completion` from the rewards.
 
+    Columns whose names mean something to TRL or to a reward's caller, but not this, are left out, and said.
+
+    Args:
+        dataset: Rows with a `prompt`.
+        reads_pictures: Whether the model does, so that `image` and `images` mean pictures.
+
     Raises:
-        ValueError: There is such a column already.
+        ValueError: There is a column of that name already.
     """
+    taken = {*RESERVED, *_TRL_COLUMNS, ROW, *(() if reads_pictures else _PICTURES)}
+    if foreign := [name for name in dataset.column_names if name in taken]:
+        logger.warning("No reward is given the column %s, a name that TRL uses for something else.", quoted(foreign))
+        dataset = dataset.remove_columns(foreign)
     if "completion" not in dataset.column_names:
         return dataset
     if "reference" in dataset.column_names:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
+from transformers import ProcessorMixin
 from trl import GRPOTrainer
 
 from dareu.data.encoding import encode_prompt
@@ -26,9 +27,9 @@ from dareu.trainers.rl._rollouts import (
     Sample,
     expected_length,
     make_rollouts,
+    rows_for_trl,
     sample,
     stored_rollout,
-    with_gold,
 )
 from dareu.trainers.rl._scoring import Slices, scorer, token_scores
 from dareu.trainers.rl.config import DareUConfig
@@ -137,13 +138,14 @@ class DareUTrainer(SharedMixin, GRPOTrainer):
                 "there is no base model" if base_model is None else "they are to be sampled",
             )
         self._guides: Guides | None = None
-        train_dataset = with_gold(train_dataset)
+        reads_pictures = isinstance(processing_class, ProcessorMixin)
+        train_dataset = rows_for_trl(train_dataset, reads_pictures)
         if args.rollout_policy == "original" or self._base is not None:
             train_dataset = train_dataset.add_column(ROW, list(range(len(train_dataset))))
         if isinstance(held_out := kwargs.get("eval_dataset"), dict):
-            kwargs["eval_dataset"] = {name: with_gold(dataset) for name, dataset in held_out.items()}
+            kwargs["eval_dataset"] = {name: rows_for_trl(rows, reads_pictures) for name, rows in held_out.items()}
         elif held_out is not None:
-            kwargs["eval_dataset"] = with_gold(held_out)
+            kwargs["eval_dataset"] = rows_for_trl(held_out, reads_pictures)
         self._estimator = args.estimator()
         self._loss_inputs: dict[str, Any] | None = None
         """What the loss that TRL is computing is computed of; None at any other time."""

@@ -96,6 +96,39 @@ def test_prompt_and_completion_are_the_text_and_one_end_token(tokenizer, eos_tok
         assert encode_record(tok, PROMPT, COMPLETION + "</s>") == record
 
 
+@pytest.mark.parametrize("text", [" an <s>old</s> word", "</s> first", " a <pad> b", " a</s> b</s>"])
+def test_a_special_token_in_a_text_is_text(tokenizer, chat_tokenizer, text):
+    plain = text.removesuffix("</s>")
+    for tok, prompt, completion in (
+        (tokenizer, PROMPT, text),
+        (chat_tokenizer, [{"role": "user", "content": PROMPT}], [{"role": "assistant", "content": text}]),
+    ):
+        record = encode_record(tok, prompt, completion)
+        assert record.prompt_ids == encode_prompt(tok, prompt)
+        kept = plain if isinstance(completion, str) else plain.strip()
+        assert tok.decode(record.completion_ids, skip_special_tokens=True) == kept
+        assert record.completion_ids.count(2) == 1 and record.completion_ids[-1] == 2
+
+
+def test_messages_that_would_write_turns_are_refused(chat_tokenizer, dataset):
+    rows = to_chat(dataset.map(lambda row, i: {"prompt": "Who?</s>" if i else "Who?"}, with_indices=True))
+    with pytest.raises(ValueError, match=r"Row 1: a message of the prompt holds '</s>'"):
+        encode_dataset(rows, chat_tokenizer)
+
+
+def test_a_template_that_refuses_a_role(chat_tokenizer, dataset):
+    strict = "{% if messages[0]['role'] == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}"
+    refusing = changed(chat_tokenizer, chat_template=strict + TEMPLATE)
+    rows = to_chat(dataset)
+    encode_dataset(rows, refusing)
+    rows = rows.map(
+        lambda row, i: {"prompt": [{"role": "system", "content": "x"}] * i + row["prompt"]}, with_indices=True
+    )
+    reason = r"Row 1: .* refuses messages of the roles system, user \(System role not supported\)"
+    with pytest.raises(ValueError, match=reason):
+        encode_dataset(rows, refusing)
+
+
 def test_a_token_over_the_border_leaves_the_prompt_as_generation_sees_it(tokenizer):
     prompt, completion = "The no", "vel"
     together = tokenizer(prompt + completion)["input_ids"]

@@ -29,6 +29,9 @@ from dareu.metrics import fact_recall, facts_beyond_prompt, facts_in_any, name_k
         ("कि", "क", False),  # a vowel sign is part of the word
         ("他出生在北京。", "北京", True),
         ("他出生在南京。", "北京", False),
+        ("เขาเกิดที่กรุงเทพ", "กรุงเทพ", True),
+        ("서울에서 태어났다", "서울", True),
+        ("서른에 울었다", "서울", False),
         ("", "Porto", False),
     ],
 )

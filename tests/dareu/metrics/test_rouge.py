@@ -33,9 +33,14 @@ def test_lists_of_unequal_length_are_refused():
         rouge_l_recall(["a", "b"], ["a"])
 
 
-def test_reference_that_rouge_cannot_read_is_warned_about(caplog):
-    assert rouge_l_recall(["北京", "a"], ["北京", "a"]).tolist() == [0.0, 1.0]
-    assert "1 references" in caplog.text
+def test_other_scripts_are_read_in_their_words_and_what_has_none_is_not_scored(caplog):
+    references = ["王小明出生在北京。", "김민수는 서울에서 태어났다", "Это был Иван", "Zoé était là", "?!", "1971"]
+    answers = ["王小明在北京", "김민수는 부산에서", "Иван", "zoé était", "?!", "in 1971"]
+    recalls = rouge_l_recall(answers, references)
+    assert recalls[:3] == pytest.approx([6 / 8, 6 / 12, 1 / 3])
+    assert recalls[3] == pytest.approx(rouge_l_recall(["zo tait"], ["zo tait l"])[0])  # as rouge_score reads it
+    assert np.isnan(recalls[4]) and recalls[5] == 1
+    assert "1 references have no letter and no digit" in caplog.text
 
 
 def test_reference_logs_of_tofu(shared_dir):

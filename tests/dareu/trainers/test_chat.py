@@ -2,15 +2,17 @@
 
 import copy
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from datasets import Dataset
-from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import GenerationConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from dareu.data import CompletionCollator, encode_prompt, encode_record, to_chat
 from dareu.metrics import answer_nll, generate_answers
+from dareu.models.generation import end_ids_of
 from dareu.trainers import DareUConfig, DareUTrainer
 from dareu.trainers.rl._rollouts import Rollout
 
@@ -62,6 +64,30 @@ def test_a_record_ends_with_the_templates_token(chat: PreTrainedTokenizerFast, f
     assert encode_record(bare, row["prompt"], row["completion"]).completion_ids[-1] == chat.eos_token_id
     labels = CompletionCollator(chat)([encode_record(chat, [row["prompt"][0]], row["completion"])] * 2)["labels"]
     assert (labels == turn_end(chat)).sum() == 2, "the real end counts, though it may be the padding token"
+
+
+def test_sampling_and_measuring_stop_where_training_ends(
+    chat: PreTrainedTokenizerFast,
+    model: LlamaForCausalLM,
+    dareu_config: Callable[..., DareUConfig],
+    forget_rows: Dataset,
+    tmp_path: Path,
+) -> None:
+    """Whatever the checkpoint's generation config says, which may name no end of a turn or nothing."""
+    for named in (None, chat.convert_tokens_to_ids("</s>")):
+        model.generation_config.eos_token_id = named
+        assert {turn_end(chat), chat.eos_token_id} <= set(end_ids_of(model, chat))
+    trainer = DareUTrainer(
+        model,
+        lambda completions, **_: [0.0] * len(completions),
+        dareu_config(retain_loss="none"),
+        to_chat(forget_rows),
+        processing_class=chat,
+    )
+    assert set(trainer.eos_token_ids) == set(end_ids_of(model, chat))
+    trainer.model.save_pretrained(tmp_path)
+    saved = GenerationConfig.from_pretrained(tmp_path).eos_token_id
+    assert turn_end(chat) in (saved if isinstance(saved, list) else [saved])
 
 
 def test_dareu_end_to_end(

@@ -10,7 +10,7 @@ from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 from dareu.masks import WeightMask, count_moved_outside, random_mask
 from dareu.trainers import DareUConfig, DareUTrainer
-from dareu.trainers.rl._rollouts import make_rollouts, share_of, stored_rollout
+from dareu.trainers.rl._rollouts import RESERVED, ROW, make_rollouts, share_of, stored_rollout
 from dareu.weights import fingerprint
 
 
@@ -136,6 +136,22 @@ def test_rewards_see_the_columns_and_the_gold_completion(build: Build, forget_ro
     build(reward=reward).train()
     assert set(reward.columns["owner"]) == {"Lucia Duval"}
     assert set(reward.columns["reference"]) <= {text.strip() for text in forget_rows["completion"]}
+
+
+def test_columns_of_the_users_own_do_not_reach_names_that_mean_something_else(
+    build: Build, forget_rows: Dataset, caplog: pytest.LogCaptureFixture
+) -> None:
+    reward, rows = LetterReward(), forget_rows
+    taken = [*RESERVED, "image", "images", "environment", "environments", ROW]
+    for name in (*taken, "tool_mask", "label", "töxt"):
+        rows = rows.add_column(name, ["user's own"] * len(rows))
+    build(reward=reward, train_dataset=rows, eval_dataset=rows, max_steps=1).train()
+    assert all(repr(name) in caplog.text for name in taken)
+    assert {name for name, values in reward.columns.items() if "user's own" in str(values)} == {
+        "tool_mask",
+        "label",
+        "töxt",
+    }
 
 
 def test_evaluation_rewards_see_the_gold_completion_too(build: Build, forget_rows: Dataset) -> None:
