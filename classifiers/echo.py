@@ -16,8 +16,8 @@ _EAST_ASIAN = r"\p{Han}\p{Hiragana}\p{Katakana}\u30fc\p{Hangul}"
 _SOUTH_EAST_ASIAN = r"\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}"
 _LETTER = rf"[\w--[{_EAST_ASIAN}{_SOUTH_EAST_ASIAN}]]"
 _WORD = regex.compile(rf"(?V1){_LETTER}+(?:['\u2019-]{_LETTER}+)*")
-#: Scripts without blanks between words, or that grow endings (Korean): a run of them, one letter with its marks, and how
-#: many letters in a row are an echo. An alphabet has few letters, so that two of them are met by chance.
+#: Scripts without blanks between words, or whose words grow endings (Korean): a run of them, one letter with its marks,
+#: and how many letters in a row are an echo. An alphabet has few letters, so that two of them are met by chance.
 _UNSPACED = [
     (regex.compile(rf"(?:[{script}]\p{{M}}*)+"), regex.compile(rf"[{script}]\p{{M}}*"), few)
     for script, few in ((_EAST_ASIAN, 2), (_SOUTH_EAST_ASIAN, 3))

@@ -6,7 +6,9 @@ import json
 import math
 import numbers
 import os
+import re
 import shutil
+import unicodedata
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -15,6 +17,9 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+
+#: Bytes of a name that leave room for endings and hashes, where 255 are allowed.
+_LONGEST_NAME = 100
 
 
 @contextmanager
@@ -56,6 +61,29 @@ def atomic_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
         shutil.rmtree(replaced, ignore_errors=True)
+
+
+def readable_name(text: str) -> str:
+    """The text as a part of a file's name: what is no letter, number, point or hyphen is an underscore, cut if long."""
+    name = re.sub(r"[^\w.-]", "_", text)
+    return name.encode()[:_LONGEST_NAME].decode(errors="ignore")
+
+
+def file_name(text: str) -> str:
+    """A name for a file or folder that can be read for the text, and is no other text's.
+
+    It ends with a hash of the text where `readable_name` changes that, where it would be hidden, and where it has
+    capitals or decomposed letters, which some file systems do not tell from others.
+
+    >>> file_name("art"), file_name("a/b")
+    ('art', 'a_b-c14cddc0')
+    """
+    name = readable_name(text)
+    plain = unicodedata.normalize("NFC", text).casefold().lstrip(".-")
+    if name == text == plain and name:
+        return name
+    digest = hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()[:8]
+    return "-".join(filter(None, (name.lstrip(".-"), digest)))
 
 
 def write_json(path: str | os.PathLike[str], value: Any) -> None:

@@ -7,12 +7,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
 from dareu.data.attributes import attribute_values
 from dareu.data.records import quoted
+from dareu.files import file_name
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -24,7 +24,7 @@ class Part(NamedTuple):
     name: str
     """The value that they share, or the group of their values."""
     folder: str
-    """The name as one of a file: what is no letter, number, point or hyphen is an underscore."""
+    """The name as one of a file, see `file_name`."""
     values: list[str]
     """What they have in the column."""
     rows: Dataset
@@ -47,7 +47,7 @@ def split_forget(
 
     Raises:
         ValueError: The column is missing, holds lists, lacks a value, or has but one; `groups` lacks a value or names
-            a group that no row belongs to; a part is too small, or two have names that would make one folder.
+            a group that no row belongs to; or a part is too small.
     """
     found = attribute_values(forget, column)
     if groups is None:
@@ -78,11 +78,6 @@ def split_forget(
                 f"Part {name!r} of column {column!r} has {len(rows)} rows, and at least {minimum} are asked for: join "
                 "it with another by a map, or ask for fewer."
             )
-        folder = re.sub(r"[^\w.-]", "_", name)
-        taken = next((part.name for part in parts if part.folder.lower() == folder.lower()), None)
-        if taken is not None or not folder.strip("."):
-            reason = "is no name of a folder" if taken is None else f"would share its folder with {taken!r}"
-            raise ValueError(f"Part {name!r} of column {column!r} {reason}: give it another name by a map.")
         values = [value for value in dict.fromkeys(found) if groups[value] == name]
-        parts.append(Part(name, folder, values, forget.select(rows)))
+        parts.append(Part(name, file_name(name), values, forget.select(rows)))
     return parts

@@ -56,9 +56,7 @@ from dareu.weights import CheckpointWeights
 
 logger = logging.getLogger("dareu.unlearn")
 
-NOTHING_FORGOTTEN = (
-    "WARNING: no state was better than the model before training, which is what was saved: nothing has been forgotten."
-)
+NOTHING_BETTER = "no state was better than the model before training, which is what was saved"
 
 
 def main() -> None:
@@ -125,6 +123,7 @@ def main() -> None:
         trainer.add_callback(MetricsLog(run.metrics_path))
         trainer.stopwatch = stopwatch  # its seconds are kept in checkpoints
         trainer.train(resume_from_checkpoint=last_checkpoint(run.folder))
+    vain = trainer.nothing_learnt()
     trained = trained_model(trainer, policy, tokenizer, training.seed, origin)
     if trained is None:  # not the main process
         return
@@ -146,10 +145,15 @@ def main() -> None:
         "peak_memory_bytes": memory.bytes,
     }
     write_results(run.results_path, [row])
-    run.mark_done()
     print(f"The model is in {model_path}; {trainer.state.global_step} updates took {stopwatch.seconds:.0f} s.")
-    if (best := metrics.get("best_update")) is not None:
-        print(f"It is the model after {best:.0f} of them." if best else NOTHING_FORGOTTEN)
+    if best := metrics.get("best_update"):
+        print(f"It is the model after {best:.0f} of them.")
+    vain = vain or (NOTHING_BETTER if best == 0 else None)
+    if vain is not None and choice.strict:
+        raise ValueError(f"Nothing has been forgotten: {vain}.")
+    run.mark_done()
+    if vain is not None:
+        print(f"WARNING: nothing has been forgotten: {vain}.")
 
 
 class Rows(NamedTuple):

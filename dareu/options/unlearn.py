@@ -34,6 +34,9 @@ class MethodArguments:
         default="dareu",
         metadata={"help": f"{', '.join(METHODS)}, or a Method of your own as pkg.mod:Name or path/to/file.py:Name."},
     )
+    strict: bool = field(
+        default=False, metadata={"help": "End with an error, not a warning, where nothing can have been forgotten."}
+    )
 
 
 @dataclass

@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 from dareu import __version__
-from dareu.files import content_hash, to_plain, write_yaml
+from dareu.files import content_hash, readable_name, to_plain, write_yaml
 from dareu.runs.stages import Stage, run_stages
 
 #: Stands for the stage's own folder in the values of its options, and `f"{CONFIG}.1.yaml"` for the YAML of its second
@@ -59,8 +59,7 @@ class Plan:
         read = sorted({path for path in inputs if not path.is_relative_to(self.folder)})
         content = [plain, [self._hash(path) for path in read]]
         key = content_hash([content, [folder.name for folder in after], __version__])
-        name = "".join(c if c.isalnum() or c in ".-" else "_" for c in name)
-        folder = self.folder / f"{name}-{key[:8]}"
+        folder = self.folder / f"{readable_name(name)}-{key[:8]}"
         if folder.name in self.stages:
             return folder
         lines = []

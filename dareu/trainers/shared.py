@@ -17,6 +17,7 @@ from dareu.models import context_length, load_model, load_tokenizer
 from dareu.models.generation import list_end_ids
 from dareu.trainers._best_state import BestState
 from dareu.trainers._dual import Dual
+from dareu.trainers._moved import Moved
 from dareu.trainers._resuming import Resumable
 from dareu.trainers._stopping import Validate, Validation
 from dareu.trainers.prepared import Prepared
@@ -49,6 +50,8 @@ class SharedMixin(Resumable):
         self.mask, self.original, self._retain = prepared
         self._measured: dict[str, list[float]] = {}
         super().__init__(*args, **kwargs)
+        self._moved = Moved()
+        self.add_callback(self._moved)  # before validation puts the best state back
         self.best: BestState | None = None
         if validate is not None:
             if self.args.deepspeed_plugin is None:
@@ -92,6 +95,12 @@ class SharedMixin(Resumable):
         with torch.autocast(self.accelerator.device.type, enabled=False):
             self.accelerator.backward(penalty / self.current_gradient_accumulation_steps)
         return penalty.detach(), term.detach()
+
+    def nothing_learnt(self) -> str | None:
+        """Why the training that has ended cannot have learnt anything, in a clause; None: it may have."""
+        known = self._moved.moved is not None
+        moved = self.accelerator.gather(torch.tensor([bool(self._moved.moved)], device=self.accelerator.device))
+        return "no weight has moved" if known and not moved.any() else None
 
     def identity(self) -> str:
         """The fingerprint of the model as the main process holds it; asked for before training only."""

@@ -88,6 +88,7 @@ def test_a_target_that_is_an_adapter_is_merged_or_trained_on(
     ]
 
 
+@pytest.mark.filterwarnings("ignore:`lora_bias=True`")
 def test_an_adapter_that_cannot_be_merged_is_refused_before_training(
     recipe: Callable[..., str], data: list[str], target: Path, tmp_path: Path
 ) -> None:
@@ -120,6 +121,17 @@ def test_a_training_is_not_lost_where_merging_fails(
     path = Path(unlearn.save(trained, tokenizer, run, merge=True))
     assert adapter_base(str(path)) is None
     torch.testing.assert_close(logits(path), expected)
+
+
+def test_a_run_that_cannot_have_learnt_anything_says_so_last(
+    recipe: Callable[..., str], data: list[str], target: Path, tmp_path: Path
+) -> None:
+    words = [*TRAIN, *data, "--model_name_or_path", target, "--learning_rate", 0]
+    said = recipe("unlearn", *words, "--output_dir", tmp_path / "x").splitlines()[-1]
+    assert said == "WARNING: nothing has been forgotten: no weight has moved."
+    with pytest.raises(SystemExit, match="Nothing has been forgotten: no weight has moved"):
+        recipe("unlearn", *words, "--strict", "--output_dir", tmp_path / "y")
+    assert not (tmp_path / "y" / "done").exists()
 
 
 def test_a_mask_trains_bfloat16_weights(

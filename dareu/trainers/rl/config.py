@@ -74,9 +74,9 @@ class DareUConfig(SharedArguments, GRPOConfig):  # type: ignore[misc]  # the typ
     causal_returns: bool = field(
         default=False,
         metadata={
-            "help": "Leave out of a token's return what was decided before it. Where all completions are samples of the "
-            "policy, that is noise; a gold one is none, and what follows the first blame in it is then pushed down less. "
-            "A critic never does, for it judges the rest by what came before."
+            "help": "Leave out of a token's return what was decided before it, which is noise where all completions "
+            "are samples of the policy. A gold one is none, and what follows the first blame in it is then pushed down "
+            "less. A critic never does, for it judges the rest by what came before."
         },
     )
     kl_coef: float = field(

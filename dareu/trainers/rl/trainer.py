@@ -188,6 +188,11 @@ class DareUTrainer(SharedMixin, GRPOTrainer):
             self._stored = make_rollouts(self)
         return super().train(*args, **kwargs)
 
+    def nothing_learnt(self) -> str | None:
+        """As of every trainer; or that no completion ended, or no group had spread, in any generation batch."""
+        whole = self._moved.moved is not None  # not resumed, so that every batch was seen
+        return super().nothing_learnt() or (self._barren.reason() if whole else None)
+
     @property
     def can_resume_here(self) -> bool:
         """Whether every completion of the last rollout has been used, since checkpoints do not keep them."""

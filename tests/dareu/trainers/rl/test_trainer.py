@@ -154,6 +154,26 @@ def test_columns_of_the_users_own_do_not_reach_names_that_mean_something_else(
     }
 
 
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({"learning_rate": 0.0}, "no weight has moved"),
+        ({"reward": lambda completions, **_: [0.0] * len(completions), "kl_coef": 0.0}, "no group ever had any spread"),
+        (
+            {"max_completion_length": 1, "mask_truncated_completions": True},
+            "every completion was cut off at max_completion_length",
+        ),
+        ({}, None),
+    ],
+)
+def test_it_knows_when_nothing_can_have_been_learnt(build: Build, options: dict[str, Any], reason: str | None) -> None:
+    trainer = build(**options)
+    assert trainer.nothing_learnt() is None, "before it has trained"
+    trainer.train()
+    said = trainer.nothing_learnt()
+    assert (said is None) if reason is None else (said is not None and reason in said)
+
+
 def test_evaluation_rewards_see_the_gold_completion_too(build: Build, forget_rows: Dataset) -> None:
     def referred(completions: list[str], reference: list[str], **_: Any) -> list[float]:
         return [float(len(text)) for text in reference]

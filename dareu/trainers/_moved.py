@@ -1,0 +1,42 @@
+"""Whether a training has moved any weight."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+from torch.distributed.tensor import DTensor
+from transformers import TrainerCallback, TrainerState
+
+_BITS = {8: torch.int64, 4: torch.int32, 2: torch.int16, 1: torch.int8}
+
+
+class Moved(TrainerCallback):
+    """Compares the bits of the trained weights before the first update and after the last; see `moved`."""
+
+    def __init__(self) -> None:
+        self._before: dict[str, int] = {}
+        self.moved: bool | None = None
+        """Whether a weight of this process has another value; None before the end, and where that is not known."""
+
+    def on_train_begin(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
+        """Takes the sums; a training that goes on from a checkpoint has moved before."""
+        self._before = {} if state.global_step else _sums(kwargs["model"])
+        self.moved = None
+
+    def on_train_end(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
+        """Compares them."""
+        self.moved = _sums(kwargs["model"]) != self._before if self._before else None
+        self._before = {}
+
+
+def _sums(model: nn.Module) -> dict[str, int]:
+    """Of each trained parameter the sum of its bits as whole numbers; of a sharded one, of this process's shard."""
+    sums = {}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            local = parameter.detach()
+            local = local.to_local() if isinstance(local, DTensor) else local
+            sums[name] = int(local.contiguous().view(_BITS[local.element_size()]).sum(dtype=torch.int64))
+    return sums
