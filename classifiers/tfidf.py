@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import unicodedata
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal, Self
@@ -17,6 +19,15 @@ from sklearn.utils.validation import check_is_fitted
 
 from dareu.classifiers.contract import FloatArray
 from dareu.classifiers.skops_files import load_skops, save_skops
+
+#: Scripts whose characters count as words: nothing separates their words, or (Korean) these grow endings.
+_UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af"
+#: scikit-learn's words of two letters or more, and those characters.
+_WORD = rf"(?u)[{_UNSPACED}]|[^\W{_UNSPACED}]{{2,}}"
+
+
+def _composed(texts: Iterable[str]) -> list[str]:
+    return [unicodedata.normalize("NFC", text) for text in texts]
 
 
 class TfidfClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
@@ -51,19 +62,22 @@ class TfidfClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         Raises:
             ValueError: lengths differ, fewer than two classes, texts without words, or unknown `estimator`.
         """
-        texts, labels = list(texts), [str(label) for label in labels]
+        texts, labels = _composed(texts), [str(label) for label in labels]
         if len(texts) != len(labels):
             raise ValueError(f"TfidfClassifier.fit got {len(texts)} texts but {len(labels)} labels: give one for each.")
         if len(set(labels)) < 2:
             raise ValueError(f"TfidfClassifier.fit needs at least two classes, but got {sorted(set(labels))}.")
-        self.pipeline_ = self._pipeline().fit(texts, labels)
+        pipeline = self._pipeline()
+        if not any(re.search(_WORD, text.lower()) for text in texts):
+            raise ValueError("TfidfClassifier.fit got no text with a word of two letters or more: give whole answers.")
+        self.pipeline_ = pipeline.fit(texts, labels)
         self.classes_: NDArray[np.str_] = self.pipeline_.classes_
         return self
 
     def predict_proba(self, texts: Iterable[str]) -> FloatArray:
         """Probabilities (n, C), float64."""
         check_is_fitted(self, "pipeline_")
-        texts = list(texts)
+        texts = _composed(texts)
         if not texts:
             return np.empty((0, len(self.classes_)))
         proba: FloatArray = self.pipeline_.predict_proba(texts).astype(np.float64)
@@ -99,7 +113,8 @@ class TfidfClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     def _pipeline(self) -> Pipeline:
         # float32: two hundred classes fit four times as fast, with the same probabilities to four digits.
-        words = {"sublinear_tf": True, "max_features": self.max_features, "dtype": np.float32}
+        shared = {"sublinear_tf": True, "max_features": self.max_features, "dtype": np.float32}
+        words = shared | {"token_pattern": _WORD}
         if self.estimator == "naive_bayes":
             bayes = MultinomialNB(alpha=1 / self.strength, fit_prior=False)
             return make_pipeline(TfidfVectorizer(**words), bayes)
@@ -108,7 +123,10 @@ class TfidfClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         features = FeatureUnion(
             [
                 ("words", TfidfVectorizer(ngram_range=(1, 2), **words)),
-                ("characters", TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 4), **words)),
+                (
+                    "characters",
+                    TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 4), **words | {"token_pattern": None}),
+                ),
             ]
         )
         logistic = LogisticRegression(C=self.strength, class_weight="balanced", max_iter=1000)

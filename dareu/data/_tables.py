@@ -8,8 +8,9 @@ import gzip
 import io
 import json
 import logging
+import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -60,8 +61,8 @@ def files_of(folder: Path, split: str | None) -> list[Path]:
     Raises:
         ValueError: There are files that cannot be read, none at all, or none of the split.
     """
-    found = sorted(path for path in folder.rglob("*") if path.is_file() and not _is_aside(path.relative_to(folder)))
-    strange = [str(path.relative_to(folder)) for path in found if file_kind(path) not in READERS]
+    found = sorted(path for path in _walk(folder) if not _is_aside(path.relative_to(folder)))
+    strange = [str(path.relative_to(folder)) for path in found if file_kind(path) not in READERS or not path.is_file()]
     if strange:
         raise ValueError(f"nothing reads {_listed(strange)}, whose rows would be lost: move or convert them")
     if not found:
@@ -75,6 +76,18 @@ def files_of(folder: Path, split: str | None) -> list[Path]:
         names = [str(path.relative_to(folder)) for path in found]
         raise ValueError(f"no file belongs to the split {split!r} by its name; there are {_listed(names)}")
     return chosen
+
+
+def _walk(folder: Path) -> Iterator[Path]:
+    """All files below a folder, those behind links too, and links that lead nowhere."""
+    seen: set[str] = set()
+    for place, folders, files in os.walk(folder, followlinks=True):
+        real = os.path.realpath(place)
+        if real in seen:  # a link to a folder above
+            folders.clear()
+            continue
+        seen.add(real)
+        yield from (Path(place, name) for name in files)
 
 
 def _is_aside(path: Path) -> bool:
@@ -202,7 +215,7 @@ def _csv_width(text: str, delimiter: str) -> int:
 
 def _csv_columns(text: str, delimiter: str) -> pa.Table:
     lines = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
-    rows = []
+    rows: list[list[str]] = []
     try:
         for cells in lines:
             if cells and rows and len(cells) != len(rows[0]):

@@ -73,10 +73,10 @@ def load_corpora(
 
     files = files_in(source)
     parts = []
-    for file in files or [source]:
+    for file in files or [Path(source)]:
         part = map_columns(read_dataset(file), column_mapping or {})
         if files and "owner" not in part.column_names:
-            part = part.add_column("owner", [bare_name(Path(file).relative_to(source))] * len(part))
+            part = part.add_column("owner", [bare_name(file.relative_to(source))] * len(part))
         check_columns(part, ("text", "owner"))
         parts.append(named_owners(part.select_columns(["text", "owner"])))
     records = cut_text(concatenate_datasets(parts), tokenizer, prompt_tokens, completion_tokens)

@@ -12,6 +12,7 @@ import torch
 from dareu.models.tokenizers import template_end
 
 if TYPE_CHECKING:
+    from peft import PeftModel
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
@@ -95,14 +96,14 @@ class _Drawn:
         return torch.full_like(scores, -torch.inf).scatter_(1, tokens, 0.0)
 
 
-def end_ids_of(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+def end_ids_of(model: PreTrainedModel | PeftModel, tokenizer: PreTrainedTokenizerBase) -> list[int]:
     """The tokens that end an answer: those that training ends it with, and those of the model's `generation_config`."""
     configured = None if model.generation_config is None else model.generation_config.eos_token_id
     own = [] if configured is None else configured if isinstance(configured, list) else [configured]
     return sorted({tokenizer.eos_token_id, *own, template_end(tokenizer) or tokenizer.eos_token_id})
 
 
-def list_end_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+def list_end_ids(model: PreTrainedModel | PeftModel, tokenizer: PreTrainedTokenizerBase) -> None:
     """Writes `end_ids_of` into the model's `generation_config`, which TRL samples by and which is saved with it."""
     if model.generation_config is not None:
         ends = end_ids_of(model, tokenizer)

@@ -116,3 +116,20 @@ def test_save_refuses_what_could_not_be_loaded(tmp_path: Path) -> None:
 def test_fit_refuses(texts: list[str], labels: list[str], settings: dict[str, str], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         TfidfClassifier(**settings).fit(texts, labels)
+
+
+@pytest.mark.parametrize("estimator", ["logistic_regression", "naive_bayes"])
+def test_scripts_without_blanks_and_normal_forms(estimator: str) -> None:
+    texts = [
+        "王小明出生在北京市",
+        "王小明喜欢北京大学",
+        "李大同出生在上海市",
+        "李大同喜欢上海大学",
+        "Zo\u00e9 aime l'\u00e9t\u00e9",
+    ]
+    judge = TfidfClassifier(estimator).fit(texts, ["王", "王", "李", "李", "Z"])
+    assert judge.predict(["北京好", "上海好", "\u00e9t\u00e9"]).tolist() == ["王", "李", "Z"]
+    forms = judge.predict_proba(["Zo\u00e9", "Zoe\u0301"])
+    np.testing.assert_array_equal(forms[0], forms[1])
+    with pytest.raises(ValueError, match="no text with a word of two letters"):
+        judge.fit(["a b", "? !"], ["x", "y"])

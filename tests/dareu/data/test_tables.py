@@ -64,6 +64,20 @@ def test_a_folder_is_all_of_its_files(tmp_path: Path, names: tuple[str, ...]):
         load_records(tmp_path)
 
 
+def test_links_are_followed_and_those_that_lead_nowhere_are_named(tmp_path: Path):
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "b.jsonl").write_text(lines("Bo"))
+    data = tmp_path / "data"
+    data.mkdir()
+    (data / "a.jsonl").write_text(lines("Ada"))
+    (data / "link").symlink_to(tmp_path / "elsewhere")
+    (data / "round").symlink_to(data)
+    assert load_records(data)["owner"][:] == ["Ada", "Bo"]
+    (data / "lost.jsonl").symlink_to(tmp_path / "gone.jsonl")
+    with pytest.raises(ValueError, match=r"nothing reads 'lost\.jsonl'"):
+        load_records(data)
+
+
 def test_an_empty_folder_and_a_broken_file_of_a_folder(tmp_path: Path):
     with pytest.raises(ValueError, match="the folder has no file of rows"):
         read_dataset(tmp_path)
