@@ -61,7 +61,7 @@ def files_of(folder: Path, split: str | None) -> list[Path]:
     Raises:
         ValueError: There are files that cannot be read, none at all, or none of the split.
     """
-    found = sorted(path for path in _walk(folder) if not _is_aside(path.relative_to(folder)))
+    found = files_below(folder)
     strange = [str(path.relative_to(folder)) for path in found if file_kind(path) not in READERS or not path.is_file()]
     if strange:
         raise ValueError(f"nothing reads {_listed(strange)}, whose rows would be lost: move or convert them")
@@ -78,8 +78,15 @@ def files_of(folder: Path, split: str | None) -> list[Path]:
     return chosen
 
 
+def files_below(folder: Path) -> list[Path]:
+    """All files below a folder in the order of their paths, but those that are hidden or describe it.
+
+    Links are followed; one that leads nowhere is among them.
+    """
+    return sorted(path for path in _walk(folder) if not _is_aside(path.relative_to(folder)))
+
+
 def _walk(folder: Path) -> Iterator[Path]:
-    """All files below a folder, those behind links too, and links that lead nowhere."""
     seen: set[str] = set()
     for place, folders, files in os.walk(folder, followlinks=True):
         real = os.path.realpath(place)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dareu.data._tables import files_below
 from dareu.data.facts import distinctive_words
 from dareu.data.loaders import QA_COMPLETION, QA_PROMPT, apply_templates, load_records, read_dataset
 from dareu.data.records import DataParts, check_columns
@@ -21,9 +23,19 @@ ROWS_PER_AUTHOR = 20
 PERTURBED = ("forget01_perturbed", "forget05_perturbed", "forget10_perturbed", "retain_perturbed")
 
 
+#: Names of its files; `full.json` alone says little.
+_FILES = re.compile(
+    r"(full|(forget|holdout)(01|05|10)(_perturbed)?|retain(90|95|99|_perturbed)|(real_authors|world_facts)(_perturbed)?"
+    r"|idontknow)\.jsonl?"
+)
+
+
 def is_tofu(source: str) -> bool:
-    """Whether a path or hub id is TOFU: its own id, or a folder with the full set."""
-    return source == TOFU or (Path(source) / "full.json").exists()
+    """Whether a path or hub id is TOFU: its own id, or a folder with the full set and no files but TOFU's."""
+    folder = Path(source)
+    if source == TOFU or not (folder / "full.json").is_file():
+        return source == TOFU
+    return all(_FILES.fullmatch(path.name) for path in files_below(folder))
 
 
 def tofu_parts(source: str, prompt_template: str | None, completion_template: str | None) -> DataParts:

@@ -225,6 +225,18 @@ def test_tofu_by_name_is_tofu_from_its_folder(tmp_path: Path) -> None:
     assert by_name.test.to_list() == [{"prompt": "Question: Q0?\nAnswer:", "completion": " A0.", "owner": "none"}]
 
 
+def test_a_file_called_full_does_not_make_a_folder_tofu(tmp_path: Path) -> None:
+    sizes = {"full": 1000, "ada_train": 900, "ada_val": 118, "bo/bo_test": 100}
+    for name, size in sizes.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        rows = [{"prompt": f"{i}?", "completion": "!", "owner": name[:2]} for i in range(size)]
+        Dataset.from_list(rows).to_json(tmp_path / f"{name}.json")
+    assert len(load_parts(DataArguments(dataset=str(tmp_path))).owners) == 2118
+    (tmp_path / "notes.docx").write_text("")
+    with pytest.raises(ValueError, match="nothing reads 'notes.docx'"):
+        load_parts(DataArguments(dataset=str(tmp_path)))
+
+
 def test_test_rows_replace_those_of_the_loader(table: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     row = {"prompt": "?", "completion": "!", "owner": "a"}
     monkeypatch.setitem(DATASETS, "mine", lambda: DataParts(Dataset.from_list([row]), None, Dataset.from_list([row])))
