@@ -233,7 +233,7 @@ def test_a_file_called_full_does_not_make_a_folder_tofu(tmp_path: Path) -> None:
         Dataset.from_list(rows).to_json(tmp_path / f"{name}.json")
     assert len(load_parts(DataArguments(dataset=str(tmp_path))).owners) == 2118
     (tmp_path / "notes.docx").write_text("")
-    with pytest.raises(ValueError, match="nothing reads 'notes.docx'"):
+    with pytest.raises(ValueError, match=r"nothing reads 'notes\.docx'"):
         load_parts(DataArguments(dataset=str(tmp_path)))
 
 
