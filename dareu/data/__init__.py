@@ -7,6 +7,7 @@ from dareu.data.encoding import (
     EncodedRecord,
     encode_dataset,
     encode_prompt,
+    encode_prompts,
     encode_record,
     to_chat,
 )
@@ -51,6 +52,7 @@ __all__ = [
     "distinctive_words",
     "encode_dataset",
     "encode_prompt",
+    "encode_prompts",
     "encode_record",
     "fictional_owners",
     "fictional_world",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 
@@ -47,6 +47,21 @@ def encode_prompt(tokenizer: PreTrainedTokenizerBase, prompt: Text) -> list[int]
     if isinstance(prompt, str):
         return _encode_string(tokenizer, prompt)
     return _encode_chat(tokenizer, prompt, add_generation_prompt=True)
+
+
+def encode_prompts(tokenizer: PreTrainedTokenizerBase, prompts: Iterable[Text]) -> list[list[int]]:
+    """`encode_prompt` of every row.
+
+    Raises:
+        ValueError: As there, with the row.
+    """
+    encoded = []
+    for row, prompt in enumerate(prompts):
+        try:
+            encoded.append(encode_prompt(tokenizer, prompt))
+        except ValueError as error:
+            raise ValueError(f"Row {row}: {error}") from error
+    return encoded
 
 
 def encode_record(tokenizer: PreTrainedTokenizerBase, prompt: Text, completion: Text) -> EncodedRecord:

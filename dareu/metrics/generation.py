@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 from itertools import groupby
 from typing import TYPE_CHECKING, NamedTuple
 
-from dareu.data.encoding import Text, encode_prompt
+from dareu.data.encoding import Text, encode_prompts
 from dareu.metrics._rows import batches, check_prompt_length
 from dareu.models import context_length
 from dareu.models.forward import evaluation_mode
@@ -110,7 +110,7 @@ def _encoded(
     if max_new_tokens < 1:
         raise ValueError(f"max_new_tokens is {max_new_tokens}: give a whole number of at least 1.")
     check_tokenizer(tokenizer)
-    encoded = [tuple(encode_prompt(tokenizer, prompt)) for prompt in prompts]
+    encoded = list(map(tuple, encode_prompts(tokenizer, prompts)))
     for row, ids in enumerate(encoded):
         check_prompt_length(row, len(ids), context_length(model))
     return encoded

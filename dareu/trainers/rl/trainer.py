@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from transformers import ProcessorMixin
 from trl import GRPOTrainer
 
-from dareu.data.encoding import encode_prompt
+from dareu.data.encoding import encode_prompts
 from dareu.models.forward import evaluation_mode, sampled_logps, sampled_terms
 from dareu.models.generation import plain_generation_config
 from dareu.trainers._uninformed import Uninformed
@@ -105,7 +105,7 @@ class DareUTrainer(SharedMixin, GRPOTrainer):
     ) -> None:
         model, processing_class = load_policy(model, processing_class, peft_config, args.seed)
         check_room(
-            [encode_prompt(processing_class, prompt) for prompt in train_dataset["prompt"]],
+            encode_prompts(processing_class, train_dataset["prompt"]),
             args.max_completion_length or 0,
             model,
         )

@@ -14,6 +14,7 @@ from dareu.data import (
     EncodedRecord,
     encode_dataset,
     encode_prompt,
+    encode_prompts,
     encode_record,
     to_chat,
 )
@@ -127,6 +128,8 @@ def test_a_template_that_refuses_a_role(chat_tokenizer, dataset):
     reason = r"Row 1: .* refuses messages of the roles system, user \(System role not supported\)"
     with pytest.raises(ValueError, match=reason):
         encode_dataset(rows, refusing)
+    with pytest.raises(ValueError, match=reason):
+        encode_prompts(refusing, rows["prompt"])
 
 
 def test_a_token_over_the_border_leaves_the_prompt_as_generation_sees_it(tokenizer):
