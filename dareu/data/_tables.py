@@ -24,7 +24,9 @@ logger = logging.getLogger(__name__)
 DELIMITERS = ",;\t|"
 
 #: Files of a folder that describe its data; hidden ones are left aside as well.
-_DESCRIPTIONS = re.compile(r"(README|LICENSE|LICENCE|NOTICE|CITATION|CHANGELOG)(\..*)?|.*\.md", re.IGNORECASE)
+_DESCRIPTIONS = re.compile(
+    r"(README|LICENSE|LICENCE|NOTICE|CITATION|CHANGELOG)(\.(md|txt|rst|cff|bib|html))?", re.IGNORECASE
+)
 
 #: Words in the names of files and folders that a split goes by, as on the Hugging Face hub.
 _SPLIT_WORDS = {
@@ -87,8 +89,11 @@ def files_below(folder: Path) -> list[Path]:
 
 
 def _walk(folder: Path) -> Iterator[Path]:
+    def fail(error: OSError) -> None:
+        raise error  # what cannot be listed would be lost
+
     seen: set[str] = set()
-    for place, folders, files in os.walk(folder, followlinks=True):
+    for place, folders, files in os.walk(folder, onerror=fail, followlinks=True):
         real = os.path.realpath(place)
         if real in seen:  # a link to a folder above
             folders.clear()

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -58,9 +59,25 @@ def test_a_folder_is_all_of_its_files(tmp_path: Path, names: tuple[str, ...]):
     (tmp_path / ".git").mkdir()
     (tmp_path / ".git" / "x.jsonl").write_text("{}")
     assert sorted(load_records(tmp_path)["owner"]) == WHO
-    (tmp_path / "b").mkdir()
+    (tmp_path / "b").mkdir(exist_ok=True)
     (tmp_path / "b" / "more.xlsx").write_text("")
-    with pytest.raises(ValueError, match=r"nothing reads 'b/more\.xlsx', whose rows would be lost"):
+    (tmp_path / "notes.md").write_text("")
+    with pytest.raises(ValueError, match=r"nothing reads 'b/more\.xlsx', 'notes\.md', whose rows would be lost"):
+        load_records(tmp_path)
+
+
+def test_data_may_be_called_readme(tmp_path: Path):
+    (tmp_path / "readme.jsonl").write_text(lines("Ada"))
+    assert load_records(tmp_path)["owner"][:] == ["Ada"]
+
+
+def test_a_folder_that_cannot_be_listed_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def walk(top: Path, onerror: Any, followlinks: bool) -> Any:
+        onerror(PermissionError(13, "Permission denied", f"{top}/secret"))
+
+    (tmp_path / "a.jsonl").write_text(lines("Ada"))
+    monkeypatch.setattr(os, "walk", walk)
+    with pytest.raises(ValueError, match="Permission denied"):
         load_records(tmp_path)
 
 
