@@ -189,9 +189,9 @@ class DareUTrainer(SharedMixin, GRPOTrainer):
         return super().train(*args, **kwargs)
 
     def nothing_learnt(self) -> str | None:
-        """As of every trainer; or that no completion ended, or no group had spread, in any generation batch."""
+        """That no completion ended, or no group had spread, in any generation batch; or as of every trainer."""
         whole = self._moved.moved is not None  # not resumed, so that every batch was seen
-        return super().nothing_learnt() or (self._barren.reason() if whole else None)
+        return (self._barren.reason() if whole else None) or super().nothing_learnt()
 
     @property
     def can_resume_here(self) -> bool:
