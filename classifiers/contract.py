@@ -67,12 +67,12 @@ def owner_columns(classifier: Classifier, owners: Iterable[str]) -> list[int]:
         ValueError: the classifier does not know an owner; the message lists the classes there are. Its `"none"` is
             nobody.
     """
-    columns = {name: column for column, name in enumerate(class_names(classifier)) if name != NONE_CLASS}
+    names = class_names(classifier)
     owners = list(owners)
-    unknown = [owner for owner in owners if owner not in columns]
+    unknown = [owner for owner in owners if owner not in names or owner == NONE_CLASS]
     if unknown:
-        raise ValueError(f"The classifier does not know {unknown}: its classes are {list(columns)}.")
-    return [columns[owner] for owner in owners]
+        raise ValueError(f"The classifier does not know {unknown}: its classes are {names}.")
+    return [names.index(owner) for owner in owners]
 
 
 def checked_proba(classifier: Classifier, texts: Iterable[str]) -> FloatArray:

@@ -69,6 +69,8 @@ def main() -> None:
     load_whole_weights()
     origin = check_target(policy)
     tokenizer, model = load_tokenizer(policy.model_name_or_path, pad_token=data.pad_token), load_target(policy)
+    if policy.continue_adapter and policy.merge_adapter:
+        check_mergeable(model)
     rows = load_rows(data, tokenizer, retaining.share(policy.model_name_or_path), training.seed)
     mask = WeightMask.load(policy.mask) if policy.mask is not None else None
     base = load_base(options)
@@ -112,8 +114,6 @@ def main() -> None:
             validate=validate,
             callbacks=[],
         )
-        if policy.lora and policy.merge_adapter:
-            check_mergeable(trainer.model)
         with training.main_process_first(local=False, desc="opening the run"):
             run = open_run(training.output_dir, config, inputs_of(*options.parts))
         if run.done:

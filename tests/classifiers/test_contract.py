@@ -161,6 +161,8 @@ def test_proba_at_refuses_bad_ends(texts: list[str], ends: list[list[int]], mess
 
 def test_owner_columns() -> None:
     classifier = with_classes(np.array(["Ada", "Bo", "none"]))
-    assert owner_columns(classifier, ["none", "Ada"]) == [2, 0]
+    assert owner_columns(classifier, ["Bo", "Ada"]) == [1, 0]
+    with pytest.raises(ValueError, match=r"does not know \['none'\]"):
+        owner_columns(classifier, ["none", "Ada"])
     with pytest.raises(ValueError, match=r"does not know \['Cy'\].*\['Ada', 'Bo', 'none'\]"):
         owner_columns(classifier, ["Ada", "Cy"])

@@ -88,7 +88,7 @@ def test_a_target_that_is_an_adapter_is_merged_or_trained_on(
     ]
 
 
-@pytest.mark.filterwarnings("ignore:`lora_bias=True`")
+@pytest.mark.filterwarnings("ignore:`lora_bias=True`", "ignore:.*LoRA tensor.* have invalid shape")  # LoRA's biases
 def test_an_adapter_that_cannot_be_merged_is_refused_before_training(
     recipe: Callable[..., str], data: list[str], target: Path, tmp_path: Path
 ) -> None:
