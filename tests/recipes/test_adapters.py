@@ -101,7 +101,7 @@ def test_an_adapter_that_cannot_be_merged_is_refused_before_training(
         recipe("unlearn", *words, "--output_dir", tmp_path / "x")
     assert not (tmp_path / "x").exists()
     with pytest.raises(SystemExit, match=reason):
-        recipe("measure", *data, "--model_name_or_path", tmp_path / "biased")
+        recipe("measure", *data, "--model_name_or_path", tmp_path / "biased", "--output", tmp_path / "m.json")
     recipe("unlearn", *words, "--output_dir", tmp_path / "on", "--merge_adapter", "false")
     assert (tmp_path / "on" / "model" / "adapter_model.safetensors").exists()
 
