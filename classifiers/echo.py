@@ -14,7 +14,7 @@ import regex
 
 _EAST_ASIAN = r"\p{Han}\p{Hiragana}\p{Katakana}\u30fc\p{Hangul}"
 _SOUTH_EAST_ASIAN = r"\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}"
-_LETTER = rf"[\w--[{_EAST_ASIAN}{_SOUTH_EAST_ASIAN}]]"
+_LETTER = rf"[[\w\p{{No}}]--[{_EAST_ASIAN}{_SOUTH_EAST_ASIAN}]]"  # with ² and ½
 _WORD = regex.compile(rf"(?V1){_LETTER}+(?:['\u2019-]{_LETTER}+)*")
 #: Scripts without blanks between words, or whose words grow endings (Korean): a run of them, one letter with its marks,
 #: and how many letters in a row are an echo. An alphabet has few letters, so that two of them are met by chance.
@@ -23,7 +23,7 @@ _UNSPACED = [
     for script, few in ((_EAST_ASIAN, 2), (_SOUTH_EAST_ASIAN, 3))
 ]
 #: A letter with its marks, or a decomposed Korean syllable.
-_CLUSTER = regex.compile(r"[\u1100-\u115f]*[\u1160-\u11ff]+|.[\p{M}\u1160-\u11ff]*", regex.DOTALL)
+_CLUSTER = regex.compile(r".[\p{M}\u1160-\u11ff]*", regex.DOTALL)
 
 
 def strip_echo(text: str, prompt: str) -> str:
@@ -100,19 +100,23 @@ def _echoed_runs(text: str, prompt: str) -> Iterator[tuple[int, int]]:
         whole: set[str] = set()
         grams: set[tuple[str, ...]] = set()
         for match in run.finditer(prompt):
-            letters = letter.findall(match.group())
-            whole.add(match.group())
+            letters = [_alike(found) for found in letter.findall(match.group())]
+            whole.add(_alike(match.group()))
             grams |= {tuple(letters[i : i + few]) for i in range(len(letters) - few + 1)}
         for match in run.finditer(text) if whole else ():
-            if match.group() in whole:
+            if _alike(match.group()) in whole:
                 yield match.span()
                 continue
             spans = [(found.start(), found.end()) for found in letter.finditer(text, *match.span())]
-            letters = [text[start:end] for start, end in spans]
+            letters = [_alike(text[start:end]) for start, end in spans]
             for i in range(len(letters) - few + 1):
                 if tuple(letters[i : i + few]) in grams:
                     yield spans[i][0], spans[i + few - 1][1]
 
 
+def _alike(text: str) -> str:
+    return unicodedata.normalize("NFKC", text)
+
+
 def _canonical(word: str) -> str:
-    return unicodedata.normalize("NFKC", word).replace("\u2019", "'").casefold().removesuffix("'s")
+    return _alike(word).replace("\u2019", "'").casefold().removesuffix("'s")

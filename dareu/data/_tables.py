@@ -10,7 +10,9 @@ import json
 import logging
 import os
 import re
+import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +24,10 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 DELIMITERS = ",;\t|"
+
+#: Marks of encodings; that of UTF-32 begins with UTF-16's.
+_MARKS = [(codecs.BOM_UTF32_LE, "utf-32"), (codecs.BOM_UTF32_BE, "utf-32")]
+_MARKS += [(codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16")]
 
 #: Files of a folder that describe its data; hidden ones are left aside as well.
 _DESCRIPTIONS = re.compile(
@@ -88,18 +94,13 @@ def files_below(folder: Path) -> list[Path]:
     return sorted(path for path in _walk(folder) if not _is_aside(path.relative_to(folder)))
 
 
-def _walk(folder: Path) -> Iterator[Path]:
-    def fail(error: OSError) -> None:
-        raise error  # what cannot be listed would be lost
-
-    seen: set[str] = set()
-    for place, folders, files in os.walk(folder, onerror=fail, followlinks=True):
-        real = os.path.realpath(place)
-        if real in seen:  # a link to a folder above
-            folders.clear()
-            continue
-        seen.add(real)
-        yield from (Path(place, name) for name in files)
+def _walk(folder: Path, above: frozenset[str] = frozenset()) -> Iterator[Path]:
+    real = os.path.realpath(folder)
+    for path in sorted(folder.iterdir()) if real not in above else ():  # a link may lead to a folder above
+        if path.is_dir():
+            yield from _walk(path, above | {real})
+        else:
+            yield path
 
 
 def _is_aside(path: Path) -> bool:
@@ -123,7 +124,7 @@ def read_files(files: Sequence[Path]) -> Dataset:
     for path in files:
         try:
             tables.append(READERS[file_kind(path)](_opened(path)))
-        except (ValueError, OSError, EOFError, RecursionError, csv.Error) as error:
+        except (ValueError, OSError, EOFError, RecursionError, csv.Error, zlib.error) as error:
             where = "" if len(files) == 1 else f"{path.name}: "
             raise ValueError(f"{where}{_first_line(error)}") from error
     if not sum(table.num_rows for table in tables):
@@ -145,9 +146,9 @@ def _opened(path: Path) -> bytes:
 
 
 def _text(content: bytes) -> str:
-    is_wide = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    encoding = next((name for mark, name in _MARKS if content.startswith(mark)), "utf-8")
     try:
-        return content.decode("utf-16" if is_wide else "utf-8").removeprefix("\ufeff")
+        return content.decode(encoding).removeprefix("\ufeff")
     except UnicodeDecodeError as error:
         raise ValueError(f"it is not UTF-8, from byte {error.start} on: save it as UTF-8") from error
 
@@ -166,7 +167,7 @@ def _read_json(content: bytes) -> pa.Table:
     match values:
         case [list(rows)]:
             values = rows
-        case [dict(columns)] if columns and all(isinstance(column, list) for column in columns.values()):
+        case [dict(columns)] if _is_table(columns):
             lengths = {name: len(column) for name, column in columns.items()}
             if len(set(lengths.values())) > 1:
                 raise ValueError(f"its columns differ in length: {lengths}")
@@ -178,6 +179,12 @@ def _read_json(content: bytes) -> pa.Table:
     if values and not names:
         raise ValueError("its rows have no columns")
     return table_of({name: [row.get(name) for row in values] for name in names})
+
+
+def _is_table(columns: Mapping[str, Any]) -> bool:
+    """Whether an object holds columns, and is no row of chat messages alone."""
+    lists = all(isinstance(column, list) for column in columns.values())
+    return lists and any(not isinstance(item, dict) for column in columns.values() for item in column)
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -194,19 +201,19 @@ def _after_blanks(text: str, position: int) -> int:
     return position
 
 
-def _read_csv(content: bytes) -> pa.Table:
+def _read_csv(content: bytes, delimiters: str = DELIMITERS) -> pa.Table:
     """Cells as text, never as numbers, dates or missing values; the delimiter is the one that fits."""
     text = _text(content)
     limit = csv.field_size_limit(max(len(text), 1))
     try:
-        return _csv_table(text)
+        return _csv_table(text, delimiters)
     finally:
         csv.field_size_limit(limit)
 
 
-def _csv_table(text: str) -> pa.Table:
-    widths = {delimiter: _csv_width(text, delimiter) for delimiter in DELIMITERS}
-    likely = sorted((d for d in DELIMITERS if widths[d] > 1), key=lambda d: -widths[d]) or [","]
+def _csv_table(text: str, delimiters: str) -> pa.Table:
+    widths = {delimiter: _csv_width(text, delimiter) for delimiter in delimiters}
+    likely = sorted((d for d in delimiters if widths[d] > 1), key=lambda d: -widths[d]) or [delimiters[0]]
     faults = []
     for delimiter in likely:
         try:
@@ -240,8 +247,10 @@ def _csv_columns(text: str, delimiter: str) -> pa.Table:
     twice = {name for name in header if name and header.count(name) > 1}
     if twice:
         raise ValueError(f"the header has {_listed(sorted(twice))} more than once")
-    if "" in header:
-        logger.info("A column of the CSV file has no name, as an index has that pandas writes: it is left out.")
+    for i in (i for i, name in enumerate(header) if not name):
+        cells = [row[i] for row in rows]
+        if any(cells) and cells not in ([str(j) for j in range(k, k + len(rows))] for k in (0, 1)):
+            logger.warning("Column %d of a CSV file has no name, and is left out with what it holds.", i + 1)
     return table_of({name: [row[i] for row in rows] for i, name in enumerate(header) if name})
 
 
@@ -252,6 +261,7 @@ def _read_parquet(content: bytes) -> pa.Table:
 
     try:
         table = pq.read_table(io.BytesIO(content))
+        table.validate(full=True)
         for i, field in enumerate(table.schema):
             plain = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
             plain = pa.string() if pa.types.is_large_string(plain) else plain
@@ -323,7 +333,7 @@ READERS: Mapping[str, Callable[[bytes], Any]] = {
     ".ndjson": _read_json,
     ".json": _read_json,
     ".csv": _read_csv,
-    ".tsv": _read_csv,
+    ".tsv": partial(_read_csv, delimiters="\t"),
     ".parquet": _read_parquet,
     ".txt": _read_text,
 }

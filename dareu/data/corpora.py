@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,12 +10,14 @@ from typing import TYPE_CHECKING, Any
 from dareu.data._owners import named_owners, tidy_owners
 from dareu.data._tables import bare_name
 from dareu.data.loaders import files_in, map_columns, read_dataset
-from dareu.data.records import check_columns, check_records
+from dareu.data.records import check_columns, check_records, quoted
 from dareu.models import load_tokenizer
 
 if TYPE_CHECKING:
     from datasets import Dataset
     from transformers import PreTrainedTokenizerBase
+
+logger = logging.getLogger(__name__)
 
 
 def text_rows(
@@ -72,6 +75,9 @@ def load_corpora(
     from datasets import concatenate_datasets
 
     files = files_in(source)
+    names = [bare_name(file.relative_to(source)) for file in files]
+    if same := sorted({name for name in names if names.count(name) > 1}):
+        logger.warning("Several files are called %s, and are taken for one owner's each.", quoted(same))
     parts = []
     for file in files or [Path(source)]:
         part = map_columns(read_dataset(file), column_mapping or {})

@@ -53,11 +53,12 @@ def encode_prompts(tokenizer: PreTrainedTokenizerBase, prompts: Iterable[Text]) 
     """`encode_prompt` of every row.
 
     Raises:
-        ValueError: As there, with the row.
+        ValueError: As there, or a message holds a special token; with the row.
     """
     encoded = []
     for row, prompt in enumerate(prompts):
         try:
+            _check_contents(tokenizer, prompt)
             encoded.append(encode_prompt(tokenizer, prompt))
         except ValueError as error:
             raise ValueError(f"Row {row}: {error}") from error
@@ -87,16 +88,16 @@ def encode_record(tokenizer: PreTrainedTokenizerBase, prompt: Text, completion: 
         raise ValueError("the prompt has no tokens: give it a text, or a tokenizer that adds a start token.")
     end: int = tokenizer.eos_token_id
     if isinstance(prompt, str) and isinstance(completion, str):
-        text = without_end(tokenizer, completion)
+        text = without_end(tokenizer, completion, end)
         spells_special = special_in(tokenizer, text) is not None
         whole_ids = [] if spells_special else _encode_string(tokenizer, prompt + text)
     else:
         assert not isinstance(prompt, str) and not isinstance(completion, str), "mixed strings and messages"
-        content = without_end(tokenizer, completion[0]["content"])
+        end = template_end(tokenizer)
+        content = without_end(tokenizer, completion[0]["content"], end)
         spells_special = special_in(tokenizer, content) is not None
         messages = [*prompt, {**completion[0], "content": content}]
         whole_ids, text = [] if spells_special else _encode_chat(tokenizer, messages), content.strip()
-        end = template_end(tokenizer) or end
     if whole_ids[: len(prompt_ids)] == prompt_ids:
         completion_ids = whole_ids[len(prompt_ids) :]
     else:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import regex
 
-_WORD = regex.compile(r"\w+(?:['\u2019-]\w+)*")
+_WORD = regex.compile(r"[\w\p{No}]+(?:['\u2019-][\w\p{No}]+)*")
 _POSSESSIVE = re.compile(r"['\u2019]s$", re.IGNORECASE)
 _NUMBER = re.compile(r"\d\d")
 

@@ -111,7 +111,7 @@ def read_dataset(source: str | Path, *, subset: str | None = None, split: str | 
 
     try:
         return _read(source, subset, split)
-    except (DatasetsError, OSError, ValueError) as error:
+    except (DatasetsError, KeyError, OSError, TypeError, ValueError) as error:
         raise _unreadable(source, error) from error
 
 
@@ -137,7 +137,8 @@ def _unreadable(source: str | Path, error: Exception) -> ValueError:
 
 
 def _is_saved(path: Path) -> bool:
-    return (path / "state.json").is_file() or (path / "dataset_dict.json").is_file()
+    of_one = (path / "state.json").is_file() and (path / "dataset_info.json").is_file()
+    return of_one or (path / "dataset_dict.json").is_file()
 
 
 def _read(source: str | Path, subset: str | None, split: str | None) -> Dataset:

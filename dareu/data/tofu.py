@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections import defaultdict
 from collections.abc import Iterable
@@ -32,10 +33,12 @@ _FILES = re.compile(
 
 def is_tofu(source: str) -> bool:
     """Whether a path or hub id is TOFU: its own id, or a folder with the full set and no files but TOFU's."""
-    folder = Path(source)
-    if source == TOFU or not (folder / "full.json").is_file():
+    if source == TOFU or not os.path.isfile(os.path.join(source, "full.json")):
         return source == TOFU
-    return all(_FILES.fullmatch(path.name) for path in files_below(folder))
+    try:
+        return all(_FILES.fullmatch(path.name) for path in files_below(Path(source)))
+    except OSError:  # whoever reads it says so
+        return False
 
 
 def tofu_parts(source: str, prompt_template: str | None, completion_template: str | None) -> DataParts:

@@ -103,7 +103,7 @@ def _encode(
             record = encode_record(tokenizer, prompt, completion)
         else:
             end = tokenizer.eos_token_id if isinstance(prompt, str) else template_end(tokenizer)
-            record = EncodedRecord(encode_prompt(tokenizer, prompt), [end or tokenizer.eos_token_id])
+            record = EncodedRecord(encode_prompt(tokenizer, prompt), [end])
     except ValueError as error:
         raise ValueError(f"Row {row}: {error}") from error
     check_prompt_length(row, len(record.prompt_ids), limit)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import unicodedata
 from collections.abc import Sequence
 
 import numpy as np
@@ -36,7 +37,8 @@ def rouge_l_recall(answers: Sequence[str], references: Sequence[str]) -> NDArray
     latin = rouge_scorer.RougeScorer(["rougeL"], use_stemmer=True)
     other = rouge_scorer.RougeScorer(["rougeL"], tokenizer=_Words())
     recalls = np.full(len(answers), np.nan)
-    for row, (answer, reference) in enumerate(zip(answers, references, strict=True)):
+    for row, pair in enumerate(zip(answers, references, strict=True)):
+        answer, reference = (unicodedata.normalize("NFC", text) for text in pair)
         if words(reference):
             scorer = latin if _is_latin(reference) else other
             recalls[row] = scorer.score(reference, answer)["rougeL"].recall
@@ -54,7 +56,8 @@ class _Words:
 
 def _is_latin(text: str) -> bool:
     letters = [character for character in text if character.isalpha()]
-    return 2 * sum(map(str.isascii, letters)) >= len(letters)
+    said = any(character.isascii() and character.isalnum() for character in text)
+    return said and 2 * sum(map(str.isascii, letters)) >= len(letters)
 
 
 def _numbers(split: str, answers: Sequence[str], golds: Sequence[str]) -> dict[str, NDArray[np.float64]]:

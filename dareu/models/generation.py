@@ -100,7 +100,7 @@ def end_ids_of(model: PreTrainedModel | PeftModel, tokenizer: PreTrainedTokenize
     """The tokens that end an answer: those that training ends it with, and those of the model's `generation_config`."""
     configured = None if model.generation_config is None else model.generation_config.eos_token_id
     own = [] if configured is None else configured if isinstance(configured, list) else [configured]
-    return sorted({tokenizer.eos_token_id, *own, template_end(tokenizer) or tokenizer.eos_token_id})
+    return sorted({tokenizer.eos_token_id, *own, template_end(tokenizer)})
 
 
 def list_end_ids(model: PreTrainedModel | PeftModel, tokenizer: PreTrainedTokenizerBase) -> None:

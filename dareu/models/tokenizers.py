@@ -70,7 +70,7 @@ def chat_ids(
         encoded: Any = tokenizer.apply_chat_template(
             list(messages), add_generation_prompt=add_generation_prompt, tokenize=True, return_dict=True
         )
-    except TemplateError as error:
+    except (TemplateError, ArithmeticError, AttributeError, LookupError, TypeError) as error:
         roles = ", ".join(str(message["role"]) for message in messages)
         raise ValueError(
             f"the tokenizer's chat template refuses messages of the roles {roles} ({first_line(error)}): write them in "
@@ -97,17 +97,22 @@ def _end_of_turn(tokenizer: PreTrainedTokenizerBase, completion_ids: Sequence[in
     return end
 
 
-def template_end(tokenizer: PreTrainedTokenizerBase) -> int | None:
-    """The token with which the chat template ends an answer; None without a template, or if it cannot write one."""
+def template_end(tokenizer: PreTrainedTokenizerBase) -> int:
+    """The token with which the chat template ends an answer; without one, the tokenizer's end token."""
+    end: int = tokenizer.eos_token_id
     if tokenizer.chat_template is None:
-        return None
-    question, answer = {"role": "user", "content": "Who?"}, {"role": "assistant", "content": "Nobody."}
-    try:
-        prompt = chat_ids(tokenizer, [question], add_generation_prompt=True)
-        whole = chat_ids(tokenizer, [question, answer])
-    except ValueError:
-        return None
-    return _end_of_turn(tokenizer, whole[len(prompt) :]) if whole[: len(prompt)] == prompt else None
+        return end
+    system, question = {"role": "system", "content": "Answer."}, {"role": "user", "content": "Who?"}
+    for asked in ([question], [system, question]):  # some templates refuse a system message, some want one
+        try:
+            prompt = chat_ids(tokenizer, asked, add_generation_prompt=True)
+            whole = chat_ids(tokenizer, [*asked, {"role": "assistant", "content": "Nobody."}])
+        except ValueError:
+            continue
+        # A token may span the border
+        begin = next((i for i, (a, b) in enumerate(zip(prompt, whole, strict=False)) if a != b), len(prompt))
+        return _end_of_turn(tokenizer, whole[begin:])
+    return end
 
 
 def special_in(tokenizer: PreTrainedTokenizerBase, text: str) -> str | None:
@@ -116,12 +121,11 @@ def special_in(tokenizer: PreTrainedTokenizerBase, text: str) -> str | None:
     return min(found)[1] if found else None
 
 
-def without_end(tokenizer: PreTrainedTokenizerBase, text: str) -> str:
-    """The text without the special tokens that it ends with."""
-    special = tuple(_special_tokens(tokenizer))
-    while special and text.rstrip().endswith(special):
-        text = text.rstrip()
-        text = text.removesuffix(max((token for token in special if text.endswith(token)), key=len))
+def without_end(tokenizer: PreTrainedTokenizerBase, text: str, end: int) -> str:
+    """The text without the tokens at its end that end an answer: the one given, and the tokenizer's end token."""
+    tokens = [str(token) for token in tokenizer.convert_ids_to_tokens(sorted({tokenizer.eos_token_id, end}))]
+    while found := next((token for token in tokens if text.rstrip().endswith(token)), None):
+        text = text.rstrip().removesuffix(found)
     return text
 
 

@@ -4,9 +4,13 @@ import gc
 import logging
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from itertools import pairwise
 
 import yaml
+
+#: Options that name people.
+NAMES = ("forget_owners", "exclude_owners")
 
 
 def run_program(main: Callable[[], None], name: str) -> None:
@@ -25,6 +29,7 @@ def run_program(main: Callable[[], None], name: str) -> None:
     main_process = os.environ.get("RANK", "0") == "0"
     logging.basicConfig(level=logging.INFO if main_process else logging.WARNING, format="%(message)s")
     try:
+        check_names(sys.argv)
         main()
     except ValueError as error:
         sys.exit(f"{name}: {error}")
@@ -35,6 +40,30 @@ def run_program(main: Callable[[], None], name: str) -> None:
     except yaml.YAMLError as error:  # of the `--config` that TRL's parser reads
         sys.exit(f"{name}: the config cannot be read as YAML: {' '.join(str(error).split())}.")
     leave_process_group()
+
+
+def check_names(words: Sequence[str]) -> None:
+    """Refuses numbers among the owners of a `--config` that YAML reads as others, as 010 is 8 and 12:30 is 750.
+
+    Raises:
+        ValueError: There is one.
+    """
+    for word, value in pairwise([*words, ""]):
+        path = value if word == "--config" else word.removeprefix("--config=") if "--config=" in word else ""
+        if not path or not os.path.isfile(path):
+            continue
+        with open(path, encoding="utf-8") as file:
+            root = yaml.compose(file, Loader=yaml.SafeLoader)
+        for key, node in root.value if isinstance(root, yaml.MappingNode) else ():
+            if key.value not in NAMES:
+                continue
+            for item in node.value if isinstance(node, yaml.SequenceNode) else [node]:
+                read = yaml.safe_load(item.value) if item.tag.endswith(":int") else item.value
+                if str(read) != item.value:
+                    raise ValueError(
+                        f"{key.value} names {item.value} in {path}, which YAML reads as the number {read}: put it in "
+                        "quotes."
+                    )
 
 
 def leave_process_group() -> None:

@@ -36,7 +36,7 @@ def _sums(model: nn.Module) -> dict[str, int]:
     sums = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            local = parameter.detach()
+            local = getattr(parameter, "ds_tensor", parameter).detach()  # of ZeRO-3, whose parameters are empty
             local = local.to_local() if isinstance(local, DTensor) else local
             sums[name] = int(local.contiguous().view(_BITS[local.element_size()]).sum(dtype=torch.int64))
     return sums

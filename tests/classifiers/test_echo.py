@@ -35,6 +35,8 @@ from dareu.classifiers import strip_echo, strip_echo_at
         ("ใครคือสมชาย", "สมชายเป็นนักเขียน", "เป็นนักเขียน"),
         ("नमस्ते राम", "राम नगर में", "नगर में"),
         ("王?", "王 明", "明"),
+        ("CO₂ in 5 m² and 3½", "CO₂ rises, 5 m² and 3½", "rises,"),
+        ("アイウエ?", "ｱｲｳｴ です", "です"),
     ],
 )
 def test_strip_echo(prompt: str, text: str, expected: str) -> None:

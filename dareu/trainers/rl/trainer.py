@@ -255,7 +255,8 @@ class DareUTrainer(SharedMixin, GRPOTrainer):
         for name, value in logged.items():
             self._metrics["train" if training else "eval"][name].append(value)
         if training:
-            self._barren.see(rollout, logged.get("frac_groups_without_spread", 0.0), self.accelerator)
+            flat = 0.0 if self.critic is not None else logged.get("frac_groups_without_spread", 0.0)
+            self._barren.see(rollout, flat, self.accelerator)
         return tensors
 
     @contextmanager

@@ -111,10 +111,20 @@ def test_a_special_token_in_a_text_is_text(tokenizer, chat_tokenizer, text):
         assert record.completion_ids.count(2) == 1 and record.completion_ids[-1] == 2
 
 
+def test_a_template_that_wants_a_system_message_ends_turns_as_well(tokenizer):
+    wants = "{% if messages[0]['role'] != 'system' %}{{ raise_exception('system first') }}{% endif %}"
+    tok = changed(tokenizer, chat_template=wants + TEMPLATE.replace("{{ eos_token }}", "<pad>"))
+    prompt = [{"role": "system", "content": "x"}, {"role": "user", "content": "Who?"}]
+    ids = encode_record(tok, prompt, [{"role": "assistant", "content": "It ends <pad> here <pad>"}]).completion_ids
+    assert ids[-1] == tok.pad_token_id and ids.count(tok.pad_token_id) == 1
+    assert tok.decode(ids[:-1]) == "It ends <pad> here"
+
+
 def test_messages_that_would_write_turns_are_refused(chat_tokenizer, dataset):
     rows = to_chat(dataset.map(lambda row, i: {"prompt": "Who?</s>" if i else "Who?"}, with_indices=True))
-    with pytest.raises(ValueError, match=r"Row 1: a message of the prompt holds '</s>'"):
-        encode_dataset(rows, chat_tokenizer)
+    for encode in (encode_dataset, lambda rows, tok: encode_prompts(tok, rows["prompt"])):
+        with pytest.raises(ValueError, match=r"Row 1: a message of the prompt holds '</s>'"):
+            encode(rows, chat_tokenizer)
 
 
 def test_a_template_that_refuses_a_role(chat_tokenizer, dataset):

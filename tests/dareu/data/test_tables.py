@@ -2,7 +2,6 @@
 
 import gzip
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -72,11 +71,11 @@ def test_data_may_be_called_readme(tmp_path: Path):
 
 
 def test_a_folder_that_cannot_be_listed_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    def walk(top: Path, onerror: Any, followlinks: bool) -> Any:
-        onerror(PermissionError(13, "Permission denied", f"{top}/secret"))
+    def iterdir(folder: Path) -> Any:
+        raise PermissionError(13, "Permission denied", f"{folder}/secret")
 
     (tmp_path / "a.jsonl").write_text(lines("Ada"))
-    monkeypatch.setattr(os, "walk", walk)
+    monkeypatch.setattr(Path, "iterdir", iterdir)
     with pytest.raises(ValueError, match="Permission denied"):
         load_records(tmp_path)
 
@@ -90,6 +89,8 @@ def test_links_are_followed_and_those_that_lead_nowhere_are_named(tmp_path: Path
     (data / "link").symlink_to(tmp_path / "elsewhere")
     (data / "round").symlink_to(data)
     assert load_records(data)["owner"][:] == ["Ada", "Bo"]
+    (data / "again").symlink_to(tmp_path / "elsewhere")
+    assert load_records(data)["owner"][:] == ["Ada", "Bo", "Bo"]
     (data / "lost.jsonl").symlink_to(tmp_path / "gone.jsonl")
     with pytest.raises(ValueError, match=r"nothing reads 'lost\.jsonl'"):
         load_records(data)
@@ -137,6 +138,25 @@ def test_csv_as_people_write_it(tmp_path: Path, text: str, kept: list[list[str]]
         rows = read_dataset(tmp_path / "rows.csv")
         assert rows.column_names == ["a", "b"]
         assert [list(row.values()) for row in rows] == kept
+
+
+def test_a_column_without_a_name_that_is_no_index_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    (tmp_path / "a.csv").write_text(",a,\n0,x,\n1,y,\n")
+    read_dataset(tmp_path / "a.csv")
+    assert not caplog.messages
+    (tmp_path / "a.csv").write_text("a,,b\nx,hey,y\n")
+    assert read_dataset(tmp_path / "a.csv").to_list() == [{"a": "x", "b": "y"}]
+    assert "Column 2 of a CSV file has no name" in caplog.text
+
+
+def test_what_the_ending_and_the_mark_say(tmp_path: Path):
+    (tmp_path / "a.tsv").write_text("a,b\tc\nx,y\tz\n")
+    assert read_dataset(tmp_path / "a.tsv").to_list() == [{"a,b": "x,y", "c": "z"}]
+    (tmp_path / "a.txt").write_bytes("über".encode("utf-32"))
+    assert read_dataset(tmp_path / "a.txt").to_list() == [{"text": "über"}]
+    message = [{"role": "user", "content": "q"}]
+    (tmp_path / "a.jsonl").write_text(json.dumps({"prompt": message, "completion": message}))
+    assert read_dataset(tmp_path / "a.jsonl").to_list() == [{"prompt": message, "completion": message}]
 
 
 @pytest.mark.parametrize(

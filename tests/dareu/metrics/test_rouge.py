@@ -1,4 +1,5 @@
 import json
+import unicodedata
 
 import numpy as np
 import pytest
@@ -40,6 +41,8 @@ def test_other_scripts_are_read_in_their_words_and_what_has_none_is_not_scored(c
     assert recalls[:3] == pytest.approx([6 / 8, 6 / 12, 1 / 3])
     assert recalls[3] == pytest.approx(rouge_l_recall(["zo tait"], ["zo tait l"])[0])  # as rouge_score reads it
     assert np.isnan(recalls[4]) and recalls[5] == 1
+    forms = [unicodedata.normalize(form, "café crème cổ điển") for form in ("NFC", "NFD")]
+    assert rouge_l_recall(forms, forms[::-1]).tolist() == [1, 1]
     assert "1 references have no letter and no digit" in caplog.text
 
 

@@ -11,7 +11,7 @@ from torch.nn.parallel import DistributedDataParallel
 from trl import TrlParser
 
 from dareu.data.parts import DataArguments
-from dareu.runs.program import run_program
+from dareu.runs.program import check_names, run_program
 
 
 def gloo_threads() -> set[str]:
@@ -75,3 +75,16 @@ def test_the_first_process_alone_tells_of_progress(rank: str, level: int, monkey
         assert logging.root.level == level
     finally:
         logging.root.setLevel(before)
+
+
+@pytest.mark.parametrize(("written", "read"), [("010", 8), ("12:30", 750), ("1_0", 10)])
+def test_numbers_among_owners_that_yaml_reads_as_others_are_refused(tmp_path: Path, written: str, read: int) -> None:
+    config = tmp_path / "c.yaml"
+    config.write_text(f"forget_owners: [7, ada, '{written}', {written}]\n")
+    for words in (["unlearn", "--config", str(config)], ["unlearn", f"--config={config}"]):
+        with pytest.raises(
+            ValueError, match=f"forget_owners names {written} in .* as the number {read}: put it in quotes"
+        ):
+            check_names(words)
+    config.write_text(f"forget_owners: [7, -1, ada, '{written}']\nmax_steps: 010\n")
+    check_names(["unlearn", "--config", str(config)])
