@@ -17,6 +17,8 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dareu.data.records import quoted
+
 if TYPE_CHECKING:
     import pyarrow as pa
     from datasets import Dataset
@@ -72,7 +74,7 @@ def files_of(folder: Path, split: str | None) -> list[Path]:
     found = files_below(folder)
     strange = [str(path.relative_to(folder)) for path in found if file_kind(path) not in READERS or not path.is_file()]
     if strange:
-        raise ValueError(f"nothing reads {_listed(strange)}, whose rows would be lost: move or convert them")
+        raise ValueError(f"nothing reads {quoted(strange)}, whose rows would be lost: move or convert them")
     if not found:
         raise ValueError("the folder has no file of rows")
     if split is None:
@@ -82,7 +84,7 @@ def files_of(folder: Path, split: str | None) -> list[Path]:
     chosen = [path for path in found if word.search(str(path.relative_to(folder)))]
     if not chosen:
         names = [str(path.relative_to(folder)) for path in found]
-        raise ValueError(f"no file belongs to the split {split!r} by its name; there are {_listed(names)}")
+        raise ValueError(f"no file belongs to the split {split!r} by its name; there are {quoted(names)}")
     return chosen
 
 
@@ -105,10 +107,6 @@ def _walk(folder: Path, above: frozenset[str] = frozenset()) -> Iterator[Path]:
 
 def _is_aside(path: Path) -> bool:
     return any(part.startswith(".") for part in path.parts) or bool(_DESCRIPTIONS.fullmatch(path.name))
-
-
-def _listed(names: Sequence[str]) -> str:
-    return ", ".join(map(repr, names[:20])) + (f" and {len(names) - 20} more" if len(names) > 20 else "")
 
 
 def read_files(files: Sequence[Path]) -> Dataset:
@@ -183,8 +181,10 @@ def _read_json(content: bytes) -> pa.Table:
 
 def _is_table(columns: Mapping[str, Any]) -> bool:
     """Whether an object holds columns, and is no row of chat messages alone."""
-    lists = all(isinstance(column, list) for column in columns.values())
-    return lists and any(not isinstance(item, dict) for column in columns.values() for item in column)
+    if not all(isinstance(column, list) for column in columns.values()):
+        return False
+    items = list(chain.from_iterable(columns.values()))
+    return not items or any(not isinstance(item, dict) for item in items)
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -246,7 +246,7 @@ def _csv_columns(text: str, delimiter: str) -> pa.Table:
     header, *rows = rows or [[]]
     twice = {name for name in header if name and header.count(name) > 1}
     if twice:
-        raise ValueError(f"the header has {_listed(sorted(twice))} more than once")
+        raise ValueError(f"the header has {quoted(sorted(twice))} more than once")
     for i in (i for i, name in enumerate(header) if not name):
         cells = [row[i] for row in rows]
         if any(cells) and cells not in ([str(j) for j in range(k, k + len(rows))] for k in (0, 1)):
@@ -267,7 +267,7 @@ def _read_parquet(content: bytes) -> pa.Table:
             plain = pa.string() if pa.types.is_large_string(plain) else plain
             table = table.set_column(i, field.name, table.column(i).cast(plain))
         features = Dataset(table).features
-    except (pa.ArrowException, NotImplementedError, TypeError) as error:
+    except (pa.ArrowException, NotImplementedError, TypeError) as error:  # the last two: types `datasets` has none for
         raise ValueError(_first_line(error)) from error
     for i, (name, feature) in enumerate(features.items()):
         if isinstance(feature, ClassLabel):

@@ -157,6 +157,9 @@ def test_what_the_ending_and_the_mark_say(tmp_path: Path):
     message = [{"role": "user", "content": "q"}]
     (tmp_path / "a.jsonl").write_text(json.dumps({"prompt": message, "completion": message}))
     assert read_dataset(tmp_path / "a.jsonl").to_list() == [{"prompt": message, "completion": message}]
+    (tmp_path / "a.json").write_text('{"prompt": [], "completion": []}')
+    with pytest.raises(ValueError, match="it holds no rows"):
+        read_dataset(tmp_path / "a.json")
 
 
 @pytest.mark.parametrize(
