@@ -123,10 +123,7 @@ class TfidfClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         features = FeatureUnion(
             [
                 ("words", TfidfVectorizer(ngram_range=(1, 2), **words)),
-                (
-                    "characters",
-                    TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 4), **words | {"token_pattern": None}),
-                ),
+                ("characters", TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 4), **shared)),
             ]
         )
         logistic = LogisticRegression(C=self.strength, class_weight="balanced", max_iter=1000)
