@@ -111,6 +111,7 @@ def read_dataset(source: str | Path, *, subset: str | None = None, split: str | 
 
     try:
         return _read(source, subset, split)
+    # A damaged folder of save_to_disk lacks keys, or has others than it should
     except (DatasetsError, KeyError, OSError, TypeError, ValueError) as error:
         raise _unreadable(source, error) from error
 

@@ -94,7 +94,7 @@ def check_mergeable(model: PeftModel) -> None:
 
     for name, layer in model.named_modules():
         if isinstance(layer, BaseTunerLayer):
-            try:
+            try:  # each kind of layer refuses in its own way
                 copy.deepcopy(layer).merge()
             except (AttributeError, NotImplementedError, RuntimeError, TypeError, ValueError) as error:
                 raise ValueError(
