@@ -324,19 +324,20 @@ def test_what_a_loader_of_ones_own_cannot_do(loaders: Path, name: str, options: 
 def test_owners_that_yaml_reads_as_numbers_are_their_digits(tmp_path: Path) -> None:
     rows = Dataset.from_list([{"prompt": "?", "completion": "!", "owner": owner} for owner in (1, 2, 2)])
     rows.to_json(tmp_path / "rows.jsonl")
-    for asked in ([1], 1, ["1"], " 1"):
-        args = DataArguments(dataset=str(tmp_path / "rows.jsonl"), forget_owners=asked)  # type: ignore[arg-type]
+    spellings: list[Any] = [[1], 1, ["1"], " 1"]
+    for asked in spellings:
+        args = DataArguments(dataset=str(tmp_path / "rows.jsonl"), forget_owners=asked)
         owners = load_parts(args).owners
         assert forget_names(args, owners) == ["1"]
         assert [len(side) for side in split_owners(args, owners)] == [1, 2]
 
 
 @pytest.mark.parametrize("value", [False, None, 1.0, datetime.date(2001, 1, 1)])
-def test_what_yaml_makes_of_names_without_quotes_is_refused(value: object) -> None:
+def test_what_yaml_makes_of_names_without_quotes_is_refused(value: Any) -> None:
     with pytest.raises(ValueError, match=f"forget_owners holds {re.escape(repr(value))}, .*: put the name in quotes"):
-        DataArguments(forget_owners=["Ada", value])  # type: ignore[list-item]
+        DataArguments(forget_owners=["Ada", value])
     with pytest.raises(ValueError, match="exclude_owners holds"):
-        FinetuneArguments(exclude_owners=[value])  # type: ignore[list-item]
+        FinetuneArguments(exclude_owners=[value])
 
 
 def test_a_part_takes_its_rows_of_the_forget_owners_and_retains_no_other_row_of_theirs() -> None:
