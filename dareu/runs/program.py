@@ -58,8 +58,7 @@ def check_names(words: Sequence[str]) -> None:
             if key.value not in NAMES:
                 continue
             for item in node.value if isinstance(node, yaml.SequenceNode) else [node]:
-                read = yaml.safe_load(item.value) if item.tag.endswith(":int") else item.value
-                if str(read) != item.value:
+                if item.tag.endswith(":int") and (read := str(yaml.safe_load(item.value))) != item.value:
                     raise ValueError(
                         f"{key.value} names {item.value} in {path}, which YAML reads as the number {read}: put it in "
                         "quotes."

@@ -86,5 +86,5 @@ def test_numbers_among_owners_that_yaml_reads_as_others_are_refused(tmp_path: Pa
             ValueError, match=f"forget_owners names {written} in .* as the number {read}: put it in quotes"
         ):
             check_names(words)
-    config.write_text(f"forget_owners: [7, -1, ada, '{written}']\nmax_steps: 010\n")
+    config.write_text(f"forget_owners: [7, -1, ada, '{written}', [ada]]\nmax_steps: 010\n")
     check_names(["unlearn", "--config", str(config)])
