@@ -151,7 +151,7 @@ def test_non_string_completion(tmp_path: Path):
         ("twice.csv", "a,a\nb,c\n", "the header has 'a' more than once"),
         ("latin.csv", b"a,b\n\xe9,c\n", "it is not UTF-8, from byte 4 on"),
         ("broken.csv.gz", "a,b", "Not a gzipped file"),
-        ("damaged.csv.gz", gzip.compress(b"a,b" * 99)[:12] + b"xxxxxxxxxxxx", "invalid"),
+        ("damaged.csv.gz", gzip.compress(b"a,b" * 99, mtime=0)[:12] + b"xxxxxxxxxxxx", "invalid"),
         ("broken.parquet", "no", "Parquet"),
         ("empty.jsonl", "", "it holds no rows"),
     ],
