@@ -8,7 +8,6 @@ Metrics and answers go to measurement.json beside the model; a results.json ther
 """
 
 import logging
-import math
 from pathlib import Path
 from typing import Any
 
@@ -21,18 +20,20 @@ from dareu.classifiers import load_classifier, strip_echo
 from dareu.data import take_fold
 from dareu.data.parts import DataArguments, chat_form, forget_names, load_parts, split_owners
 from dareu.files import content_hash
-from dareu.metrics import measure
+from dareu.metrics import NEED_BASE, measure
 from dareu.models import load_model, load_tokenizer, resolve_model_path
 from dareu.options.measure import MeasureArguments, chosen_metrics
 from dareu.runs import (
     StoredMeasurement,
     beside_control,
     config_of,
+    in_json,
     inputs_of,
     read_measurement,
     read_results,
     write_measurement,
     write_results,
+    write_rows,
 )
 from dareu.runs.program import run_program
 
@@ -50,7 +51,7 @@ def main() -> None:
     if args.retrained is not None and Path(args.retrained).resolve() != output.resolve():
         read_measurement(args.retrained)
     settings, inputs = config_of(data, args), inputs_of(data, args)
-    for name in ("output", "retrained"):  # neither changes what is measured
+    for name in ("output", "retrained", "strict"):  # none of them changes what is measured
         settings.pop(name, None)
         inputs.pop(name, None)
     key = content_hash([settings, inputs, list(chosen.needs)])  # built-in metrics may become more
@@ -65,7 +66,7 @@ def main() -> None:
         if not chosen.need("judgements"):
             named = {}
         judges = {job: load_classifier(judge) for job, judge in named.items() if judge is not None}
-        base = args.base_model if chosen.need("base_nll") or chosen.need("gold_base_nll") else None
+        base = args.base_model if any(map(chosen.need, NEED_BASE)) else None
         tokenizer = load_tokenizer(args.model_name_or_path, pad_token=data.pad_token)
         model = load_model(args.model_name_or_path).to(PartialState().device)
         splits = {"forget": split.forget, "retain": split.retain, "test": parts.test}
@@ -89,14 +90,19 @@ def main() -> None:
             batch_size=args.measure_batch_size,
         )
         prompts = {name: [str(prompt) for prompt in rows["prompt"]] for name, rows in splits.items()}
+        if args.strict and found.left_out:
+            raise ValueError(f"Left out, which --strict forbids: {listed(found.left_out)}.")
         measured = {
             "key": key,
             "metrics": found.metrics,
             "answers": found.answers,
             "prompts": prompts,
             "rows": {name: in_json(values) for name, values in found.row_values.items()},
+            "intervals": {name: list(interval) for name, interval in found.intervals.items()},
+            "left_out": found.left_out,
         }
         write_measurement(output, measured)
+        write_rows(output.with_suffix(".parquet"), splits, found)
     else:
         logger.info("Nothing has changed since %s was written.", output)
 
@@ -113,10 +119,12 @@ def main() -> None:
                 row["metrics"].update(metrics)
         write_results(results, kept_rows)
 
-    table = Table("metric", "value", title=args.model_name_or_path)
+    table = Table("metric", "value", "95 % interval", title=args.model_name_or_path)
     for name, value in metrics.items():
-        table.add_row(name, f"{value:.3f}")
+        table.add_row(name, f"{value:.3f}", " to ".join(f"{end:.3f}" for end in measured["intervals"].get(name, ())))
     Console().print(table)
+    if measured["left_out"]:
+        logger.warning("Left out: %s.", listed(measured["left_out"]))
 
 
 def kept(output: Path, key: str) -> StoredMeasurement | None:
@@ -131,9 +139,12 @@ def kept(output: Path, key: str) -> StoredMeasurement | None:
     return measured if measured.get("key") == key else None
 
 
-def in_json(values: Any) -> list[float | None]:
-    """Values of rows, with None where a row has none."""
-    return [None if math.isnan(value) else value for value in values.tolist()]
+def listed(left_out: dict[str, str]) -> str:
+    """What is left out, with the reasons, each once."""
+    names: dict[str, list[str]] = {}
+    for name, reason in left_out.items():
+        names.setdefault(reason, []).append(name)
+    return "; ".join(f"{', '.join(of_reason)} ({reason})" for reason, of_reason in names.items())
 
 
 def thin(rows: Any, number: int | None) -> Any:

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from dareu.data._tables import files_below
 from dareu.data.facts import distinctive_words
-from dareu.data.loaders import QA_COMPLETION, QA_PROMPT, apply_templates, load_records, read_dataset
-from dareu.data.records import DataParts, check_columns
+from dareu.data.loaders import QA_COMPLETION, QA_PROMPT, apply_templates, read_dataset
+from dareu.data.records import DataParts, check_columns, check_records
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -147,20 +147,32 @@ def _dataset(**columns: list[Any]) -> Dataset:
 
 
 def _test_rows(source: str, prompt_template: str, completion_template: str) -> Dataset | None:
-    """TOFU's questions on real authors and world facts, which no fine-tuning answers."""
+    """TOFU's questions on real authors and world facts, which no fine-tuning answers.
+
+    `subset` says which of the two, and `perturbed` holds wrong answers: of the perturbed file, which has the same rows,
+    where it is there.
+    """
     from datasets import concatenate_datasets
 
     found = []
-    for name in ("real_authors", "world_facts"):
-        file = Path(source) / f"{name}.json"
-        if source == TOFU or file.exists():
-            rows = load_records(
-                source if source == TOFU else file,
-                column_mapping={"prompt": "question", "completion": "answer"},
-                owner="none",
-                prompt_template=prompt_template,
-                completion_template=completion_template,
-                subset=name if source == TOFU else None,
+    for subset in ("real_authors", "world_facts"):
+        names = [f"{subset}_perturbed", subset]
+        there = [name for name in names if source == TOFU or (Path(source) / f"{name}.json").is_file()]
+        if not there:
+            continue
+        rows = _read(source, there[0], ("question", "answer", *(["perturbed_answer"] if there[0] != subset else [])))
+        number = len(rows)
+        found.append(
+            _dataset(
+                prompt=list(rows["question"]),
+                completion=list(rows["answer"]),
+                owner=["none"] * number,
+                subset=[subset] * number,
+                perturbed=list(rows["perturbed_answer"]) if there[0] != subset else [[]] * number,
             )
-            found.append(rows.select_columns(["prompt", "completion", "owner"]))
-    return concatenate_datasets(found) if found else None
+        )
+    if not found:
+        return None
+    rows = concatenate_datasets(found)
+    check_records(rows)
+    return apply_templates(rows, prompt_template, completion_template)

@@ -9,11 +9,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from dareu.metrics._intervals import Estimate, mean_estimate
 from dareu.metrics._metric import Metric
 from dareu.metrics._offered import OF_SPLIT, AgainstRetrained, OfModel
 from dareu.plugins import needed_parameters
 
 SPLITS = ("forget", "retain", "test")
+
+#: What may only be asked for where there is a base model.
+NEED_BASE = ("base_nll", "gold_base_nll", "base_model")
 
 
 def check_metrics(
@@ -26,8 +30,8 @@ def check_metrics(
     Args:
         metrics: By name; at least one.
         options: Of each metric, its options by name.
-        missing: What is not there of all that a metric may ask for; with each the end of a sentence that says what
-            to give, such as "but there is no judge: give one".
+        missing: What is not there of all that a metric may ask for; with each a sentence that says what to
+            give, such as "there is no judge: give one".
 
     Raises:
         ValueError: There are no metrics, one is no `Metric`, is of an unknown split, asks for something that nobody
@@ -49,7 +53,12 @@ def check_metrics(
 def refuse_missing(name: str, needs: Iterable[str], missing: Mapping[str, str]) -> None:
     """Raises `ValueError` where a metric needs what is missing; see `check_metrics`."""
     if absent := [need for need in needs if need in missing]:
-        raise ValueError(f"The metric {name!r} asks for {absent[0]}, {missing[absent[0]]}.")
+        raise ValueError(f"The metric {name!r} asks for {absent[0]}, but {missing[absent[0]]}.")
+
+
+def absence(needs: Iterable[str], missing: Mapping[str, str]) -> str | None:
+    """What to do about the first need that is missing; None where none is."""
+    return next((missing[need] for need in needs if need in missing), None)
 
 
 def compares(needs: Iterable[str]) -> bool:
@@ -74,15 +83,24 @@ class Numbers:
         """What was added, finite."""
         self.row_values: dict[str, NDArray[np.float64]] = {}
         """Of what was added as values of rows, those, (n,), NaN where a row has none."""
+        self.split_of: dict[str, str] = {}
+        """The split of each of these."""
+        self.intervals: dict[str, tuple[float, float]] = {}
+        """Of the numbers that have one, where 95 of 100 samples of as many rows fall."""
+        self.without_rows: list[str] = []
+        """What is left out, since no row has a value."""
         self._givers = dict.fromkeys(known, "the measurement has")
 
-    def add(self, metric: str, given: Mapping[str, ArrayLike], rows: int | None) -> None:
+    def add(
+        self, metric: str, given: Mapping[str, ArrayLike], split: str | None = None, rows: int | None = None
+    ) -> None:
         """Adds what a metric gives, values of rows as their mean; what no row has, all being NaN, is left out.
 
         Args:
             metric: Its name.
             given: What its `compute` returned.
-            rows: Rows of the split; None where it is of the whole model.
+            split: The split that it is of; None where it is of the whole model.
+            rows: Rows of the split.
 
         Raises:
             ValueError: It gives no numbers by name, a name is not in snake_case or taken, or a number is not finite
@@ -100,12 +118,18 @@ class Numbers:
                     "with its split in it."
                 )
             self._givers[name] = f"the metric {metric!r} gives"
-            values = _checked(f"{what} gives {name!r}", value, rows)
+            estimate = value if isinstance(value, Estimate) else None
+            values = _checked(f"{what} gives {name!r}", value if estimate is None else estimate.value, rows)
             if values.ndim and np.isnan(values).all():
+                self.without_rows.append(name)
                 continue
-            self.found[name] = float(np.nanmean(values))
             if values.ndim:
-                self.row_values[name] = values
+                assert split is not None
+                self.row_values[name], self.split_of[name] = values, split
+                estimate = mean_estimate(values)
+            self.found[name] = float(values) if estimate is None else estimate.value
+            if estimate is not None:
+                self.intervals[name] = estimate.low, estimate.high
 
 
 def _checked(what: str, value: ArrayLike, rows: int | None) -> NDArray[np.float64]:

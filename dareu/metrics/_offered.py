@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,7 @@ from dareu.metrics.attribution import AttributionScores, Judge, attribution_scor
 from dareu.metrics.facts import facts_beyond_prompt
 from dareu.metrics.generation import generate_answers, sample_answers
 from dareu.metrics.likelihood import AnswerNLL, answer_nll
+from dareu.metrics.token_scores import TokenScores, token_scores
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -39,8 +40,9 @@ class Subject(NamedTuple):
 class OfSplit:
     """What a metric may ask for of a split of n rows; each is made when it is first asked for, and once."""
 
-    def __init__(self, subject: Subject, split: str, rows: Dataset) -> None:
-        self._subject, self._split, self._rows = subject, split, rows
+    def __init__(self, subject: Subject, split: str, rows: Dataset, *, alternates: bool = False) -> None:
+        """`alternates`: whether paraphrases and wrong answers will be asked for, and are scored with the gold ones."""
+        self._subject, self._split, self._rows, self._alternates = subject, split, rows, alternates
 
     @property
     def split(self) -> str:
@@ -93,9 +95,29 @@ class OfSplit:
         return [self._subject.strip(answer, prompt) for answer, prompt in pairs]
 
     @cached_property
+    def scores(self) -> list[TokenScores]:
+        """What the model predicts at every token of the n gold answers; see `token_scores`."""
+        return [of_row[0] for of_row in self._scored]
+
+    @cached_property
     def nll(self) -> AnswerNLL:
         """Negative log-likelihoods of the gold answers: `total` and `mean` in nats, `num_tokens`, (n,) each."""
-        return self._nll_under(self._subject.model, list(self._rows["completion"]), truncate=False)
+        return AnswerNLL.of(self.scores)
+
+    @cached_property
+    def paraphrase_nll(self) -> NDArray[np.float64]:
+        """NLL per token of the gold answers' paraphrases, (n,); NaN where a row has none."""
+        found = np.full(len(self._rows), np.nan)
+        for row, text in enumerate(self._texts_in("paraphrase")):
+            if text is not None:
+                found[row] = AnswerNLL.of(self._scored[row][1:2]).mean.item()
+        return found
+
+    @cached_property
+    def wrong_nll(self) -> list[NDArray[np.float64]]:
+        """NLL per token of each row's wrong answers; only where there is a column `perturbed`."""
+        numbers = [len(wrong or ()) for wrong in self._texts_in("perturbed")]
+        return [AnswerNLL.of(of_row[len(of_row) - k :]).mean for k, of_row in zip(numbers, self._scored, strict=True)]
 
     @cached_property
     def facts(self) -> list[list[str]]:
@@ -154,6 +176,19 @@ class OfSplit:
         """The answers, where a metric asked for them."""
         return vars(self).get("answers")
 
+    @cached_property
+    def _scored(self) -> list[list[TokenScores]]:
+        """Of each row the scores of its gold answer and, where asked for, of its paraphrase and its wrong answers."""
+        by, golds, completions = self._subject, list(self._rows["completion"]), []
+        for gold, right, wrong in zip(golds, self._texts_in("paraphrase"), self._texts_in("perturbed"), strict=True):
+            others = [*([] if right is None else [right]), *(wrong or ())] if self._alternates else []
+            completions.append([gold, *(in_form_of(gold, text.strip()) for text in others)])
+        return token_scores(by.model, by.tokenizer, list(self._rows["prompt"]), completions, batch_size=by.batch_size)
+
+    def _texts_in(self, column: str) -> list[Any]:
+        """An optional column's values, None where it is not there."""
+        return list(self._rows[column]) if column in self._rows.column_names else [None] * len(self._rows)
+
     def _nll_under(self, model: PreTrainedModel, completions: Sequence[Text], *, truncate: bool) -> AnswerNLL:
         prompts, size = list(self._rows["prompt"]), self._subject.batch_size
         return answer_nll(model, self._subject.tokenizer, prompts, completions, batch_size=size, truncate=truncate)
@@ -166,6 +201,10 @@ class OfModel(NamedTuple):
     """What was measured before it, by name; of all splits."""
     row_values: Mapping[str, NDArray[np.float64]]
     """For each number that is a mean over n rows, their values, (n,); NaN where a row has none."""
+    splits: Mapping[str, OfSplit]
+    """What there is of each split's rows, by "forget", "retain" and "test"."""
+    base_model: PreTrainedModel | None
+    """The checkpoint that the target was fine-tuned from; a metric that asks for it is left out where it is None."""
     forget_owners: list[str]
     """The owners to forget."""
     model: PreTrainedModel
@@ -189,4 +228,8 @@ class AgainstRetrained(NamedTuple):
     """Names of the numbers that every model of the table has, or these two where there is no table."""
 
 
-OF_SPLIT = tuple(name for name, value in vars(OfSplit).items() if isinstance(value, property | cached_property))
+OF_SPLIT = tuple(
+    name
+    for name, value in vars(OfSplit).items()
+    if isinstance(value, property | cached_property) and not name.startswith("_")
+)

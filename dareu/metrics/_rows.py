@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Sized
 from typing import TypeVar
 
 Row = TypeVar("Row")
@@ -29,7 +29,7 @@ def batches(rows: Sequence[Row], batch_size: int) -> Iterator[Sequence[Row]]:
         yield rows[start : start + batch_size]
 
 
-def check_lengths(**columns: Sequence[object]) -> None:
+def check_lengths(**columns: Sized) -> None:
     """Raises a `ValueError` where lists that go together row by row differ in length."""
     lengths = {name: len(column) for name, column in columns.items()}
     if len(set(lengths.values())) > 1:

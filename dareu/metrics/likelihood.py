@@ -6,16 +6,12 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-import torch
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
-from dareu.data.encoding import CompletionCollator, EncodedRecord, Text, encode_prompt, encode_record
-from dareu.data.records import text_of
+from dareu.data.encoding import Text
 from dareu.metrics._metric import Metric
-from dareu.metrics._rows import batches, check_lengths, check_prompt_length
-from dareu.models import context_length
-from dareu.models.forward import completion_terms, evaluation_mode
-from dareu.models.tokenizers import check_tokenizer, template_end
+from dareu.metrics._rows import check_lengths
+from dareu.metrics.token_scores import TokenScores, token_scores
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -28,6 +24,12 @@ class AnswerNLL(NamedTuple):
     """Sum over the answer's tokens, in nats, (n,)."""
     num_tokens: NDArray[np.int64]
     """Tokens summed over, at least 1, (n,)."""
+
+    @classmethod
+    def of(cls, scores: Sequence[TokenScores]) -> AnswerNLL:
+        """Those of n answers whose tokens have these scores."""
+        total = np.array([-each.logps.sum() for each in scores], dtype=np.float64)
+        return cls(total, np.array([len(each.logps) for each in scores], dtype=np.int64))
 
     @property
     def mean(self) -> NDArray[np.float64]:
@@ -44,14 +46,10 @@ def answer_nll(
     batch_size: int = 32,
     truncate: bool = False,
 ) -> AnswerNLL:
-    """The model's negative log-likelihood of every completion, given its prompt.
-
-    Log-softmax in float32 over the completion's tokens only, the end token included, summed in float64; an
-    empty completion is its end token. The same to 1e-5 at any `batch_size`, and whatever the tokenizer's
-    padding side.
+    """The model's negative log-likelihood of every completion, given its prompt: `token_scores`, summed in float64.
 
     Args:
-        model: A causal language model; its modes stay as they were.
+        model: See `token_scores`, as of the others.
         tokenizer: Needs an end token and a padding token.
         prompts: n strings or chat message lists.
         completions: n completions of the same form as their prompts.
@@ -59,78 +57,48 @@ def answer_nll(
         truncate: Score only the tokens that fit the model's context, rather than refuse the row.
 
     Raises:
-        ValueError: A row does not fit the model's context or cannot be encoded, the lists differ in length,
-            or the model gives a row no finite likelihood.
+        ValueError: As `token_scores` says.
     """
-    check_lengths(prompts=prompts, completions=completions)
-    check_tokenizer(tokenizer)
-    limit = context_length(model)
-    records = [
-        _encode(tokenizer, row, prompt, completion, limit, truncate)
-        for row, (prompt, completion) in enumerate(zip(prompts, completions, strict=True))
-    ]
-    total = np.zeros(len(records), dtype=np.float64)
-    num_tokens = np.array([len(record.completion_ids) for record in records], dtype=np.int64)
-    collate = CompletionCollator(tokenizer, padding_side="right")
-    by_length = sorted(range(len(records)), key=lambda row: -sum(map(len, records[row])))
-    with evaluation_mode(model), torch.no_grad():
-        for batch in batches(by_length, batch_size):
-            total[list(batch)] = _batch_nll(model, collate([records[row] for row in batch]))
-    if not np.isfinite(total).all():
-        row = int(np.flatnonzero(~np.isfinite(total))[0])
-        raise ValueError(
-            f"Row {row}: the model gives no finite likelihood: its weights or logits hold NaN or inf; "
-            "use an earlier checkpoint or a smaller learning rate."
-        )
-    return AnswerNLL(total, num_tokens)
+    each = [[completion] for completion in completions]
+    found = token_scores(model, tokenizer, prompts, each, batch_size=batch_size, truncate=truncate)
+    return AnswerNLL.of([scores for (scores,) in found])
 
 
-def probability(nll_mean: NDArray[np.float64]) -> NDArray[np.float64]:
+def probability(nll_mean: ArrayLike) -> NDArray[np.float64]:
     """Probability per token, exp(-NLL_mean): the length-normalised answer probability of TOFU, in (0, 1]."""
     return np.exp(-np.asarray(nll_mean, dtype=np.float64))
 
 
-def _encode(
-    tokenizer: PreTrainedTokenizerBase,
-    row: int,
-    prompt: Text,
-    completion: Text,
-    limit: int | None,
-    truncate: bool,
-) -> EncodedRecord:
-    try:
-        if text_of(completion):
-            record = encode_record(tokenizer, prompt, completion)
-        else:
-            end = tokenizer.eos_token_id if isinstance(prompt, str) else template_end(tokenizer)
-            record = EncodedRecord(encode_prompt(tokenizer, prompt), [end])
-    except ValueError as error:
-        raise ValueError(f"Row {row}: {error}") from error
-    check_prompt_length(row, len(record.prompt_ids), limit)
-    if limit is None:
-        return record
-    # The last token is only predicted, never read, and needs no place in the context.
-    room = limit + 1 - len(record.prompt_ids)
-    if len(record.completion_ids) > room and not truncate:
-        raise ValueError(
-            f"Row {row}: prompt and completion have {sum(map(len, record)) - 1} tokens before the end token, "
-            f"but the model's context holds {limit}: shorten them or drop the row."
-        )
-    return EncodedRecord(record.prompt_ids, record.completion_ids[:room])
+def option_probability(nll_mean: ArrayLike, wrong_nll_mean: Sequence[ArrayLike]) -> NDArray[np.float64]:
+    """Probability of the right answer among those on offer, p / (p + Σ p_wrong) with p = exp(-NLL_mean).
 
+    Args:
+        nll_mean: NLL per token of n right answers, (n,).
+        wrong_nll_mean: For each row those of its wrong answers.
 
-def _batch_nll(model: PreTrainedModel, batch: dict[str, torch.Tensor]) -> NDArray[np.float64]:
-    """Summed negative log-likelihoods (B,) of a batch that is padded on the right."""
-    read = {name: batch[name][:, :-1] for name in ("input_ids", "attention_mask")}  # the last token is only predicted
-    inputs = {name: tensor.to(model.device) for name, tensor in (read | {"labels": batch["labels"]}).items()}
-    scored = completion_terms(model, inputs)
-    totals = torch.zeros(scored.num_rows, dtype=torch.float64)
-    totals.index_add_(0, scored.rows.cpu(), -scored.logps().cpu().double())
-    return totals.numpy()
+    Returns:
+        Shares in (0, 1], NaN where a row has no wrong answers, (n,).
+
+    Raises:
+        ValueError: The lists differ in length.
+    """
+    right = np.asarray(nll_mean, dtype=np.float64)
+    check_lengths(right=right, wrong=wrong_nll_mean)
+    shares = np.full(len(right), np.nan)
+    for row, wrong in enumerate(wrong_nll_mean):
+        if (others := np.asarray(wrong, dtype=np.float64)).size:
+            with np.errstate(over="ignore"):  # both sides by p: a right answer without any probability has none here
+                shares[row] = 1 / (1 + np.exp(right[row] - others).sum())
+    return shares
 
 
 def _numbers(split: str, nll: AnswerNLL) -> dict[str, NDArray[np.float64]]:
     return {f"{split}_probability": probability(nll.mean)}
 
 
+def _of_options(split: str, nll: AnswerNLL, wrong_nll: Sequence[NDArray[np.float64]]) -> dict[str, NDArray[np.float64]]:
+    return {f"{split}_option_probability": option_probability(nll.mean, wrong_nll)}
+
+
 PROBABILITY = Metric(_numbers, ("forget", "retain", "test"), ("forget_probability", "retain_probability"))
+OPTION_PROBABILITY = Metric(_of_options, ("forget", "retain", "test"))

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dareu.data.records import check_records
-from dareu.metrics._checks import SPLITS, Numbers, check_metrics, compares, computed, refuse_missing
+from dareu.metrics._checks import NEED_BASE, SPLITS, Numbers, absence, check_metrics, compares, computed, refuse_missing
 from dareu.metrics._known import METRICS
 from dareu.metrics._metric import Metric
 from dareu.metrics._offered import OfModel, OfSplit, Subject
@@ -23,11 +23,10 @@ JOBS = ("reward", "validation", "test")
 
 #: What may not be given, and what to do about it.
 _REMEDIES = {
-    "judgements": "but there is no judge: give one",
-    "base_nll": "but there is no base model: give the checkpoint before fine-tuning",
-    "gold_base_nll": "but there is no base model: give the checkpoint before fine-tuning",
-    "bare_answers": "but there is no function that strips an answer: give one",
-    "samples": "but num_samples is 0: give a number of at least 1",
+    "judgements": "there is no judge: give one",
+    **dict.fromkeys(NEED_BASE, "there is no base model: give the checkpoint before fine-tuning"),
+    "bare_answers": "there is no function that strips an answer: give one",
+    "samples": "num_samples is 0: give a number of at least 1",
 }
 
 
@@ -40,6 +39,13 @@ class Measurement(NamedTuple):
     """The greedy answers to the rows, in order, of each split whose answers a metric asked for."""
     row_values: dict[str, NDArray[np.float64]]
     """For each number that is a mean over a split's n rows, their values, (n,); NaN where a row has none."""
+    split_of: dict[str, str]
+    """The split of each of these."""
+    intervals: dict[str, tuple[float, float]]
+    """Of the numbers that are taken over rows, the 95 % interval of a bootstrap over these: the rows count as drawn
+    independently of each other, though rows of one owner seldom are."""
+    left_out: dict[str, str]
+    """Metrics, and numbers of metrics, that could not be computed; with each the reason."""
 
 
 def measure(
@@ -110,32 +116,45 @@ def measure(
     if all(map(compares, needs.values())):
         raise ValueError(f"The metrics are {', '.join(chosen)} alone, made of other metrics' numbers: give those too.")
     given = {"judgements": bool(judges), "bare_answers": strip is not None, "samples": num_samples != 0}
-    given |= dict.fromkeys(("base_nll", "gold_base_nll"), base_model is not None)
+    given |= dict.fromkeys(NEED_BASE, base_model is not None)
     common = {need: remedy for need, remedy in _REMEDIES.items() if not given[need]}
     missing = {split: common | _missing_columns(split, rows) for split, rows in splits.items()}
-    if metrics is not None:
+    if metrics is None:
+        chosen = {name: metric for name, metric in chosen.items() if not metric.costly}
+    else:
         for name, metric in chosen.items():
-            for split in metric.splits:
-                refuse_missing(name, needs[name], missing[split])
+            for there in [missing[split] for split in metric.splits] or [common]:
+                refuse_missing(name, needs[name], there)
 
     owners = list(forget_owners)
     subject = Subject(
         model, tokenizer, judges, owners, base_model, strip, max_new_tokens, num_samples, sample_seed, batch_size
     )
-    offers = {split: OfSplit(subject, split, rows) for split, rows in splits.items()}
+    offers = {}
+    for split, rows in splits.items():
+        asked = {need for name, metric in chosen.items() if split in metric.splits for need in needs[name]}
+        offers[split] = OfSplit(subject, split, rows, alternates=bool(asked & {"paraphrase_nll", "wrong_nll"}))
     numbers = Numbers()
+    left_out: dict[str, str] = {}
     for name, metric in chosen.items():
         for split in metric.splits:
-            if missing[split].keys().isdisjoint(needs[name]):
+            if (reason := absence(needs[name], missing[split])) is None:
                 found = computed(metric, needs[name], offers[split], options.get(name, {}))
-                numbers.add(name, found, len(splits[split]))
+                numbers.add(name, found, split, len(splits[split]))
+            else:
+                left_out.setdefault(name, reason)
     for name, metric in chosen.items():
-        if not metric.splits and not compares(needs[name]):
-            whole = OfModel(dict(numbers.found), dict(numbers.row_values), owners, model, tokenizer)
-            numbers.add(name, computed(metric, needs[name], whole, options.get(name, {})), None)
+        if metric.splits or compares(needs[name]):
+            continue
+        if (reason := absence(needs[name], common)) is None:
+            whole = OfModel(dict(numbers.found), dict(numbers.row_values), offers, base_model, owners, model, tokenizer)
+            numbers.add(name, computed(metric, needs[name], whole, options.get(name, {})))
+        else:
+            left_out[name] = reason
+    left_out |= dict.fromkeys(numbers.without_rows, "no row has what it is made of")
     answers = {split: offers[split].answers_read() for split in SPLITS}
     read = {split: texts for split, texts in answers.items() if texts is not None}
-    return Measurement(numbers.found, read, numbers.row_values)
+    return Measurement(numbers.found, read, numbers.row_values, numbers.split_of, numbers.intervals, left_out)
 
 
 def _check(splits: Mapping[str, Dataset], judges: Mapping[str, Judge], forget_owners: Sequence[str]) -> None:
@@ -156,5 +175,9 @@ def _check(splits: Mapping[str, Dataset], judges: Mapping[str, Judge], forget_ow
 
 
 def _missing_columns(split: str, rows: Dataset) -> dict[str, str]:
-    there = "facts" in rows.column_names
-    return {} if there else {"facts": f"but the rows of the split {split!r} have no column 'facts': add it"}
+    needed = {"facts": "facts", "wrong_nll": "perturbed"}
+    return {
+        need: f"the rows of the split {split!r} have no column {column!r}: add it"
+        for need, column in needed.items()
+        if column not in rows.column_names
+    }

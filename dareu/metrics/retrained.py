@@ -52,7 +52,7 @@ def against_retrained(
     for name, needs in check_metrics(chosen, options).items():
         if compares(needs):
             offer = AgainstRetrained({**numbers, **added.found}, retrained, own, control, shared)
-            added.add(name, computed(chosen[name], needs, offer, options.get(name, {})), None)
+            added.add(name, computed(chosen[name], needs, offer, options.get(name, {})))
     return added.found
 
 

@@ -1,4 +1,4 @@
-"""ROUGE-L recall of answers."""
+"""ROUGE-L of answers."""
 
 from __future__ import annotations
 
@@ -33,18 +33,42 @@ def rouge_l_recall(answers: Sequence[str], references: Sequence[str]) -> NDArray
     Raises:
         ValueError: The lists differ in length.
     """
+    recall, _ = _rouge_l(answers, references)
+    return recall
+
+
+def rouge_l_f1(answers: Sequence[str], references: Sequence[str]) -> NDArray[np.float64]:
+    """The harmonic mean of that recall and of the share of the answer's words that it holds: MUSE's setting.
+
+    Args:
+        answers: n answers; MUSE's knowledge memorisation takes short ones to questions, its verbatim memorisation
+            continuations of passages.
+        references: n gold answers.
+
+    Returns:
+        As `rouge_l_recall`.
+
+    Raises:
+        ValueError: The lists differ in length.
+    """
+    _, f1 = _rouge_l(answers, references)
+    return f1
+
+
+def _rouge_l(answers: Sequence[str], references: Sequence[str]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Recalls and F1, (n,) each."""
     check_lengths(answers=answers, references=references)
     latin = rouge_scorer.RougeScorer(["rougeL"], use_stemmer=True)
     other = rouge_scorer.RougeScorer(["rougeL"], tokenizer=_Words())
-    recalls = np.full(len(answers), np.nan)
+    recall, f1 = np.full((2, len(answers)), np.nan)
     for row, pair in enumerate(zip(answers, references, strict=True)):
         answer, reference = (unicodedata.normalize("NFC", text) for text in pair)
         if words(reference):
-            scorer = latin if _is_latin(reference) else other
-            recalls[row] = scorer.score(reference, answer)["rougeL"].recall
-    if unscorable := int(np.isnan(recalls).sum()):
+            score = (latin if _is_latin(reference) else other).score(reference, answer)["rougeL"]
+            recall[row], f1[row] = score.recall, score.fmeasure
+    if unscorable := int(np.isnan(recall).sum()):
         logger.warning("%d references have no letter and no digit, and no ROUGE.", unscorable)
-    return recalls
+    return recall, f1
 
 
 class _Words:
@@ -61,7 +85,8 @@ def _is_latin(text: str) -> bool:
 
 
 def _numbers(split: str, answers: Sequence[str], golds: Sequence[str]) -> dict[str, NDArray[np.float64]]:
-    return {f"{split}_rouge": rouge_l_recall(answers, golds)}
+    recall, f1 = _rouge_l(answers, golds)
+    return {f"{split}_rouge": recall, f"{split}_rouge_f1": f1}
 
 
 ROUGE = Metric(_numbers, ("forget", "retain", "test"), ("forget_rouge", "retain_rouge"))

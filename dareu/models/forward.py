@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 
 from dareu.models._head import in_place_of_head, unwrapped
-from dareu.models._prompts import shared_prompts
+from dareu.models.prompts import shared_prompts
 from dareu.models.tiles import Predictions, token_terms, weighted_term
 
 #: The label of a token that is no completion's: nothing is predicted in its place.

@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
-from dareu.metrics import METRICS, Metric, check_metrics, compares
+from dareu.metrics import METRICS, NEED_BASE, Metric, check_metrics, compares
 from dareu.options.judges import check_judges
 from dareu.plugins import resolve
 from dareu.values import PLUGIN, READ, as_list, as_mapping
+
+COSTLY = [name for name, metric in METRICS.items() if metric.costly]
 
 
 @dataclass
@@ -37,7 +39,7 @@ class MeasureArguments:
         default=None,
         metadata={
             "help": f"{', '.join(METRICS)}, or a Metric of your own as pkg.mod:NAME or path/to/file.py:NAME; "
-            "default: all of those named here that can be computed."
+            f"default: all of those named here that can be computed, but for {', '.join(COSTLY)}, which takes long."
         },
     )
     metric_kwargs: Annotated[dict[str, Any] | str | None, READ] = field(
@@ -58,6 +60,9 @@ class MeasureArguments:
     sample_seed: int = field(default=0, metadata={"help": "Seed of the sampled answers."})
     measure_batch_size: int = field(
         default=64, metadata={"help": "Rows that are measured at a time; the results do not depend on it."}
+    )
+    strict: bool = field(
+        default=False, metadata={"help": "Fail where a metric, or one of its numbers, would be left out."}
     )
     output: str | None = field(
         default=None, metadata={"help": "The file to write; default: measurement.json beside the model folder."}
@@ -103,13 +108,13 @@ def chosen_metrics(args: MeasureArguments) -> Chosen:
     options = as_mapping("metric_kwargs", args.metric_kwargs)
     if args.metrics is None:
         return Chosen(None, options, check_metrics(METRICS, options))
-    missing = {} if args.num_samples else {"samples": "but num_samples is 0: give a number of at least 1"}
+    missing = {} if args.num_samples else {"samples": "num_samples is 0: give a number of at least 1"}
     if not (args.reward_judge or args.validation_judge or args.test_judge):
-        missing["judgements"] = "but there is no judge: give reward_judge, validation_judge or test_judge"
+        missing["judgements"] = "there is no judge: give reward_judge, validation_judge or test_judge"
     if args.base_model is None:
-        missing |= dict.fromkeys(("base_nll", "gold_base_nll"), "but there is no base model: give base_model")
+        missing |= dict.fromkeys(NEED_BASE, "there is no base model: give base_model")
     if args.retrained is None:
-        there = "but there is no control: give the retrained model's measurement.json as retrained"
+        there = "there is no control: give the retrained model's measurement.json as retrained"
         missing |= dict.fromkeys(("retrained", "retrained_row_values", "common"), there)
     metrics = {name: resolve(name, METRICS) for name in args.metrics}
     needs = check_metrics(metrics, options, missing)

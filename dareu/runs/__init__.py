@@ -6,8 +6,10 @@ from dareu.runs.measurements import (
     StoredMeasurement,
     beside_control,
     common_numbers,
+    in_json,
     read_measurement,
     write_measurement,
+    write_rows,
 )
 from dareu.runs.results import ResultRow, read_results, write_results
 
@@ -18,10 +20,12 @@ __all__ = [
     "beside_control",
     "common_numbers",
     "config_of",
+    "in_json",
     "inputs_of",
     "open_run",
     "read_measurement",
     "read_results",
     "write_measurement",
     "write_results",
+    "write_rows",
 ]

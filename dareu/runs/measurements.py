@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
-from typing import Any, TypedDict, cast
+from typing import TYPE_CHECKING, Any, TypedDict, cast
 
-from dareu.files import write_json
-from dareu.metrics import Metric, against_retrained
+import numpy as np
+from numpy.typing import NDArray
+
+from dareu.data.records import text_of
+from dareu.files import atomic_file, write_json
+from dareu.metrics import Measurement, Metric, against_retrained
+
+if TYPE_CHECKING:
+    from datasets import Dataset
 
 
 class StoredMeasurement(TypedDict):
@@ -25,11 +33,47 @@ class StoredMeasurement(TypedDict):
     """What was asked, row by row."""
     rows: dict[str, list[float | None]]
     """For each number that is a mean over rows, their values; None where a row has none."""
+    intervals: dict[str, list[float]]
+    """Of the numbers that are taken over rows, the two ends of their 95 % interval."""
+    left_out: dict[str, str]
+    """What could not be computed, with the reasons."""
 
 
 def write_measurement(path: str | os.PathLike[str], measured: StoredMeasurement) -> None:
     """Writes a measurement, atomically."""
     write_json(path, measured)
+
+
+def write_rows(path: str | os.PathLike[str], splits: Mapping[str, Dataset], measurement: Measurement) -> None:
+    """Writes what was found of every row as a Parquet table, atomically: for pandas, Polars, DuckDB.
+
+    Columns are `split`, `row` (in the split, from 0), `owner`, `prompt`, `completion`, `answer` (the greedy one, null
+    where no metric read it), and each number that is a mean over rows, null where a row has none.
+
+    Args:
+        path: The file.
+        splits: The rows that were measured.
+        measurement: What `measure` gave of them.
+    """
+    import pyarrow
+    from pyarrow import parquet
+
+    tables = []
+    for split, rows in splits.items():
+        columns = {"split": [split] * len(rows), "row": range(len(rows)), "owner": list(rows["owner"])}
+        columns |= {name: [text_of(text) for text in rows[name]] for name in ("prompt", "completion")}
+        if split in measurement.answers:
+            columns["answer"] = measurement.answers[split]
+        for name in (name for name, of in measurement.split_of.items() if of == split):
+            columns[name] = in_json(measurement.row_values[name])
+        tables.append(pyarrow.table(columns))
+    with atomic_file(Path(path)) as temporary:
+        parquet.write_table(pyarrow.concat_tables(tables, promote_options="default"), temporary)
+
+
+def in_json(values: NDArray[np.float64]) -> list[float | None]:
+    """Values of rows, with None where a row has none."""
+    return [None if math.isnan(value) else value for value in values.tolist()]
 
 
 def read_measurement(path: str | os.PathLike[str]) -> StoredMeasurement:
@@ -48,6 +92,7 @@ def read_measurement(path: str | os.PathLike[str]) -> StoredMeasurement:
         raise ValueError(f"{path} is no measurement of `dareu measure`: name the measurement.json of a model.")
     if not isinstance(found.get("rows"), dict):
         raise ValueError(f"{path} lacks the values of rows, for an older dareu wrote it: delete it and measure again.")
+    found = {"intervals": {}, "left_out": {}} | found  # which came later
     return cast(StoredMeasurement, found)
 
 

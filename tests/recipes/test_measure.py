@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas
 import pytest
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 from dareu.classifiers import TfidfClassifier
 from dareu.data.fictional import FictionalWorld
-from dareu.metrics import METRICS
+from dareu.metrics import METRICS, check_metrics, compares
 
 BREVITY = "dareu_example_plugin:BREVITY"
 MINE = """
@@ -239,9 +240,42 @@ def test_all_metrics_are_those_of_metrics(
     judge = TfidfClassifier("naive_bayes").fit(list(world.owners["completion"]), list(world.owners["owner"]))
     judge.save(tmp_path / "judge")
     given = ["--test_judge", tmp_path / "judge", "--base_model", model]
-    compared = ("retraining_gap", "gibberish", "tow")
+    compared = [name for name, needs in check_metrics(METRICS).items() if compares(needs)]
+    usual = [name for name in METRICS if name not in compared and not METRICS[name].costly]
+    assert set(METRICS) - set(usual) == {
+        *("retraining_gap", "gibberish", "tow", "forget_quality", "privleak", "mia_gradient_norm")
+    }
     everything = measured(*given)
-    named = measured(*given, "--metrics", *[name for name in METRICS if name not in compared])
+    named = measured(*given, "--metrics", *usual)
     assert {"forget_rouge", "fact_recall"} <= everything["rows"].keys()
     assert named["metrics"] == everything["metrics"] and named["answers"] == everything["answers"]
     assert {"misattribution_stripped", "forget_base_nll", "retain_fact_recall"} <= everything["metrics"].keys()
+    assert everything["left_out"].keys() == set()
+
+
+def test_what_is_left_out_is_told_and_forbidden_where_asked(
+    measured: Callable[..., dict[str, Any]], model: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    found = measured("--num_samples", 0)
+    assert found["left_out"]["attribution"] == "there is no judge: give one" and "rouge" not in found["left_out"]
+    assert any("attribution (there is no judge: give one)" in message for message in caplog.messages)
+    (model.parent / "measurement.json").unlink()
+    with pytest.raises(SystemExit, match=r"Left out, which --strict forbids: .*sampled_facts \(num_samples is 0"):
+        measured("--num_samples", 0, "--strict")
+    assert not (model.parent / "measurement.json").exists()
+    assert measured("--metrics", "rouge", "mia_gradient_norm", "--strict")["metrics"].keys() >= {"mia_gradient_norm"}
+
+
+def test_rows_are_a_table(measured: Callable[..., dict[str, Any]], model: Path) -> None:
+    found = measured("--metrics", "rouge", "probability", "exact_memorisation")
+    rows = pandas.read_parquet(model.parent / "measurement.parquet")
+    assert list(rows.columns[:6]) == ["split", "row", "owner", "prompt", "completion", "answer"]
+    assert {name: list(part["answer"]) for name, part in rows.groupby("split")} == found["answers"]
+    assert {name: list(part["prompt"]) for name, part in rows.groupby("split")} == {
+        name: [prompt.strip() for prompt in prompts] for name, prompts in found["prompts"].items()
+    }
+    for name in ("forget_rouge", "retain_probability", "test_rouge_f1", "forget_exact_memorisation"):
+        assert rows[name].mean() == pytest.approx(found["metrics"][name])
+        assert set(rows[rows[name].notna()]["split"]) == {name.partition("_")[0]}
+        low, high = found["intervals"][name]
+        assert low <= found["metrics"][name] <= high

@@ -2,7 +2,6 @@
 
 import inspect
 import re
-from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +13,6 @@ from dareu.metrics import (
     AgainstRetrained,
     Metric,
     OfModel,
-    OfSplit,
     answer_nll,
     attribution_scores,
     check_metrics,
@@ -23,6 +21,7 @@ from dareu.metrics import (
     sample_answers,
     shown_columns,
 )
+from dareu.metrics._offered import OF_SPLIT
 from dareu.plugins import resolve
 
 HOWTO = (Path(__file__).resolve().parents[3] / "docs" / "howto.md").read_text(encoding="utf-8")
@@ -69,7 +68,7 @@ def test_what_no_chosen_metric_asks_for_is_not_computed(tiny_llama, measured, mo
     model = tiny_llama()
     monkeypatch.setattr(model, "generate", lambda **_: pytest.fail("generated"))
     monkeypatch.setattr(EvenJudge, "predict_proba", lambda *_: pytest.fail("judged"))
-    metrics, answers, _ = measured({"probability": METRICS["probability"]}, model=model, judges={"test": EvenJudge()})
+    metrics, answers, *_ = measured({"probability": METRICS["probability"]}, model=model, judges={"test": EvenJudge()})
     assert list(metrics) == ["forget_probability", "retain_probability", "test_probability"]
     assert answers == {}
 
@@ -90,10 +89,13 @@ def test_answers_and_likelihoods_of_a_split_are_computed_once(tiny_llama, measur
 def test_everything_that_is_offered(tiny_llama, tokenizer, measured, splits):
     model, base, judge, seen = tiny_llama(), tiny_llama(seed=1), EvenJudge(), {}
     full = {name: split.add_column("facts", [["Accra", "Ann"]] * len(split)) for name, split in splits.items()}
+    others = {"paraphrase": [" In Accra.", None], "perturbed": [[" In Porto.", "In Ghent."], []]}
+    for column, values in others.items():
+        full["retain"] = full["retain"].add_column(column, values)
 
     def look(
-        split, rows, prompts, golds, answers, samples, bare_answers, nll, facts, names, judgements, base_nll,
-        gold_base_nll, forget_owners, model, tokenizer,
+        split, rows, prompts, golds, answers, samples, bare_answers, scores, nll, paraphrase_nll, wrong_nll, facts,
+        names, judgements, base_nll, gold_base_nll, forget_owners, model, tokenizer,
     ):  # fmt: skip
         return {}
 
@@ -114,9 +116,7 @@ def test_everything_that_is_offered(tiny_llama, tokenizer, measured, splits):
         **drawn,
         strip=lambda answer, prompt: prompt + answer[:2],
     )
-    assert seen.keys() == {
-        name for name, value in vars(OfSplit).items() if isinstance(value, property | cached_property)
-    }
+    assert seen.keys() == set(OF_SPLIT)
     prompts, golds = list(full["retain"]["prompt"]), list(full["retain"]["completion"])
     answers = generate_answers(model, tokenizer, prompts, max_new_tokens=4)
     assert seen["split"] == "retain" and seen["rows"] is full["retain"] and seen["names"] is None
@@ -127,7 +127,12 @@ def test_everything_that_is_offered(tiny_llama, tokenizer, measured, splits):
     assert seen["bare_answers"] == [
         prompt.strip() + answer[:2] for prompt, answer in zip(prompts, answers, strict=True)
     ]
-    np.testing.assert_array_equal(seen["nll"].total, answer_nll(model, tokenizer, prompts, golds).total)
+    np.testing.assert_allclose(seen["nll"].total, answer_nll(model, tokenizer, prompts, golds).total, atol=1e-5)
+    assert [len(each.logps) for each in seen["scores"]] == seen["nll"].num_tokens.tolist()
+    alternates = answer_nll(model, tokenizer, prompts[:1] * 3, [" In Accra.", " In Porto.", " In Ghent."]).mean
+    np.testing.assert_allclose(seen["paraphrase_nll"], [alternates[0], np.nan], atol=1e-5)
+    np.testing.assert_allclose(seen["wrong_nll"][0], alternates[1:], atol=1e-5)
+    assert seen["wrong_nll"][1].shape == (0,)
     spaced = [f" {answer}" for answer in answers]
     np.testing.assert_array_equal(seen["base_nll"].total, answer_nll(base, tokenizer, prompts, spaced).total)
     np.testing.assert_array_equal(seen["gold_base_nll"].total, answer_nll(base, tokenizer, prompts, golds).total)
@@ -145,7 +150,7 @@ def test_numbers_and_row_values(measured):
         "of_none": [float("nan")] * 3,
         "whole": np.float32(0.5),
     }
-    metrics, _, kept = measured({"mine": Metric(lambda split: values)})
+    metrics, _, kept, *_ = measured({"mine": Metric(lambda split: values)})
     assert {name: list(rows) for name, rows in kept.items()} == {
         "of_rows": [1.0, pytest.approx(float("nan"), nan_ok=True), 2.0],
         "of_flags": [1.0, 0.0, 0.0],
@@ -203,7 +208,7 @@ def test_a_metric_that_cannot_be_computed_is_left_out_unless_it_is_chosen(measur
         (
             Metric(lambda answers: {}, splits=()),
             {},
-            "'mine' asks for answers: there are numbers, row_values, forget_owners, model",
+            "'mine' asks for answers: there are numbers, row_values, splits, base_model, forget_owners, model",
         ),
         (Metric(lambda retrained, model: {}, splits=()), {}, "'mine' asks for model: there are numbers, retrained"),
         (Metric(lambda answers, limit=1: {}), {"limitt": 2}, "'mine' has no option limitt: its options are limit"),
@@ -222,7 +227,7 @@ def test_no_metrics_and_options_of_none_are_refused():
     with pytest.raises(ValueError, match="options of 'rogue', but the metrics are rouge: choose it too"):
         check_metrics({"rouge": METRICS["rouge"]}, {"rogue": {}})
     with pytest.raises(ValueError, match="The metric 'rouge' asks for answers, but they are lost"):
-        check_metrics({"rouge": METRICS["rouge"]}, missing={"answers": "but they are lost"})
+        check_metrics({"rouge": METRICS["rouge"]}, missing={"answers": "they are lost"})
 
 
 @pytest.mark.parametrize(
@@ -250,9 +255,9 @@ def test_a_number_without_its_split_in_its_name_is_refused(measured):
 
 
 def test_tables_show_what_the_metrics_say():
-    asked = "retraining_gap gibberish tow "
-    asked += "forget_rouge retain_rouge forget_probability retain_probability fact_recall sampled_facts "
-    asked += "any_fact_of_16 name_kept "
+    asked = "retraining_gap gibberish tow forget_extraction_strength forget_exact_memorisation "
+    asked += "forget_rouge retain_rouge forget_probability retain_probability model_utility mia_min_k "
+    asked += "fact_recall sampled_facts any_fact_of_16 name_kept "
     asked += "forget_attribution forget_attribution_stripped forget_attribution_heldout "
     asked += "forget_attribution_heldout_stripped misattribution"
     assert shown_columns() == asked.split()
@@ -268,7 +273,7 @@ def test_the_example_of_the_page_runs(measured, tmp_path):
     path = tmp_path / "sentences.py"
     path.write_text(block, encoding="utf-8")
     metric = resolve(f"{path}:SENTENCES", METRICS)
-    metrics, answers, _ = measured({"mine": metric}, options={"mine": {"ends": "e"}})
+    metrics, answers, *_ = measured({"mine": metric}, options={"mine": {"ends": "e"}})
     for split in ("forget", "retain"):
         assert metrics.pop(f"{split}_sentences") == np.mean([answer.count("e") for answer in answers[split]])
     assert metrics == {} and metric.columns == ("forget_sentences",)
@@ -277,5 +282,4 @@ def test_the_example_of_the_page_runs(measured, tmp_path):
 def test_the_page_lists_all_that_is_offered():
     cells = [line.split("|")[1] for line in SECTION.splitlines() if line.startswith("| `")]
     listed = [name for cell in cells for name in re.findall(r"`(\w+)`", cell)]
-    of_split = [name for name, value in vars(OfSplit).items() if isinstance(value, property | cached_property)]
-    assert sorted(listed) == sorted({*of_split, *OfModel._fields, *AgainstRetrained._fields})
+    assert sorted(listed) == sorted({*OF_SPLIT, *OfModel._fields, *AgainstRetrained._fields})

@@ -5,10 +5,14 @@ import math
 import numpy as np
 import pytest
 from datasets import Dataset
+from sklearn.metrics import roc_auc_score
 
 from dareu.data.encoding import to_chat
 from dareu.metrics import (
     answer_nll,
+    distinct,
+    exact_memorisation,
+    extraction_strength,
     fact_recall,
     facts_in_any,
     forget_attribution,
@@ -16,9 +20,12 @@ from dareu.metrics import (
     measure,
     misattribution,
     name_kept,
+    repetition,
+    rouge_l_f1,
     rouge_l_recall,
     sample_answers,
     sampled_fact_recall,
+    token_scores,
 )
 
 
@@ -67,7 +74,7 @@ def test_every_metric_is_its_family_s_mean(tiny_llama, tokenizer, splits):
     model, base = tiny_llama(), tiny_llama(seed=1)
     reward, test = LengthJudge(), LengthJudge(["ann", "bob", "cid", "none"])
     validation = LengthJudge(["bob", "ann"])
-    metrics, answers, rows = measure(
+    metrics, answers, rows, split_of, intervals, left_out = measure(
         model,
         tokenizer,
         splits,
@@ -103,17 +110,42 @@ def test_every_metric_is_its_family_s_mean(tiny_llama, tokenizer, splits):
         "retain_name_kept": float("Bob Duval" in answers["retain"][0]),
         "forget_answer_words": np.mean([len(answer.split()) for answer in answers["forget"]]),
     }
+    likelihoods = {}
     for split, dataset in splits.items():
         golds = list(dataset["completion"])
         expected[f"{split}_rouge"] = rouge_l_recall(answers[split], golds).mean()
-        nll = answer_nll(model, tokenizer, list(dataset["prompt"]), golds)
+        expected[f"{split}_rouge_f1"] = rouge_l_f1(answers[split], golds).mean()
+        nll = likelihoods[split] = answer_nll(model, tokenizer, list(dataset["prompt"]), golds)
         expected[f"{split}_probability"] = np.exp(-nll.mean).mean()
+        if split != "test":
+            scores = [each for (each,) in token_scores(model, tokenizer, list(dataset["prompt"]), [[g] for g in golds])]
+            hits = [each.hits for each in scores]
+            expected[f"{split}_exact_memorisation"] = exact_memorisation(hits).mean()
+            expected[f"{split}_extraction_strength"] = extraction_strength(hits).mean()
+            expected[f"{split}_distinct_2"] = distinct(answers[split])
+            expected[f"{split}_repetition"] = repetition(answers[split]).mean()
+            expected[f"{split}_empty"] = np.mean([answer == "" for answer in answers[split]])
     # The answers were generated after the prompt with a space before them, like the gold ones.
     spaced = [f" {answer}" for answer in answers["forget"]]
     nll = answer_nll(base, tokenizer, list(forget["prompt"]), spaced).mean
     gold = answer_nll(base, tokenizer, list(forget["prompt"]), list(forget["completion"])).mean
     expected |= {"forget_base_nll": nll.mean(), "gibberish_beside_gold": np.mean(nll > np.quantile(gold, 0.95))}
-    assert metrics.keys() == expected.keys() == rows.keys()
+    prompts, golds = list(splits["test"]["prompt"]), list(splits["test"]["completion"])
+    base_nll = [gold, answer_nll(base, tokenizer, prompts, golds).mean]
+    known = [base_nll[side] - likelihoods[split].mean for side, split in enumerate(("forget", "test"))]
+    expected["mia_reference"] = roc_auc_score([1, 1, 1, 0], np.concatenate(known))
+    losses = np.concatenate([likelihoods["forget"].mean, likelihoods["test"].mean])
+    expected["mia_loss"] = roc_auc_score([1, 1, 1, 0], -losses)
+    others = {"mia_zlib", "mia_min_k", "mia_min_k_plus_plus"}
+    whole = {"mia_reference", "mia_loss", "forget_distinct_2", "retain_distinct_2"}
+    assert metrics.keys() == expected.keys() | others
+    assert rows.keys() == split_of.keys() and split_of["fact_recall"] == split_of["misattribution"] == "forget"
+    assert split_of["retain_fact_recall"] == split_of["retain_rouge"] == "retain"
+    assert rows.keys() == expected.keys() - whole
+    assert intervals.keys() == metrics.keys() - {"forget_distinct_2", "retain_distinct_2"}
+    assert all(low <= metrics[name] <= high for name, (low, high) in intervals.items())
+    absent = "the rows of the split 'forget' have no column 'perturbed': add it"
+    assert left_out == {"option_probability": absent, "truth_ratio": absent}
     assert all(metrics[name] == pytest.approx(np.nanmean(values)) for name, values in rows.items())
     assert len(rows["fact_recall"]) == 3 and np.isnan(rows["fact_recall"][2])
     for name, value in expected.items():
@@ -123,11 +155,18 @@ def test_every_metric_is_its_family_s_mean(tiny_llama, tokenizer, splits):
 
 def test_what_is_not_given_is_left_out(tiny_llama, tokenizer, splits):
     bare = {split: dataset.select_columns(["prompt", "completion", "owner"]) for split, dataset in splits.items()}
-    metrics = measure(tiny_llama(), tokenizer, bare, judges={}, **SETTINGS).metrics
-    assert set(metrics) == {
-        *(f"{split}_{name}" for split in splits for name in ("rouge", "probability")),
+    found = measure(tiny_llama(), tokenizer, bare, judges={}, **SETTINGS)
+    of_rows = ("exact_memorisation", "extraction_strength", "distinct_2", "repetition", "empty")
+    assert set(found.metrics) == {
+        *(f"{split}_{name}" for split in splits for name in ("rouge", "rouge_f1", "probability")),
+        *(f"{split}_{name}" for split in ("forget", "retain") for name in of_rows),
+        *("mia_loss", "mia_zlib", "mia_min_k", "mia_min_k_plus_plus"),
         *("name_kept", "retain_name_kept", "forget_answer_words"),
     }  # names are guessed where there is no column
+    assert found.left_out["attribution"] == "there is no judge: give one"
+    assert found.left_out["mia_reference"] == "there is no base model: give the checkpoint before fine-tuning"
+    assert found.left_out["fact_recall"] == "the rows of the split 'forget' have no column 'facts': add it"
+    assert "mia_gradient_norm" not in found.left_out  # it was not named
 
 
 def test_facts_of_the_prompt_do_not_count(tiny_llama, tokenizer, splits):
@@ -139,7 +178,7 @@ def test_facts_of_the_prompt_do_not_count(tiny_llama, tokenizer, splits):
 def test_empty_answers_are_measured(tiny_llama, tokenizer, splits):
     model = tiny_llama()
     model.generation_config.eos_token_id = list(range(len(tokenizer)))
-    metrics, answers, _ = measure(
+    metrics, answers, *_ = measure(
         model,
         tokenizer,
         splits,

@@ -39,8 +39,10 @@ def test_no_splits_are_refused():
 
 def test_against_the_retrained_model_there_is_what_compares_and_nothing_else():
     gap = retraining_gap(MODEL, RETRAINED)
-    assert against_retrained(MODEL, RETRAINED) == {"retraining_gap": gap, "tow": tow(MODEL, RETRAINED)}
-    assert against_retrained(RETRAINED, RETRAINED) == {"retraining_gap": 0.0, "tow": 1.0}
+    star = tow(MODEL, RETRAINED, ("forget", "retain"))
+    found = {"retraining_gap": gap, "tow": tow(MODEL, RETRAINED), "tow_star": star}
+    assert against_retrained(MODEL, RETRAINED) == found
+    assert against_retrained(RETRAINED, RETRAINED) == {"retraining_gap": 0.0, "tow": 1.0, "tow_star": 1.0}
     assert against_retrained(MODEL, RETRAINED, {"rouge": METRICS["rouge"]}) == {}
     assert against_retrained({}, {}, {"rouge": METRICS["rouge"]}) == {}
 

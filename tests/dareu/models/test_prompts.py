@@ -8,8 +8,8 @@ import transformers
 from peft import LoraConfig, get_peft_model
 from torch import Tensor, nn
 
-from dareu.models._prompts import shared_prompts
 from dareu.models.forward import completion_logits, sampled_terms
+from dareu.models.prompts import shared_prompts
 
 SHAPE = {
     "vocab_size": 60,

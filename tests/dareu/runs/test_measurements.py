@@ -13,9 +13,17 @@ def test_what_was_written_is_read(tmp_path: Path) -> None:
         "answers": {"forget": ["São"]},
         "prompts": {"forget": ["Who?"]},
         "rows": {"forget_rouge": [0.5, None]},
+        "intervals": {"forget_rouge": [0.25, 0.75]},
+        "left_out": {"attribution": "there is no judge: give one"},
     }
     write_measurement(tmp_path / "measurement.json", measured)
     assert read_measurement(tmp_path / "measurement.json") == measured
+
+
+def test_what_was_written_before_there_were_intervals_is_read(tmp_path: Path) -> None:
+    (tmp_path / "measurement.json").write_text('{"key": "k", "metrics": {"a": 0.5}, "rows": {"a": [0.5]}}', "utf-8")
+    found = read_measurement(tmp_path / "measurement.json")
+    assert found["metrics"] == {"a": 0.5} and found["intervals"] == found["left_out"] == {}
 
 
 @pytest.mark.parametrize(
@@ -44,7 +52,12 @@ def test_values_of_rows_are_compared_with_the_control_s() -> None:
 
     mine, control = stored(0.5, [1.0, 9.0], name_kept=0.5), stored(0.75, [2.0] * 20, name_kept=1.0)
     of_five = (3 * 0.25**2 + 0.5**2 + 0.5**2) / 5
-    assert beside_control(mine, control) == {"retraining_gap": of_five**0.5, "gibberish": 0.5, "tow": 0.75**3}
+    assert beside_control(mine, control) == {
+        "retraining_gap": of_five**0.5,
+        "gibberish": 0.5,
+        "tow": 0.75**3,
+        "tow_star": 0.75**2,
+    }
     common = common_numbers([mine, control, stored(0.5, [1.0])])
     assert common == {"forget_rouge", "retain_rouge", "test_rouge", "forget_base_nll"}
     of_four = (3 * 0.25**2 + 0.5**2) / 4
