@@ -51,7 +51,7 @@ def main() -> None:
     if args.retrained is not None and Path(args.retrained).resolve() != output.resolve():
         read_measurement(args.retrained)
     settings, inputs = config_of(data, args), inputs_of(data, args)
-    for name in ("output", "retrained", "strict"):  # none of them changes what is measured
+    for name in ("output", "retrained", "strict", "measure_cache_dir"):  # none of them changes what is measured
         settings.pop(name, None)
         inputs.pop(name, None)
     key = content_hash([settings, inputs, list(chosen.needs)])  # built-in metrics may become more
@@ -88,6 +88,7 @@ def main() -> None:
             num_samples=args.num_samples,
             sample_seed=args.sample_seed,
             batch_size=args.measure_batch_size,
+            cache_dir=args.measure_cache_dir or output.parent / "measured",
         )
         prompts = {name: [str(prompt) for prompt in rows["prompt"]] for name, rows in splits.items()}
         if args.strict and found.left_out:

@@ -16,6 +16,7 @@ from dareu.metrics.facts import fact_recall, facts_beyond_prompt, facts_in_any, 
 from dareu.metrics.fluency import gibberish
 from dareu.metrics.gap import retraining_gap
 from dareu.metrics.generation import generate_answers, sample_answers
+from dareu.metrics.kept import Kept
 from dareu.metrics.likelihood import AnswerNLL, answer_nll, option_probability, probability
 from dareu.metrics.measure import Measurement, measure
 from dareu.metrics.membership import (
@@ -43,6 +44,7 @@ __all__ = [
     "AttributionScores",
     "Estimate",
     "Judge",
+    "Kept",
     "Measurement",
     "Metric",
     "OfModel",

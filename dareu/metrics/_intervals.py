@@ -29,7 +29,7 @@ def mean_estimate(values: ArrayLike) -> Estimate:
     there = np.asarray(values, dtype=np.float64)
     there = there[~np.isnan(there)]
     assert there.size
-    return _estimate(there.mean(), _shares(len(there), 0) @ there)
+    return _estimate(there.mean(), _counts(len(there), 0) @ there / len(there))
 
 
 def auc_estimate(positives: ArrayLike, negatives: ArrayLike) -> Estimate:
@@ -50,14 +50,14 @@ def auc_estimate(positives: ArrayLike, negatives: ArrayLike) -> Estimate:
     if np.isnan(high).any() or np.isnan(low).any():
         raise ValueError("An AUC cannot rank a score that is NaN: measure again.")
     above = (high[:, None] > low) + 0.5 * (high[:, None] == low)
-    resampled = np.einsum("rn,nm,rm->r", _shares(len(high), 0), above, _shares(len(low), 1), optimize=True)
-    return _estimate(above.mean(), resampled)
+    resampled = np.einsum("rm,rm->r", _counts(len(high), 0) @ above, _counts(len(low), 1))
+    return _estimate(above.mean(), resampled / above.size)
 
 
-def _shares(rows: int, stream: int) -> NDArray[np.float64]:
-    """(resamples, rows): how often each row was drawn, over the number of draws; the same numbers every time."""
+def _counts(rows: int, stream: int) -> NDArray[np.float64]:
+    """(resamples, rows): how often each row was drawn, in as many draws as rows; the same numbers every time."""
     generator = np.random.default_rng((rows, stream))
-    return generator.multinomial(rows, np.full(rows, 1 / rows), size=_RESAMPLES) / rows
+    return generator.multinomial(rows, np.full(rows, 1 / rows), size=_RESAMPLES).astype(np.float64)
 
 
 def _estimate(value: np.float64, resampled: NDArray[np.float64]) -> Estimate:

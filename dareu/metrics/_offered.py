@@ -14,6 +14,7 @@ from dareu.data.records import text_of
 from dareu.metrics.attribution import AttributionScores, Judge, attribution_scores
 from dareu.metrics.facts import facts_beyond_prompt
 from dareu.metrics.generation import generate_answers, sample_answers
+from dareu.metrics.kept import Kept
 from dareu.metrics.likelihood import AnswerNLL, answer_nll
 from dareu.metrics.token_scores import TokenScores, token_scores
 
@@ -35,6 +36,10 @@ class Subject(NamedTuple):
     num_samples: int
     sample_seed: int
     batch_size: int
+    kept: Kept
+    """Of the model."""
+    base_kept: Kept | None
+    """Of the base model."""
 
 
 class OfSplit:
@@ -70,7 +75,7 @@ class OfSplit:
         by = self._subject
         prompts = list(self._rows["prompt"])
         return generate_answers(
-            by.model, by.tokenizer, prompts, max_new_tokens=by.max_new_tokens, batch_size=by.batch_size
+            by.model, by.tokenizer, prompts, max_new_tokens=by.max_new_tokens, batch_size=by.batch_size, kept=by.kept
         )
 
     @cached_property
@@ -85,6 +90,7 @@ class OfSplit:
             seed=by.sample_seed,
             max_new_tokens=by.max_new_tokens,
             batch_size=by.batch_size,
+            kept=by.kept,
         )
 
     @cached_property
@@ -146,16 +152,14 @@ class OfSplit:
     @cached_property
     def base_nll(self) -> AnswerNLL:
         """Those of the model's answers under the base model, as `nll`; only where a base model is given."""
-        assert self._subject.base_model is not None
         # An answer in the form in which the model was taught to give it
         given = [in_form_of(*pair) for pair in zip(self._rows["completion"], self.answers, strict=True)]
-        return self._nll_under(self._subject.base_model, given, truncate=True)
+        return self._base_nll_of(given)
 
     @cached_property
     def gold_base_nll(self) -> AnswerNLL:
         """Those of the gold answers under the base model, as `nll`; only where a base model is given."""
-        assert self._subject.base_model is not None
-        return self._nll_under(self._subject.base_model, list(self._rows["completion"]), truncate=True)
+        return self._base_nll_of(list(self._rows["completion"]))
 
     @property
     def forget_owners(self) -> list[str]:
@@ -183,15 +187,18 @@ class OfSplit:
         for gold, right, wrong in zip(golds, self._texts_in("paraphrase"), self._texts_in("perturbed"), strict=True):
             others = [*([] if right is None else [right]), *(wrong or ())] if self._alternates else []
             completions.append([gold, *(in_form_of(gold, text.strip()) for text in others)])
-        return token_scores(by.model, by.tokenizer, list(self._rows["prompt"]), completions, batch_size=by.batch_size)
+        prompts = list(self._rows["prompt"])
+        return token_scores(by.model, by.tokenizer, prompts, completions, batch_size=by.batch_size, kept=by.kept)
 
     def _texts_in(self, column: str) -> list[Any]:
         """An optional column's values, None where it is not there."""
         return list(self._rows[column]) if column in self._rows.column_names else [None] * len(self._rows)
 
-    def _nll_under(self, model: PreTrainedModel, completions: Sequence[Text], *, truncate: bool) -> AnswerNLL:
-        prompts, size = list(self._rows["prompt"]), self._subject.batch_size
-        return answer_nll(model, self._subject.tokenizer, prompts, completions, batch_size=size, truncate=truncate)
+    def _base_nll_of(self, completions: Sequence[Text]) -> AnswerNLL:
+        by, prompts = self._subject, list(self._rows["prompt"])
+        assert by.base_model is not None
+        settings: dict[str, Any] = {"batch_size": by.batch_size, "truncate": True, "kept": by.base_kept}
+        return answer_nll(by.base_model, by.tokenizer, prompts, completions, **settings)
 
 
 class OfModel(NamedTuple):

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
-from itertools import groupby
+from collections.abc import Sequence
+from itertools import groupby, islice
 from typing import TYPE_CHECKING, NamedTuple
 
 from dareu.data.encoding import Text, encode_prompts
 from dareu.metrics._rows import batches, check_prompt_length
+from dareu.metrics.kept import Found, Kept, row_key
 from dareu.models import context_length
 from dareu.models.forward import evaluation_mode
 from dareu.models.generation import end_ids_of, generate_ids
@@ -24,6 +25,7 @@ def generate_answers(
     *,
     max_new_tokens: int = 200,
     batch_size: int = 32,
+    kept: Kept | None = None,
 ) -> list[str]:
     """The model's greedy answer to every prompt.
 
@@ -39,6 +41,7 @@ def generate_answers(
         prompts: n strings or chat message lists.
         max_new_tokens: Most tokens of an answer.
         batch_size: Prompts answered at once.
+        kept: Where answers are looked up, and kept; of this model and tokenizer.
 
     Returns:
         n answers without special tokens and surrounding whitespace, in the order of `prompts`; may be empty.
@@ -48,8 +51,7 @@ def generate_answers(
             row), the tokenizer lacks a token, or an argument is out of range.
     """
     asked = [_Asked(ids) for ids in _encoded(model, tokenizer, prompts, max_new_tokens)]
-    answers = _answers(model, tokenizer, set(asked), max_new_tokens, batch_size)
-    return [answers[each] for each in asked]
+    return _answers(model, tokenizer, asked, max_new_tokens, batch_size, kept)
 
 
 def sample_answers(
@@ -61,6 +63,7 @@ def sample_answers(
     seed: int = 0,
     max_new_tokens: int = 200,
     batch_size: int = 32,
+    kept: Kept | None = None,
 ) -> list[list[str]]:
     """Answers to every prompt drawn from the model's own distribution: temperature 1, nothing cut off or penalised.
 
@@ -77,6 +80,7 @@ def sample_answers(
         seed: Of all draws.
         max_new_tokens: Most tokens of an answer.
         batch_size: Samples drawn at once.
+        kept: See `generate_answers`.
 
     Returns:
         For each of the n prompts its samples.
@@ -89,9 +93,9 @@ def sample_answers(
     if seed < 0:
         raise ValueError(f"The seed of the samples is {seed}: give a whole number of at least 0.")
     encoded = _encoded(model, tokenizer, prompts, max_new_tokens)
-    asked = [[_Asked(ids, (seed, row, sample)) for sample in range(num_samples)] for row, ids in enumerate(encoded)]
-    answers = _answers(model, tokenizer, [each for of_row in asked for each in of_row], max_new_tokens, batch_size)
-    return [[answers[each] for each in of_row] for of_row in asked]
+    asked = [_Asked(ids, (seed, row, sample)) for row, ids in enumerate(encoded) for sample in range(num_samples)]
+    answers = iter(_answers(model, tokenizer, asked, max_new_tokens, batch_size, kept))
+    return [list(islice(answers, num_samples)) for _ in encoded]
 
 
 class _Asked(NamedTuple):
@@ -119,7 +123,26 @@ def _encoded(
 def _answers(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
-    asked: Collection[_Asked],
+    asked: Sequence[_Asked],
+    max_new_tokens: int,
+    batch_size: int,
+    kept: Kept | None,
+) -> list[str]:
+    """The answers that are wanted, each found once, where it is not kept already."""
+    end_ids = sorted(end_ids_of(model, tokenizer))
+
+    def find(places: list[int]) -> list[Found]:
+        answers = _found(model, tokenizer, [asked[place] for place in places], max_new_tokens, batch_size)
+        return [{"answer": answers[asked[place]]} for place in places]
+
+    keys = [row_key(*each, max_new_tokens, end_ids) for each in asked]
+    return [found["answer"] for found in (kept or Kept(None, model, tokenizer)).completed("answers", keys, find)]
+
+
+def _found(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    asked: Sequence[_Asked],
     max_new_tokens: int,
     batch_size: int,
 ) -> dict[_Asked, str]:

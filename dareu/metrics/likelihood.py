@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from dareu.data.encoding import Text
 from dareu.metrics._metric import Metric
 from dareu.metrics._rows import check_lengths
+from dareu.metrics.kept import Kept
 from dareu.metrics.token_scores import TokenScores, token_scores
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ def answer_nll(
     *,
     batch_size: int = 32,
     truncate: bool = False,
+    kept: Kept | None = None,
 ) -> AnswerNLL:
     """The model's negative log-likelihood of every completion, given its prompt: `token_scores`, summed in float64.
 
@@ -55,12 +57,13 @@ def answer_nll(
         completions: n completions of the same form as their prompts.
         batch_size: Rows scored at once.
         truncate: Score only the tokens that fit the model's context, rather than refuse the row.
+        kept: Where scores are looked up, and kept.
 
     Raises:
         ValueError: As `token_scores` says.
     """
     each = [[completion] for completion in completions]
-    found = token_scores(model, tokenizer, prompts, each, batch_size=batch_size, truncate=truncate)
+    found = token_scores(model, tokenizer, prompts, each, batch_size=batch_size, truncate=truncate, kept=kept)
     return AnswerNLL.of([scores for (scores,) in found])
 
 

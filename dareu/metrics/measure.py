@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -14,6 +15,7 @@ from dareu.metrics._known import METRICS
 from dareu.metrics._metric import Metric
 from dareu.metrics._offered import OfModel, OfSplit, Subject
 from dareu.metrics.attribution import Judge, forget_columns
+from dareu.metrics.kept import Kept
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -63,6 +65,7 @@ def measure(
     num_samples: int = 16,
     sample_seed: int = 0,
     batch_size: int = 32,
+    cache_dir: str | os.PathLike[str] | None = None,
 ) -> Measurement:
     """Measures a model on the rows to forget, rows to retain, and rows that no model was trained on.
 
@@ -104,6 +107,8 @@ def measure(
         num_samples: Sampled answers of each row, by which `any_fact_of_<num_samples>` is named; 0: none.
         sample_seed: Of these; see `sample_answers`.
         batch_size: Rows at once.
+        cache_dir: A folder in which answers and scores of rows are kept by the content of weights, rows and settings,
+            and found again: a second call asks no model, and a changed row only what is new of it. None: none is kept.
 
     Raises:
         ValueError: A split or judge is missing, unknown or malformed, a forget owner is unknown to a judge, a metric
@@ -128,7 +133,18 @@ def measure(
 
     owners = list(forget_owners)
     subject = Subject(
-        model, tokenizer, judges, owners, base_model, strip, max_new_tokens, num_samples, sample_seed, batch_size
+        model,
+        tokenizer,
+        judges,
+        owners,
+        base_model,
+        strip,
+        max_new_tokens,
+        num_samples,
+        sample_seed,
+        batch_size,
+        Kept(cache_dir, model, tokenizer),
+        None if base_model is None else Kept(cache_dir, base_model, tokenizer),
     )
     offers = {}
     for split, rows in splits.items():

@@ -14,6 +14,7 @@ from torch.nn.utils.rnn import pad_sequence
 from dareu.data.encoding import EncodedRecord, Text, encode_prompt, encode_record
 from dareu.data.records import text_of
 from dareu.metrics._rows import batches, check_lengths, check_prompt_length
+from dareu.metrics.kept import Found, Kept, row_key
 from dareu.models import context_length
 from dareu.models.forward import IGNORED_LABEL, Completions, at_completions, evaluation_mode
 from dareu.models.prompts import shared_prompts
@@ -45,6 +46,7 @@ def token_scores(
     *,
     batch_size: int = 32,
     truncate: bool = False,
+    kept: Kept | None = None,
 ) -> list[list[TokenScores]]:
     """Scores every token of every completion, given its prompt and the tokens before it.
 
@@ -59,6 +61,7 @@ def token_scores(
         completions: For each prompt its completions, of the same form as it.
         batch_size: Completions scored at once.
         truncate: Score only the tokens that fit the model's context, rather than refuse the row.
+        kept: Where scores are looked up, and kept; of this model and tokenizer.
 
     Returns:
         For each of the n prompts the scores of its completions, in their order.
@@ -80,19 +83,30 @@ def token_scores(
         prompt_ids, completion_ids = records[place]
         return len(prompt_ids), prompt_ids, len(completion_ids)
 
-    found: dict[tuple[int, int], TokenScores] = {}
-    with evaluation_mode(model), torch.no_grad():
-        # Longest first, which fails at once where the memory is short; and equal prompts side by side
-        for places in batches(sorted(records, key=length, reverse=True), batch_size):
-            scored = _score(model, tokenizer, [records[place] for place in places])
-            found.update(zip(places, scored, strict=True))
-    for row, number in records:
-        if not np.isfinite(found[row, number].logps).all():
-            raise ValueError(
-                f"Row {row}: the model gives no finite likelihood: its weights or logits hold NaN or inf; "
-                "use an earlier checkpoint or a smaller learning rate."
-            )
-    return [[found[row, number] for number in range(len(each))] for row, each in enumerate(completions)]
+    asked = list(records)
+
+    def find(numbers: list[int]) -> list[Found]:
+        places = [asked[number] for number in numbers]
+        found: dict[tuple[int, int], TokenScores] = {}
+        with evaluation_mode(model), torch.no_grad():
+            # Longest first, which fails at once where the memory is short; and equal prompts side by side
+            for some in batches(sorted(places, key=length, reverse=True), batch_size):
+                scored = _score(model, tokenizer, [records[place] for place in some])
+                found.update(zip(some, scored, strict=True))
+        for row, number in places:
+            if not np.isfinite(found[row, number].logps).all():
+                raise ValueError(
+                    f"Row {row}: the model gives no finite likelihood: its weights or logits hold NaN or inf; "
+                    "use an earlier checkpoint or a smaller learning rate."
+                )
+        return [found[place]._asdict() for place in places]
+
+    keys = [row_key(*records[place]) for place in asked]
+    scores = iter((kept or Kept(None, model, tokenizer)).completed("scores", keys, find))
+    return [
+        [TokenScores(**{name: np.asarray(values) for name, values in next(scores).items()}) for _ in each]
+        for each in completions
+    ]
 
 
 def _encode(

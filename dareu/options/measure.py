@@ -61,6 +61,10 @@ class MeasureArguments:
     measure_batch_size: int = field(
         default=64, metadata={"help": "Rows that are measured at a time; the results do not depend on it."}
     )
+    measure_cache_dir: str | None = field(
+        default=None,
+        metadata={"help": "Where answers and scores of rows are kept; default: 'measured' beside the file to write."},
+    )
     strict: bool = field(
         default=False, metadata={"help": "Fail where a metric, or one of its numbers, would be left out."}
     )
