@@ -10,13 +10,12 @@ from numpy.typing import NDArray
 
 from dareu.metrics._metric import Metric
 from dareu.metrics.fluency import BASE_NLL, gibberish
-from dareu.metrics.membership import MIN_K
 
 #: What counts, in both directions, wherever every model has it; each is in [0, 1].
 COUNTED = (
     *("forget_rouge", "retain_rouge", "test_rouge"),
     *("forget_probability", "retain_probability"),
-    *("fact_recall", "name_kept", "gibberish", MIN_K),
+    *("fact_recall", "name_kept", "gibberish"),
 )
 
 #: The judge's word on the owners: of these the first that every model has. Where settings are chosen, the test judge
@@ -35,8 +34,8 @@ def retraining_gap(
         gap = sqrt( mean_m d_m² ),    d_m = m(model) - m(retrained),  or max(0, d_m) for misattribution
 
     The measures are ROUGE on forget, retained and test rows, the gold answers' probability on forget and retained
-    rows, facts recalled, names kept, gibberish, the AUC of membership inference by min-k, a judge's word on the answers
-    without the prompt's words, and misattribution.
+    rows, facts recalled, names kept, gibberish, a judge's word on the answers without the prompt's words, and
+    misattribution.
 
     Args:
         model: Numbers of the model by name.

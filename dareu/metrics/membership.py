@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-#: The number that `privleak` and `retraining_gap` read.
+#: The number that `privleak` reads.
 MIN_K = "mia_min_k"
 
 
@@ -112,6 +112,7 @@ def _by_likelihood(splits: Mapping[str, OfSplit], k: float = 0.4) -> dict[str, E
 
 
 def _by_reference(splits: Mapping[str, OfSplit], base_model: PreTrainedModel) -> dict[str, Estimate]:
+    assert base_model is not None  # asked for, so that nothing is computed without it: `gold_base_nll` reads it
     return {"mia_reference": _auc(splits, lambda rows: rows.gold_base_nll.mean - rows.nll.mean)}
 
 
