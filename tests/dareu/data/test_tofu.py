@@ -9,6 +9,7 @@ import pytest
 from datasets import Dataset
 
 from dareu.data import check_records, distinctive_words, forget_retain_split, load_tofu
+from dareu.data.tofu import tofu_parts
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -159,3 +160,19 @@ def test_real_forget_requests_match_the_published_splits(tofu: Dataset, tofu_fol
     for side, name in ((forget, "forget10"), (retain, "retain90")):
         lines = read(tofu_folder / f"{name}.json")
         assert side["completion"][:] == [f" {line['answer']}" for line in lines]
+
+
+def test_test_rows_have_wrong_answers_where_their_file_is_there(tmp_path: Path):
+    write(tmp_path / "full.json", [pair(i) for i in range(20)])
+    asked = [pair(1), pair(2)]
+    write(tmp_path / "real_authors.json", asked)
+    write(tmp_path / "world_facts.json", asked)
+    write(tmp_path / "world_facts_perturbed.json", [row | {"perturbed_answer": ["No.", "Nor."]} for row in asked])
+    rows = tofu_parts(str(tmp_path), None, "{completion}").test
+    assert rows is not None
+    assert rows["subset"] == ["real_authors"] * 2 + ["world_facts"] * 2 and set(rows["owner"]) == {"none"}
+    assert rows["perturbed"] == [[], [], ["No.", "Nor."], ["No.", "Nor."]]
+    assert rows["completion"] == ["Answer 1.", "Answer 2."] * 2
+    (tmp_path / "world_facts_perturbed.json").write_text('{"question": "Who?", "answer": "Ann."}')
+    with pytest.raises(ValueError, match="no column 'perturbed_answer'"):
+        tofu_parts(str(tmp_path), None, None)
