@@ -91,8 +91,7 @@ def main() -> None:
             cache_dir=args.measure_cache_dir or output.parent / "measured",
         )
         prompts = {name: [str(prompt) for prompt in rows["prompt"]] for name, rows in splits.items()}
-        if args.strict and found.left_out:
-            raise ValueError(f"Left out, which --strict forbids: {listed(found.left_out)}.")
+        check_strict(args, found.left_out)
         measured = {
             "key": key,
             "metrics": found.metrics,
@@ -105,6 +104,7 @@ def main() -> None:
         write_measurement(output, measured)
         write_rows(output.with_suffix(".parquet"), splits, found)
     else:
+        check_strict(args, measured["left_out"])
         logger.info("Nothing has changed since %s was written.", output)
 
     metrics = dict(measured["metrics"])
@@ -138,6 +138,12 @@ def kept(output: Path, key: str) -> StoredMeasurement | None:
         logger.warning("It is measured again, for what was kept is damaged: %s", error)
         return None
     return measured if measured.get("key") == key else None
+
+
+def check_strict(args: MeasureArguments, left_out: dict[str, str]) -> None:
+    """Raises a `ValueError` where something is left out that may not be."""
+    if args.strict and left_out:
+        raise ValueError(f"Left out, which --strict forbids: {listed(left_out)}.")
 
 
 def listed(left_out: dict[str, str]) -> str:

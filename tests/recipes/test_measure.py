@@ -259,8 +259,11 @@ def test_what_is_left_out_is_told_and_forbidden_where_asked(
     found = measured("--num_samples", 0)
     assert found["left_out"]["attribution"] == "there is no judge: give one" and "rouge" not in found["left_out"]
     assert any("attribution (there is no judge: give one)" in message for message in caplog.messages)
+    forbidden = pytest.raises(SystemExit, match=r"Left out, which --strict forbids: .*sampled_facts \(num_samples is 0")
+    with forbidden:
+        measured("--num_samples", 0, "--strict")  # also where nothing is measured again
     (model.parent / "measurement.json").unlink()
-    with pytest.raises(SystemExit, match=r"Left out, which --strict forbids: .*sampled_facts \(num_samples is 0"):
+    with forbidden:
         measured("--num_samples", 0, "--strict")
     assert not (model.parent / "measurement.json").exists()
     assert measured("--metrics", "rouge", "mia_gradient_norm", "--strict")["metrics"].keys() >= {"mia_gradient_norm"}
