@@ -116,14 +116,14 @@ class OfSplit:
         found = np.full(len(self._rows), np.nan)
         for row, text in enumerate(self._texts_in("paraphrase")):
             if text is not None:
-                found[row] = AnswerNLL.of(self._scored[row][1:2]).mean.item()
+                found[row] = AnswerNLL.of(self._others[row][:1]).mean.item()
         return found
 
     @cached_property
     def wrong_nll(self) -> list[NDArray[np.float64]]:
         """NLL per token of each row's wrong answers; only where there is a column `perturbed`."""
         numbers = [len(wrong or ()) for wrong in self._texts_in("perturbed")]
-        return [AnswerNLL.of(of_row[len(of_row) - k :]).mean for k, of_row in zip(numbers, self._scored, strict=True)]
+        return [AnswerNLL.of(of_row[len(of_row) - k :]).mean for k, of_row in zip(numbers, self._others, strict=True)]
 
     @cached_property
     def facts(self) -> list[list[str]]:
@@ -182,12 +182,25 @@ class OfSplit:
 
     @cached_property
     def _scored(self) -> list[list[TokenScores]]:
-        """Of each row the scores of its gold answer and, where asked for, of its paraphrase and its wrong answers."""
-        by, golds, completions = self._subject, list(self._rows["completion"]), []
-        for gold, right, wrong in zip(golds, self._texts_in("paraphrase"), self._texts_in("perturbed"), strict=True):
-            others = [*([] if right is None else [right]), *(wrong or ())] if self._alternates else []
-            completions.append([gold, *(in_form_of(gold, text.strip()) for text in others)])
-        prompts = list(self._rows["prompt"])
+        """Of each row the scores of its gold answer, and of the others where these will be asked for too."""
+        others = self._other_texts if self._alternates else [[]] * len(self._rows)
+        return self._scores_of([[gold, *of_row] for gold, of_row in zip(self._rows["completion"], others, strict=True)])
+
+    @cached_property
+    def _others(self) -> list[list[TokenScores]]:
+        """Of each row the scores of its paraphrase, where it has one, and of its wrong answers."""
+        return [of_row[1:] for of_row in self._scored] if self._alternates else self._scores_of(self._other_texts)
+
+    @cached_property
+    def _other_texts(self) -> list[list[Text]]:
+        columns = list(self._rows["completion"]), self._texts_in("paraphrase"), self._texts_in("perturbed")
+        return [
+            [in_form_of(gold, text.strip()) for text in (*([] if right is None else [right]), *(wrong or ()))]
+            for gold, right, wrong in zip(*columns, strict=True)
+        ]
+
+    def _scores_of(self, completions: Sequence[Sequence[Text]]) -> list[list[TokenScores]]:
+        by, prompts = self._subject, list(self._rows["prompt"])
         return token_scores(by.model, by.tokenizer, prompts, completions, batch_size=by.batch_size, kept=by.kept)
 
     def _texts_in(self, column: str) -> list[Any]:

@@ -7,6 +7,7 @@ from scipy.stats import ks_2samp
 
 from dareu.metrics import (
     METRICS,
+    Metric,
     against_retrained,
     answer_nll,
     forget_quality,
@@ -149,3 +150,24 @@ def test_measured_of_a_model(tiny_llama, tokenizer):
         model, tokenizer, bare, metrics={n: METRICS[n] for n in names if n != "forget_quality"}, **settings
     )
     assert "model_utility" not in lacking.metrics and "retain_truth_ratio" in lacking.left_out
+
+
+def test_the_same_for_a_metric_of_the_whole_model(tiny_llama, tokenizer):
+    wrong = [" In Porto.", " In Malmo, near the sea."]
+    some = rows("ann", paraphrase=[" It was Accra.", None], perturbed=[wrong, []])
+    seen = {}
+
+    def look(splits):
+        seen["found"] = splits["forget"].paraphrase_nll, splits["forget"].wrong_nll
+        return {}
+
+    of_split = Metric(lambda paraphrase_nll, wrong_nll: seen.update(expected=(paraphrase_nll, wrong_nll)) or {})
+    settings = {"judges": {}, "forget_owners": ["ann"]}
+    for metric in (Metric(look, splits=()), of_split):
+        # A metric of the whole model says nothing beforehand of what it reads
+        splits = dict.fromkeys(("forget", "retain", "test"), some)
+        measure(tiny_llama(), tokenizer, splits, metrics={"mine": metric}, **settings)
+    for found, expected in zip(*(seen[name][1] for name in ("found", "expected")), strict=True):
+        np.testing.assert_allclose(found, expected, atol=1e-5)
+    np.testing.assert_allclose(seen["found"][0], seen["expected"][0], atol=1e-5)
+    assert [len(each) for each in seen["found"][1]] == [2, 0]
