@@ -118,7 +118,8 @@ def test_split_unlearn_measure_merge_and_measure_again(
     *_, first, second, merged = rows
     rouge = [whole["metrics"][f"{split}_rouge"] for split in ("forget", "retain", "test")]
     expected = {"updates": 4, "moved_outside_mask": 0} | whole["metrics"]
-    expected["tow"] = pytest.approx(math.prod(1 - abs(value - 0.5) for value in rouge))
+    near = [1 - abs(value - 0.5) for value in rouge]
+    expected |= {"tow": pytest.approx(math.prod(near)), "tow_star": pytest.approx(math.prod(near[:2]))}
     expected["retraining_gap"] = pytest.approx(math.sqrt(sum((value - 0.5) ** 2 for value in rouge) / 3))
     assert merged["metrics"] == expected
     assert first["metrics"]["forget_probability"] != second["metrics"]["forget_probability"]
@@ -195,9 +196,10 @@ def test_chosen_metrics_are_measured_and_the_control_is_of_all_parts_only(
     (tmp_path / "measure.yaml").write_text(yaml.safe_dump(settings), encoding="utf-8")
     start(monkeypatch, words)
     rows = read_results(tmp_path / "out" / "results.json")
-    rouge = {f"{split}_rouge" for split in ("forget", "retain", "test")}
+    rouge = {f"{split}_rouge{kind}" for split in ("forget", "retain", "test") for kind in ("", "_f1")}
     of_model = {"updates", "moved_outside_mask"}
-    assert [set(row["metrics"]) for row in rows] == [rouge | of_model] * 2 + [rouge] * 2 + [rouge | of_model | {"tow"}]
+    tow = {"tow", "tow_star"}
+    assert [set(row["metrics"]) for row in rows] == [rouge | of_model] * 2 + [rouge] * 2 + [rouge | of_model | tow]
     assert "probability" not in capsys.readouterr().out
 
 

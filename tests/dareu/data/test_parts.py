@@ -225,7 +225,9 @@ def test_tofu_by_name_is_tofu_from_its_folder(tmp_path: Path) -> None:
     assert by_name.owners.to_list() == by_path.owners.to_list() == load_tofu(tmp_path).to_list()
     assert by_name.test is not None and by_path.test is not None
     assert by_name.test.to_list() == by_path.test.to_list()
-    assert by_name.test.to_list() == [{"prompt": "Question: Q0?\nAnswer:", "completion": " A0.", "owner": "none"}]
+    assert by_name.test.select_columns(["prompt", "completion", "owner"]).to_list() == [
+        {"prompt": "Question: Q0?\nAnswer:", "completion": " A0.", "owner": "none"}
+    ]
 
 
 def test_a_file_called_full_does_not_make_a_folder_tofu(tmp_path: Path) -> None:
