@@ -226,6 +226,19 @@ def test_fit_refuses_a_max_length_without_room() -> None:
         LLMClassifier("unused", max_length=2).fit(["a", "b"], ["Ada", "Bo"])
 
 
+def test_rounding_in_large_hidden_states_is_no_looking_ahead(
+    tiny_llama: Callable[..., LlamaForCausalLM], tokenizer
+) -> None:
+    """SmolLM2-135M's states are apart by 5e-4 for rounding alone."""
+    model = tiny_llama()
+    model.model.norm.weight.data *= 1e5
+    ids = torch.arange(4)[None]
+    with torch.no_grad():
+        whole, prefix = model.model(ids).last_hidden_state[:, :2], model.model(ids[:, :2]).last_hidden_state
+    assert not torch.allclose(whole, prefix, atol=1e-4)
+    LLMClassifier(model, tokenizer=tokenizer, num_epochs=1).fit(["a", "b"], ["Ada", "Bo"])
+
+
 def test_fit_refuses_models_that_cannot_serve(
     tiny_llama: Callable[..., LlamaForCausalLM], tokenizer, tmp_path: Path
 ) -> None:
