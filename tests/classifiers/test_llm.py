@@ -231,11 +231,7 @@ def test_rounding_in_large_hidden_states_is_no_looking_ahead(
 ) -> None:
     """SmolLM2-135M's states are apart by 5e-4 for rounding alone."""
     model = tiny_llama()
-    model.model.norm.weight.data *= 1e5
-    ids = torch.arange(4)[None]
-    with torch.no_grad():
-        whole, prefix = model.model(ids).last_hidden_state[:, :2], model.model(ids[:, :2]).last_hidden_state
-    assert not torch.allclose(whole, prefix, atol=1e-4)
+    model.model.norm.register_forward_hook(lambda module, inputs, states: 100 * states + 5e-4 * states.shape[1])
     LLMClassifier(model, tokenizer=tokenizer, num_epochs=1).fit(["a", "b"], ["Ada", "Bo"])
 
 
