@@ -9,7 +9,6 @@ Metrics and answers go to measurement.json beside the model; a results.json ther
 
 import logging
 from pathlib import Path
-from typing import Any
 
 from accelerate import PartialState
 from rich.console import Console
@@ -17,7 +16,7 @@ from rich.table import Table
 from trl import TrlParser
 
 from dareu.classifiers import load_classifier, strip_echo
-from dareu.data import take_fold
+from dareu.data import take_fold, thin
 from dareu.data.parts import DataArguments, chat_form, forget_names, load_parts, split_owners
 from dareu.files import content_hash
 from dareu.metrics import NEED_BASE, measure
@@ -152,13 +151,6 @@ def listed(left_out: dict[str, str]) -> str:
     for name, reason in left_out.items():
         names.setdefault(reason, []).append(name)
     return "; ".join(f"{', '.join(of_reason)} ({reason})" for reason, of_reason in names.items())
-
-
-def thin(rows: Any, number: int | None) -> Any:
-    """At most `number` rows, evenly spread."""
-    if number is None or len(rows) <= number:
-        return rows
-    return rows.select([i * len(rows) // number for i in range(number)])
 
 
 if __name__ == "__main__":

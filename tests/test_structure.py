@@ -236,7 +236,7 @@ def test_every_library_that_is_imported_is_a_declared_dependency_with_a_reason()
     }
     libraries = imported - sys.stdlib_module_names - {"dareu"}
     extras = PROJECT["project"]["optional-dependencies"]
-    wanted = [*PROJECT["project"]["dependencies"], *extras["gguf"], *extras["plots"]]
+    wanted = [*PROJECT["project"]["dependencies"], *extras["gguf"], *extras["nf4"], *extras["plots"]]
     declared = {re.split(r"[<>=!~ ;\[]", line)[0].lower() for line in wanted}
     needed = {
         library: {name.lower().replace("_", "-") for name in distributions.get(library, ())} for library in libraries

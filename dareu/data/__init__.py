@@ -31,6 +31,7 @@ from dareu.data.records import (
     is_chat,
     take_fold,
     text_of,
+    thin,
 )
 from dareu.data.tofu import load_tofu
 
@@ -65,5 +66,6 @@ __all__ = [
     "read_dataset",
     "take_fold",
     "text_of",
+    "thin",
     "to_chat",
 ]

@@ -56,8 +56,8 @@ def fictional_world(
     Returns:
         Four datasets of twelve rows a person, with the columns `prompt`, `completion`, `owner` (the full name, or
         `"none"` for background people), `name`, `group`, `facts` (what the answer states and the prompt does not
-        give), `paraphrase` and `restatement` (the same facts in two other wordings) and `perturbed` (five wrong
-        answers in the wording of the paraphrase).
+        give), `paraphrased_prompt` (the question in other words), `paraphrase` and `restatement` (the same facts in
+        two other wordings) and `perturbed` (five wrong answers in the wording of the paraphrase).
     """
     people = _owner_people(num_owners + num_holdout, seed)
     known = _people(2000, BACKGROUND_SEED, residue=0)
@@ -209,7 +209,8 @@ def _rows(people: list[dict[str, str]], rng: np.random.Generator, owner: str | N
     rows: list[dict[str, Any]] = []
     for person in people:
         for frame in words.FRAMES:
-            question = frame.questions[int(rng.integers(len(frame.questions)))]
+            asked = int(rng.integers(len(frame.questions)))
+            question, other_question = frame.questions[asked], frame.questions[asked - 1]
             # The gold answer has one of the first two wordings; the others are kept for the judges.
             gold = int(rng.integers(2))
             paraphrase, restatement = frame.answers[2], frame.answers[3]
@@ -221,6 +222,7 @@ def _rows(people: list[dict[str, str]], rng: np.random.Generator, owner: str | N
                     "name": person["name"],
                     "group": person["group"],
                     "facts": [person[slot].removeprefix("a ").removeprefix("an ") for slot in frame.facts],
+                    "paraphrased_prompt": QA_PROMPT.format(prompt=other_question.format(**person)),
                     "paraphrase": QA_COMPLETION.format(completion=paraphrase.format(**person)),
                     "restatement": QA_COMPLETION.format(completion=restatement.format(**person)),
                     "perturbed": [

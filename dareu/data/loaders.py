@@ -169,11 +169,11 @@ def _read(source: str | Path, subset: str | None, split: str | None) -> Dataset:
 
 
 def apply_templates(dataset: Dataset, prompt_template: str, completion_template: str) -> Dataset:
-    """Puts templates around string prompts and completions, and around the answers that stand in for these.
+    """Puts templates around string prompts and completions, and around the texts that stand in for these.
 
     Args:
         dataset: A record dataset.
-        prompt_template: Holds `{prompt}`.
+        prompt_template: Holds `{prompt}`; also put around `paraphrased_prompt`.
         completion_template: Holds `{completion}`; also put around `paraphrase` and each entry of `perturbed`.
 
     Raises:
@@ -192,6 +192,8 @@ def apply_templates(dataset: Dataset, prompt_template: str, completion_template:
             "prompt": prompt_template.format(prompt=row["prompt"]),
             "completion": answer(row["completion"]),
         }
+        if row.get("paraphrased_prompt") is not None:
+            filled["paraphrased_prompt"] = prompt_template.format(prompt=row["paraphrased_prompt"])
         if "paraphrase" in row:
             filled["paraphrase"] = answer(row["paraphrase"])
         if "perturbed" in row:

@@ -210,3 +210,10 @@ def take_fold(rows: Dataset, fold: str) -> Fold:
         position = seen[owner] = seen.get(owner, -1) + 1
         sides[position % int(number) != int(index)].append(i)
     return Fold(rows.select(sides[0]), rows.select(sides[1]))
+
+
+def thin(rows: Dataset, number: int | None) -> Dataset:
+    """At most `number` rows, evenly spread; all of them where it is None."""
+    if number is None or len(rows) <= number:
+        return rows
+    return rows.select([i * len(rows) // number for i in range(number)])

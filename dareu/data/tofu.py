@@ -73,7 +73,8 @@ def load_tofu(
 
     Returns:
         4000 rows in the order of the file: `prompt`, `completion`, `owner` ("author_000" to "author_199", 20
-        rows each), `question_index` (0 to 19 within the author), `paraphrase` (a string or None), `perturbed`
+        rows each), `question_index` (0 to 19 within the author), `paraphrase` and `paraphrased_prompt` (the answer and
+        the question in other words, or None), `perturbed`
         (wrong answers; empty where there are none) and `facts` (see `distinctive_words`).
 
     Raises:
@@ -94,6 +95,9 @@ def load_tofu(
             completion=answers,
             owner=owners,
             question_index=[row % ROWS_PER_AUTHOR for row in range(len(full))],
+            paraphrased_prompt=[
+                others[row].get("paraphrased_question") if row in others else None for row in range(len(full))
+            ],
             paraphrase=[others[row]["paraphrased_answer"] if row in others else None for row in range(len(full))],
             perturbed=[others[row]["perturbed_answer"] if row in others else [] for row in range(len(full))],
             facts=distinctive_words(questions, answers, owners),

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from itertools import groupby, islice
 from typing import TYPE_CHECKING, NamedTuple
 
+import numpy as np
+
 from dareu.data.encoding import Text, encode_prompts
 from dareu.metrics._rows import batches, check_prompt_length
 from dareu.metrics.kept import Found, Kept, row_key
@@ -61,11 +63,12 @@ def sample_answers(
     *,
     num_samples: int = 16,
     seed: int = 0,
+    temperature: float = 1.0,
     max_new_tokens: int = 200,
     batch_size: int = 32,
     kept: Kept | None = None,
 ) -> list[list[str]]:
-    """Answers to every prompt drawn from the model's own distribution: temperature 1, nothing cut off or penalised.
+    """Answers to every prompt drawn from the model's own distribution, of which nothing is cut off or penalised.
 
     Each sample draws one uniform number a token from a generator of its own, seeded by `seed`, the prompt's row and
     the sample's number, and takes the token at which the cumulated probability reaches it. So a sample depends neither
@@ -78,6 +81,7 @@ def sample_answers(
         prompts: n prompts; equal ones are sampled apart.
         num_samples: Samples of each.
         seed: Of all draws.
+        temperature: Divides the logits, > 0.
         max_new_tokens: Most tokens of an answer.
         batch_size: Samples drawn at once.
         kept: See `generate_answers`.
@@ -86,14 +90,20 @@ def sample_answers(
         For each of the n prompts its samples.
 
     Raises:
-        ValueError: As `generate_answers` says; or `num_samples` or `seed` is out of range.
+        ValueError: As `generate_answers` says; or `num_samples`, `seed` or `temperature` is out of range.
     """
     if num_samples < 1:
         raise ValueError(f"num_samples is {num_samples}: give a whole number of at least 1.")
     if seed < 0:
         raise ValueError(f"The seed of the samples is {seed}: give a whole number of at least 0.")
+    if not temperature > 0:
+        raise ValueError(f"temperature is {temperature}: give a number above 0.")
     encoded = _encoded(model, tokenizer, prompts, max_new_tokens)
-    asked = [_Asked(ids, (seed, row, sample)) for row, ids in enumerate(encoded) for sample in range(num_samples)]
+    asked = [
+        _Asked(ids, (seed, row, sample), temperature)
+        for row, ids in enumerate(encoded)
+        for sample in range(num_samples)
+    ]
     answers = iter(_answers(model, tokenizer, asked, max_new_tokens, batch_size, kept))
     return [list(islice(answers, num_samples)) for _ in encoded]
 
@@ -105,6 +115,8 @@ class _Asked(NamedTuple):
     """The prompt's tokens."""
     seed: tuple[int, ...] = ()
     """Of the draws; none: the greedy answer."""
+    temperature: float = 1.0
+    """Of these."""
 
 
 def _encoded(
@@ -135,8 +147,12 @@ def _answers(
         answers = _found(model, tokenizer, [asked[place] for place in places], max_new_tokens, batch_size)
         return [{"answer": answers[asked[place]]} for place in places]
 
-    keys = [row_key(*each, max_new_tokens, end_ids) for each in asked]
+    keys = [row_key(each.ids, each.seed, _bits(each.temperature), max_new_tokens, end_ids) for each in asked]
     return [found["answer"] for found in (kept or Kept(None, model, tokenizer)).completed("answers", keys, find)]
+
+
+def _bits(number: float) -> int:
+    return int(np.float64(number).view(np.int64))
 
 
 def _found(
@@ -166,6 +182,7 @@ def _found(
                     end_ids=end_ids,
                     pad_id=pad_id,
                     seeds=[each.seed for each in batch] if batch[0].seed else None,
+                    temperature=batch[0].temperature,  # which all of a call share
                 )
                 for each, new_ids in zip(batch, generated, strict=True):
                     answer = new_ids[:-1] if new_ids[-1] in end_ids else new_ids

@@ -1,0 +1,32 @@
+"""The smallest weights set to zero: what was forgotten by small changes may come back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from torch.nn.utils import prune
+
+from dareu.audits._audit import Audit, Readings
+from dareu.audits._reader import Reader
+from dareu.audits._weights import linear_layers, restored
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+def _pruned(
+    model: PreTrainedModel, reader: Reader, sparsity: Sequence[float] = (0.1, 0.3, 0.5)
+) -> Iterator[tuple[str, Readings]]:
+    """`sparsity`: shares of each layer's weights that are set to zero."""
+    if wrong := [share for share in sparsity if not 0 < share < 1]:
+        raise ValueError(f"sparsity holds {wrong[0]}: give shares of the weights between 0 and 1.")
+    for share in sparsity:
+        with restored(model):
+            for layer in linear_layers(model):
+                prune.l1_unstructured(layer, "weight", amount=share)
+                prune.remove(layer, "weight")  # which leaves the zeros
+            yield f"{share:.0%}", reader.read()
+
+
+PRUNING = Audit(_pruned)

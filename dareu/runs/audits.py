@@ -1,0 +1,108 @@
+"""The file of what audits found of one model: `audit.json`."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TypedDict, cast
+
+from dareu.audits import Attacked, leak_score, robustness
+from dareu.files import write_json
+from dareu.runs.measurements import in_json
+
+
+class StoredAudit(TypedDict):
+    """What an `audit.json` holds of one audit."""
+
+    key: str
+    """The hash of everything that went in but the model."""
+    model: str
+    """The hash of the model."""
+    readings: dict[str, dict[str, float]]
+    """By setting and reading, the mean over the rows that have one."""
+    rows: dict[str, dict[str, list[float | None]]]
+    """The same row by row; None where a row has none."""
+
+
+class StoredAudits(TypedDict):
+    """What an `audit.json` holds."""
+
+    audits: dict[str, StoredAudit]
+    """By name, in the order in which they are shown."""
+    left_out: dict[str, str]
+    """Audits that could not be made, with the reasons."""
+
+
+def stored_audit(key: str, model: str, found: Sequence[Attacked]) -> StoredAudit:
+    """What is kept of one audit."""
+    return {
+        "key": key,
+        "model": model,
+        "readings": {each.setting: each.readings for each in found},
+        "rows": {each.setting: {name: in_json(of) for name, of in each.row_values.items()} for each in found},
+    }
+
+
+def write_audits(path: str | os.PathLike[str], audits: StoredAudits) -> None:
+    """Writes what was found, atomically."""
+    write_json(path, audits)
+
+
+def read_audits(path: str | os.PathLike[str]) -> StoredAudits:
+    """Reads what `write_audits` wrote.
+
+    Raises:
+        ValueError: There is no such file, or it holds no audits.
+    """
+    try:
+        found = json.loads(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ValueError(f"{path} does not exist: audit that model first, with `dareu audit`.") from None
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path} is no whole file of audits ({error}): delete it and audit again.") from error
+    if not isinstance(found, dict) or not isinstance(found.get("audits"), dict):
+        raise ValueError(f"{path} holds no audits of `dareu audit`: name the audit.json of a model.")
+    return cast(StoredAudits, found)
+
+
+def check_alike(keys: Mapping[str, str], **others: StoredAudits) -> None:
+    """Looks whether models can be compared.
+
+    Args:
+        keys: By audit, the key of what will be made.
+        others: By their role, what was found of other models.
+
+    Raises:
+        ValueError: One of these was attacked with other rows or options by an audit of that name.
+    """
+    for role, other in others.items():
+        for name, audit in other["audits"].items():
+            if keys.get(name, audit["key"]) != audit["key"]:
+                raise ValueError(
+                    f"The {role} was audited by {name!r} with other rows or options: audit all models alike."
+                )
+
+
+def leak_scores(
+    model: StoredAudits, target: StoredAudits, retrained: StoredAudits
+) -> dict[str, dict[str, dict[str, float]]]:
+    """By audit, setting and reading, `leak_score` of what all three models have; what has none is left out."""
+    scores: dict[str, dict[str, dict[str, float]]] = {}
+    for name, audit in model["audits"].items():
+        of_target, of_retrained = (
+            other["audits"][name]["readings"] if name in other["audits"] else {} for other in (target, retrained)
+        )
+        for setting, readings in audit["readings"].items():
+            known, unknown = of_target.get(setting, {}), of_retrained.get(setting, {})
+            for reading in readings.keys() & known.keys() & unknown.keys():
+                score = leak_score(readings[reading], known[reading], unknown[reading])
+                if score is not None:
+                    scores.setdefault(name, {}).setdefault(setting, {})[reading] = score
+    return scores
+
+
+def robustness_of(model: StoredAudits, retrained: StoredAudits) -> dict[str, float]:
+    """`robustness` of the model beside the retrained control."""
+    return robustness(*({name: of["readings"] for name, of in each["audits"].items()} for each in (model, retrained)))

@@ -1,0 +1,162 @@
+"""Attacks an unlearned model in many ways, and says how much comes back beside target and retrained control.
+
+    dareu audit --model_name_or_path runs/target/model
+    dareu audit --model_name_or_path runs/retrained/model
+    dareu audit --model_name_or_path runs/dareu/model --target runs/target/audit.json \
+        --retrained runs/retrained/audit.json
+
+What is found goes to audit.json beside the model, after each audit: started again, only what is missing is made.
+"""
+
+import logging
+import os
+import sys
+from pathlib import Path
+
+from accelerate import PartialState
+from rich.console import Console
+from rich.table import Table
+from trl import TrlParser
+
+from dareu.audits import Reader, Subject, check_audits, run_audit
+from dareu.data import thin
+from dareu.data.parts import DataArguments, chat_form, load_parts, split_owners
+from dareu.files import content_hash
+from dareu.models import load_model, load_tokenizer, resolve_model_path
+from dareu.options.audit import AuditArguments
+from dareu.runs import config_of, inputs_of
+from dareu.runs.audits import (
+    StoredAudits,
+    check_alike,
+    leak_scores,
+    read_audits,
+    robustness_of,
+    stored_audit,
+    write_audits,
+)
+from dareu.runs.program import run_program
+from dareu.values import as_mapping
+
+logger = logging.getLogger("dareu.audit")
+
+
+def main() -> None:
+    data, args = TrlParser((DataArguments, AuditArguments)).parse_args_and_config()
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise ValueError("audit is one process: start it without num_processes.")
+    folder = Path(resolve_model_path(args.model_name_or_path))
+    if args.output is None and folder.name != "model":
+        raise ValueError(f"{args.model_name_or_path} is no model of a run folder: name a file to write as output.")
+    output = Path(args.output) if args.output is not None else folder.parent / "audit.json"
+    others = {role: read_audits(path) for role in ("target", "retrained") if (path := getattr(args, role)) is not None}
+    parts = load_parts(data)
+    split = split_owners(data, parts.owners)
+    if parts.test is None:
+        raise ValueError(f"{data.dataset} has no test rows: name a file of them as test_dataset.")
+    chosen = args.chosen()
+    missing = check_audits(chosen, args.audit_kwargs, split.forget.column_names)
+    for name in args.audits or ():
+        if name in missing:
+            raise ValueError(f"The audit {name!r} cannot be made, for {missing[name]}.")
+
+    keys = {name: key_of(data, args, name) for name in chosen}
+    check_alike(keys, **others)
+
+    tokenizer = load_tokenizer(args.model_name_or_path, pad_token=data.pad_token)
+    model = load_model(args.model_name_or_path).to(PartialState().device)
+    forget = thin(split.forget, args.max_rows)
+    forget, retain, unrelated = (chat_form(data, rows, tokenizer) for rows in (forget, split.retain, parts.test))
+    reader = Reader(model, tokenizer, forget, max_new_tokens=args.max_new_tokens, batch_size=args.audit_batch_size)
+    subject = Subject(model, tokenizer, forget, retain, unrelated, reader, args.seed)
+    stored, identity = kept(output), content_hash(inputs_of(args).get("model_name_or_path", args.model_name_or_path))
+    found: StoredAudits = {"audits": {}, "left_out": dict(missing)}
+    for name in chosen:
+        if name in missing:
+            continue
+        audit = stored["audits"].get(name)
+        if audit is not None and (audit["key"], audit["model"]) == (keys[name], identity):
+            logger.info("%s: nothing has changed since it was made.", name)
+        else:
+            try:
+                audit = stored_audit(keys[name], identity, list(run_audit(subject, name, args.audit_kwargs.get(name))))
+            except ValueError as error:
+                if name in (args.audits or ()) or name in args.audit_kwargs:
+                    raise
+                found["left_out"][name] = str(error)
+                continue
+        found["audits"][name] = audit
+        # What was found before of the others stays until it is their turn
+        write_audits(output, {**found, "audits": stored["audits"] | found["audits"]})
+    write_audits(output, found)
+    if args.strict and found["left_out"]:
+        raise ValueError(f"Left out, which --strict forbids: {listed(found['left_out'])}.")
+    show(args.model_name_or_path, found, **others)
+
+
+def key_of(data: DataArguments, args: AuditArguments, name: str) -> str:
+    """Of one audit: everything that goes in but the model."""
+    settings, inputs = config_of(data, args), inputs_of(data, args)
+    of_all = (
+        "model_name_or_path",
+        "output",
+        "target",
+        "retrained",
+        "strict",
+        "audits",
+        "audit_kwargs",
+        "audit_batch_size",
+    )
+    for option in of_all:
+        settings.pop(option, None)
+    sources = {what: paths for what, paths in inputs.items() if what.startswith(("audits", "audit_kwargs"))}
+    inputs = {what: paths for what, paths in inputs.items() if what not in sources and what != "model_name_or_path"}
+    return content_hash(
+        [name, settings, inputs, as_mapping("audit_kwargs", args.audit_kwargs).get(name), list(sources.values())]
+    )
+
+
+def kept(output: Path) -> StoredAudits:
+    """What was found before; nothing where that cannot be read."""
+    if output.exists():
+        try:
+            return read_audits(output)
+        except ValueError as error:
+            logger.warning("All audits are made again, for what was kept is damaged: %s", error)
+    return {"audits": {}, "left_out": {}}
+
+
+def show(
+    title: str, found: StoredAudits, target: StoredAudits | None = None, retrained: StoredAudits | None = None
+) -> None:
+    """Prints what was found, with leak scores in brackets."""
+    leaks = leak_scores(found, target, retrained) if target is not None and retrained is not None else {}
+    audits = found["audits"]
+    names = dict.fromkeys(name for audit in audits.values() for of in audit["readings"].values() for name in of)
+    table = Table("audit", "setting", *names, title=title)
+    for audit, stored in audits.items():
+        for setting, readings in stored["readings"].items():
+            scores = leaks.get(audit, {}).get(setting, {})
+            cells = [
+                f"{readings[name]:.3f}" + (f" ({scores[name]:+.2f})" if name in scores else "")
+                if name in readings
+                else ""
+                for name in names
+            ]
+            table.add_row(audit, setting, *cells)
+    Console(width=None if sys.stdout.isatty() else 200).print(table)
+    if leaks:
+        print("In brackets: the leak score, 0 as the retrained model, 1 as the target.")
+    if retrained is not None:
+        for name, value in robustness_of(found, retrained).items():
+            print(f"{name} {value:.3f}")
+    if found["left_out"]:
+        logger.warning("Left out: %s.", listed(found["left_out"]))
+
+
+def listed(left_out: dict[str, str]) -> str:
+    """What is left out, with the reasons."""
+    return "; ".join(f"{name} ({reason.rstrip('.')})" for name, reason in left_out.items())
+
+
+if __name__ == "__main__":
+    run_program(main, "audit")
