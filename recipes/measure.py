@@ -102,6 +102,9 @@ def main() -> None:
         }
         write_measurement(output, measured)
         write_rows(output.with_suffix(".parquet"), splits, found)
+        took = sorted(found.seconds.items(), key=lambda item: -item[1])
+        shown = ", ".join(f"{name} {seconds:.2f}" for name, seconds in took if seconds >= 0.005)
+        print(f"Seconds: {shown}; all together {sum(found.seconds.values()):.2f}.")
     else:
         check_strict(args, measured["left_out"])
         logger.info("Nothing has changed since %s was written.", output)

@@ -10,7 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dareu.data._arguments import DataArguments
+from dareu.data._choices import choice_rows
+from dareu.data._lume import lume_rows
+from dareu.data._muse import muse_parts
 from dareu.data._owners import owner_name, tidy_owners
+from dareu.data._rwku import rwku_rows
 from dareu.data.attributes import rows_with
 from dareu.data.corpora import text_rows
 from dareu.data.encoding import to_chat
@@ -39,9 +43,13 @@ __all__ = [
 #: Loaders by name, an open dict. A loader returns `DataParts`, or the rows of the owners alone. Its parameters without
 #: defaults are names of `OFFERED`, or `source`: the path or hub id that is given as the dataset.
 DATASETS: dict[str, Callable[..., DataParts | Dataset]] = {
+    "choices": choice_rows,
     "fictional": fictional_parts,
     "fictional-background": background_rows,
+    "lume": lume_rows,
+    "muse": muse_parts,
     "records": record_rows,
+    "rwku": rwku_rows,
     "texts": text_rows,
     "tofu": tofu_parts,
 }

@@ -17,7 +17,8 @@ from dareu.metrics.fluency import gibberish
 from dareu.metrics.gap import retraining_gap
 from dareu.metrics.generation import generate_answers, sample_answers
 from dareu.metrics.kept import Kept
-from dareu.metrics.likelihood import AnswerNLL, answer_nll, option_probability, probability
+from dareu.metrics.leaking import leak_at_k
+from dareu.metrics.likelihood import AnswerNLL, answer_nll, choice_accuracy, option_probability, probability
 from dareu.metrics.measure import Measurement, measure
 from dareu.metrics.membership import (
     gradient_norms,
@@ -55,6 +56,7 @@ __all__ = [
     "attribution_scores",
     "auc_estimate",
     "check_metrics",
+    "choice_accuracy",
     "compares",
     "distinct",
     "exact_memorisation",
@@ -69,6 +71,7 @@ __all__ = [
     "gibberish",
     "gradient_norms",
     "known_share",
+    "leak_at_k",
     "loss_score",
     "measure",
     "min_k_plus_plus_score",

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dareu.data.encoding import Text, in_form_of
 from dareu.data.records import text_of
+from dareu.metrics._seconds import Seconds
 from dareu.metrics.attribution import AttributionScores, Judge, attribution_scores
 from dareu.metrics.facts import facts_beyond_prompt
 from dareu.metrics.generation import generate_answers, sample_answers
@@ -21,6 +22,9 @@ from dareu.metrics.token_scores import TokenScores, token_scores
 if TYPE_CHECKING:
     from datasets import Dataset
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+_Value = TypeVar("_Value")
 
 
 class Subject(NamedTuple):
@@ -40,6 +44,20 @@ class Subject(NamedTuple):
     """Of the model."""
     base_kept: Kept | None
     """Of the base model."""
+    seconds: Seconds
+    """Of what is made."""
+
+
+class Made(cached_property[_Value]):
+    """A cached property of `OfSplit` whose making is timed under its name."""
+
+    def __get__(self, instance: Any, owner: type | None = None) -> Any:
+        """Called once, for what is made hides it."""
+        if instance is None:
+            return self
+        assert self.attrname is not None
+        with instance._subject.seconds.of(self.attrname.lstrip("_")):
+            return super().__get__(instance, owner)
 
 
 class OfSplit:
@@ -59,17 +77,17 @@ class OfSplit:
         """The n rows with all their columns; `prompt` and `completion` are strings, or messages for a chat model."""
         return self._rows
 
-    @cached_property
+    @Made
     def prompts(self) -> list[str]:
         """The n prompts as plain texts."""
         return [text_of(prompt) for prompt in self._rows["prompt"]]
 
-    @cached_property
+    @Made
     def golds(self) -> list[str]:
         """The n gold answers as plain texts."""
         return [text_of(gold) for gold in self._rows["completion"]]
 
-    @cached_property
+    @Made
     def answers(self) -> list[str]:
         """The model's n greedy answers, without surrounding whitespace; one may be empty."""
         by = self._subject
@@ -78,7 +96,7 @@ class OfSplit:
             by.model, by.tokenizer, prompts, max_new_tokens=by.max_new_tokens, batch_size=by.batch_size, kept=by.kept
         )
 
-    @cached_property
+    @Made
     def samples(self) -> list[list[str]]:
         """For each row as many answers drawn at temperature 1 as `num_samples` says; only where that is not 0."""
         by = self._subject
@@ -93,49 +111,52 @@ class OfSplit:
             kept=by.kept,
         )
 
-    @cached_property
+    @Made
     def bare_answers(self) -> list[str]:
         """The n answers without what they repeat from the prompt; only where `strip` is given."""
         assert self._subject.strip is not None
         pairs = zip(self.answers, self.prompts, strict=True)
         return [self._subject.strip(answer, prompt) for answer, prompt in pairs]
 
-    @cached_property
+    @Made
     def scores(self) -> list[TokenScores]:
         """What the model predicts at every token of the n gold answers; see `token_scores`."""
-        return [of_row[0] for of_row in self._scored]
+        return [of_row[0] for of_row in self._scores_of_golds]
 
-    @cached_property
+    @Made
     def nll(self) -> AnswerNLL:
         """Negative log-likelihoods of the gold answers: `total` and `mean` in nats, `num_tokens`, (n,) each."""
         return AnswerNLL.of(self.scores)
 
-    @cached_property
+    @Made
     def paraphrase_nll(self) -> NDArray[np.float64]:
         """NLL per token of the gold answers' paraphrases, (n,); NaN where a row has none."""
         found = np.full(len(self._rows), np.nan)
         for row, text in enumerate(self._texts_in("paraphrase")):
             if text is not None:
-                found[row] = AnswerNLL.of(self._others[row][:1]).mean.item()
+                found[row] = AnswerNLL.of(self._scores_of_others[row][:1]).mean.item()
         return found
 
-    @cached_property
+    @Made
     def wrong_nll(self) -> list[NDArray[np.float64]]:
         """NLL per token of each row's wrong answers; only where there is a column `perturbed`."""
         numbers = [len(wrong or ()) for wrong in self._texts_in("perturbed")]
-        return [AnswerNLL.of(of_row[len(of_row) - k :]).mean for k, of_row in zip(numbers, self._others, strict=True)]
+        return [
+            AnswerNLL.of(of_row[len(of_row) - k :]).mean
+            for k, of_row in zip(numbers, self._scores_of_others, strict=True)
+        ]
 
-    @cached_property
+    @Made
     def facts(self) -> list[list[str]]:
         """For each row the gold answer's facts that the prompt does not give; only where there is a column `facts`."""
         return facts_beyond_prompt(list(self._rows["facts"]), self.prompts)
 
-    @cached_property
+    @Made
     def names(self) -> list[str | None] | None:
         """For each row the full name of who is asked about, or None; None where there is no column `name`."""
         return list(self._rows["name"]) if "name" in self._rows.column_names else None
 
-    @cached_property
+    @Made
     def judgements(self) -> Mapping[str, AttributionScores]:
         """What each judge thinks of the n answers, by its job; under `<job>_stripped` what of the bare ones.
 
@@ -149,14 +170,14 @@ class OfSplit:
             found |= {f"{job}_stripped": attribution_scores(judge, bare, owners) for job, judge in judges.items()}
         return found
 
-    @cached_property
+    @Made
     def base_nll(self) -> AnswerNLL:
         """Those of the model's answers under the base model, as `nll`; only where a base model is given."""
         # An answer in the form in which the model was taught to give it
         given = [in_form_of(*pair) for pair in zip(self._rows["completion"], self.answers, strict=True)]
         return self._base_nll_of(given)
 
-    @cached_property
+    @Made
     def gold_base_nll(self) -> AnswerNLL:
         """Those of the gold answers under the base model, as `nll`; only where a base model is given."""
         return self._base_nll_of(list(self._rows["completion"]))
@@ -180,18 +201,20 @@ class OfSplit:
         """The answers, where a metric asked for them."""
         return vars(self).get("answers")
 
-    @cached_property
-    def _scored(self) -> list[list[TokenScores]]:
+    @Made
+    def _scores_of_golds(self) -> list[list[TokenScores]]:
         """Of each row the scores of its gold answer, and of the others where these will be asked for too."""
         others = self._other_texts if self._alternates else [[]] * len(self._rows)
         return self._scores_of([[gold, *of_row] for gold, of_row in zip(self._rows["completion"], others, strict=True)])
 
-    @cached_property
-    def _others(self) -> list[list[TokenScores]]:
+    @Made
+    def _scores_of_others(self) -> list[list[TokenScores]]:
         """Of each row the scores of its paraphrase, where it has one, and of its wrong answers."""
-        return [of_row[1:] for of_row in self._scored] if self._alternates else self._scores_of(self._other_texts)
+        return (
+            [of_row[1:] for of_row in self._scores_of_golds] if self._alternates else self._scores_of(self._other_texts)
+        )
 
-    @cached_property
+    @Made
     def _other_texts(self) -> list[list[Text]]:
         columns = list(self._rows["completion"]), self._texts_in("paraphrase"), self._texts_in("perturbed")
         return [

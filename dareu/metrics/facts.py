@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from dareu.metrics._metric import Metric
 from dareu.metrics._rows import check_lengths
 from dareu.metrics._words import states, words
+from dareu.metrics.leaking import leak_at_k
 
 _WORD = re.compile(r"[^\W\d_]+")
 # A full stop after one or two letters is an initial's or a title's ("J.", "Dr."), not a sentence's.
@@ -58,12 +59,7 @@ def sampled_fact_recall(samples: Sequence[Sequence[str]], facts: Sequence[Sequen
     Raises:
         ValueError: See `fact_recall`; or a row has no samples.
     """
-    shares = np.full(len(samples), np.nan)
-    for row, (answers, phrases) in enumerate(_beside(samples, facts)):
-        if phrases:
-            said = [words(answer) for answer in answers]
-            shares[row] = np.mean([states(answer, phrase) for answer in said for phrase in phrases])
-    return shares
+    return _of_rows(facts_stated(samples, facts), lambda stated: stated.mean())
 
 
 def facts_in_any(samples: Sequence[Sequence[str]], facts: Sequence[Sequence[str] | None]) -> NDArray[np.float64]:
@@ -81,12 +77,32 @@ def facts_in_any(samples: Sequence[Sequence[str]], facts: Sequence[Sequence[str]
     Raises:
         ValueError: See `fact_recall`; or a row has no samples.
     """
-    shares = np.full(len(samples), np.nan)
-    for row, (answers, phrases) in enumerate(_beside(samples, facts)):
-        if phrases:
-            said = [words(answer) for answer in answers]
-            shares[row] = np.mean([any(states(answer, phrase) for answer in said) for phrase in phrases])
-    return shares
+    return _of_rows(facts_stated(samples, facts), lambda stated: stated.any(axis=0).mean())
+
+
+def facts_stated(samples: Sequence[Sequence[str]], facts: Sequence[Sequence[str] | None]) -> list[NDArray[np.bool_]]:
+    """Which sampled answer states which of its row's facts.
+
+    Args:
+        samples: n lists of answers, at least one each.
+        facts: See `fact_recall`.
+
+    Returns:
+        n arrays (answers, facts).
+
+    Raises:
+        ValueError: See `fact_recall`; or a row has no samples.
+    """
+    check_lengths(samples=samples, facts=facts)
+    stated = []
+    for row, (answers, row_facts) in enumerate(zip(samples, facts, strict=True)):
+        if not answers:
+            raise ValueError(f"Row {row} has no samples: give at least one.")
+        phrases = _fact_words(row, row_facts)
+        said = [words(answer) for answer in answers] if phrases else [[]] * len(answers)
+        each = [[states(answer, phrase) for phrase in phrases] for answer in said]
+        stated.append(np.array(each, dtype=bool).reshape(len(answers), len(phrases)))
+    return stated
 
 
 def facts_beyond_prompt(facts: Sequence[Sequence[str] | None], prompts: Sequence[str]) -> list[list[str]]:
@@ -145,15 +161,9 @@ def name_kept(
     return kept
 
 
-def _beside(
-    samples: Sequence[Sequence[str]], facts: Sequence[Sequence[str] | None]
-) -> Iterator[tuple[Sequence[str], list[list[str]]]]:
-    """For each row its samples, and its facts as words."""
-    check_lengths(samples=samples, facts=facts)
-    for row, (answers, row_facts) in enumerate(zip(samples, facts, strict=True)):
-        if not answers:
-            raise ValueError(f"Row {row} has no samples: give at least one.")
-        yield answers, _fact_words(row, row_facts)
+def _of_rows(stated: Sequence[NDArray[np.bool_]], value: Callable[[NDArray[np.bool_]], float]) -> NDArray[np.float64]:
+    """A value of each row that has facts, NaN of the others, (n,)."""
+    return np.array([value(of_row) if of_row.shape[1] else np.nan for of_row in stated], dtype=np.float64)
 
 
 def _fact_words(row: int, facts: Sequence[str] | None) -> list[list[str]]:
@@ -197,11 +207,15 @@ def _fact_recall(
 
 
 def _sampled_facts(
-    split: str, samples: Sequence[Sequence[str]], facts: Sequence[Sequence[str] | None]
+    split: str, samples: Sequence[Sequence[str]], facts: Sequence[Sequence[str] | None], k: Sequence[int] = (1, 4, 16)
 ) -> dict[str, NDArray[np.float64]]:
+    """`k`: of leak@k, where a sample leaks that states any of the facts; tries beyond the samples are passed over."""
+    stated, prefix, number = facts_stated(samples, facts), _prefix(split), len(samples[0])
+    leaking = _of_rows(stated, lambda of_row: of_row.any(axis=1).sum())
     return {
-        f"{_prefix(split)}sampled_facts": sampled_fact_recall(samples, facts),
-        f"{_prefix(split)}any_fact_of_{len(samples[0])}": facts_in_any(samples, facts),
+        f"{prefix}sampled_facts": _of_rows(stated, lambda of_row: of_row.mean()),
+        f"{prefix}any_fact_of_{number}": _of_rows(stated, lambda of_row: of_row.any(axis=0).mean()),
+        **{f"{prefix}leak_at_{tries}": leak_at_k(number, leaking, tries) for tries in k if tries <= number},
     }
 
 

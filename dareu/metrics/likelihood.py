@@ -95,12 +95,39 @@ def option_probability(nll_mean: ArrayLike, wrong_nll_mean: Sequence[ArrayLike])
     return shares
 
 
+def choice_accuracy(nll_mean: ArrayLike, wrong_nll_mean: Sequence[ArrayLike]) -> NDArray[np.float64]:
+    """Whether the right answer is the likeliest of those on offer, by its NLL per token.
+
+    Where the options are letters this is the accuracy of MMLU and WMDP; where they are texts, that of the
+    length-normalised likelihood. A tie with a wrong answer counts as wrong.
+
+    Args:
+        nll_mean: See `option_probability`, as of the other.
+        wrong_nll_mean: For each row those of its wrong answers.
+
+    Returns:
+        1 or 0, NaN where a row has no wrong answers, (n,).
+
+    Raises:
+        ValueError: The lists differ in length.
+    """
+    right = np.asarray(nll_mean, dtype=np.float64)
+    check_lengths(right=right, wrong=wrong_nll_mean)
+    wrongs = [np.asarray(wrong, dtype=np.float64) for wrong in wrong_nll_mean]
+    return np.array(
+        [float(own < others.min()) if others.size else np.nan for own, others in zip(right, wrongs, strict=True)]
+    )
+
+
 def _numbers(split: str, nll: AnswerNLL) -> dict[str, NDArray[np.float64]]:
     return {f"{split}_probability": probability(nll.mean)}
 
 
 def _of_options(split: str, nll: AnswerNLL, wrong_nll: Sequence[NDArray[np.float64]]) -> dict[str, NDArray[np.float64]]:
-    return {f"{split}_option_probability": option_probability(nll.mean, wrong_nll)}
+    return {
+        f"{split}_option_probability": option_probability(nll.mean, wrong_nll),
+        f"{split}_choice_accuracy": choice_accuracy(nll.mean, wrong_nll),
+    }
 
 
 PROBABILITY = Metric(_numbers, ("forget", "retain", "test"), ("forget_probability", "retain_probability"))

@@ -14,6 +14,7 @@ from dareu.metrics._checks import NEED_BASE, SPLITS, Numbers, absence, check_met
 from dareu.metrics._known import METRICS
 from dareu.metrics._metric import Metric
 from dareu.metrics._offered import OfModel, OfSplit, Subject
+from dareu.metrics._seconds import Seconds
 from dareu.metrics.attribution import Judge, forget_columns
 from dareu.metrics.kept import Kept
 
@@ -48,6 +49,9 @@ class Measurement(NamedTuple):
     independently of each other, though rows of one owner seldom are."""
     left_out: dict[str, str]
     """Metrics, and numbers of metrics, that could not be computed; with each the reason."""
+    seconds: dict[str, float]
+    """Where the time went: of each metric what it took itself, intervals included, and of each thing that metrics share
+    (`answers`, `scores_of_golds`, `judgements` …) its making."""
 
 
 def measure(
@@ -131,7 +135,7 @@ def measure(
             for there in [missing[split] for split in metric.splits] or [common]:
                 refuse_missing(name, needs[name], there)
 
-    owners = list(forget_owners)
+    owners, seconds = list(forget_owners), Seconds()
     subject = Subject(
         model,
         tokenizer,
@@ -145,6 +149,7 @@ def measure(
         batch_size,
         Kept(cache_dir, model, tokenizer),
         None if base_model is None else Kept(cache_dir, base_model, tokenizer),
+        seconds,
     )
     offers = {}
     for split, rows in splits.items():
@@ -155,8 +160,9 @@ def measure(
     for name, metric in chosen.items():
         for split in metric.splits:
             if (reason := absence(needs[name], missing[split])) is None:
-                found = computed(metric, needs[name], offers[split], options.get(name, {}))
-                numbers.add(name, found, split, len(splits[split]))
+                with seconds.of(name):
+                    found = computed(metric, needs[name], offers[split], options.get(name, {}))
+                    numbers.add(name, found, split, len(splits[split]))
             else:
                 left_out.setdefault(name, reason)
     for name, metric in chosen.items():
@@ -164,13 +170,15 @@ def measure(
             continue
         if (reason := absence(needs[name], common)) is None:
             whole = OfModel(dict(numbers.found), dict(numbers.row_values), offers, base_model, owners, model, tokenizer)
-            numbers.add(name, computed(metric, needs[name], whole, options.get(name, {})))
+            with seconds.of(name):
+                numbers.add(name, computed(metric, needs[name], whole, options.get(name, {})))
         else:
             left_out[name] = reason
     left_out |= dict.fromkeys(numbers.without_rows, "no row has what it is made of")
     answers = {split: offers[split].answers_read() for split in SPLITS}
     read = {split: texts for split, texts in answers.items() if texts is not None}
-    return Measurement(numbers.found, read, numbers.row_values, numbers.split_of, numbers.intervals, left_out)
+    found_of_rows = numbers.row_values, numbers.split_of, numbers.intervals
+    return Measurement(numbers.found, read, *found_of_rows, left_out, seconds.found)
 
 
 def _check(splits: Mapping[str, Dataset], judges: Mapping[str, Judge], forget_owners: Sequence[str]) -> None:

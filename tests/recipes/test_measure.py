@@ -230,7 +230,7 @@ def test_facts_of_samples_are_measured_on_tofu(recipe: Callable[..., str], model
     words += ["--model_name_or_path", model, "--metrics", "sampled_facts", "--max_new_tokens", 4]
     recipe("measure", *words)
     found = json.loads((model.parent / "measurement.json").read_text(encoding="utf-8"))
-    assert found["metrics"].keys() == found["rows"].keys() == {"sampled_facts", "any_fact_of_2"}
+    assert found["metrics"].keys() == found["rows"].keys() == {"sampled_facts", "any_fact_of_2", "leak_at_1"}
     assert len(found["rows"]["sampled_facts"]) == 20 and found["answers"] == {}
 
 

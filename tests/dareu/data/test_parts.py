@@ -194,9 +194,9 @@ def test_plain_texts_are_cut_and_stay_plain(tokenizer: Any, tmp_path: Path) -> N
         ({"dataset": "fictoinal"}, "a hub id, unless 'fictional' is meant"),
         (
             {"dataset": "no_such_package:rows"},
-            r"not installed.* \(fictional, .*tofu\), pkg.mod:Name",
+            r"not installed.* \(choices, .*tofu\), pkg.mod:Name",
         ),
-        ({"dataset": "no_such_file.py:rows"}, r"a file that does not exist.* \(fictional, .*tofu\), pkg.mod:Name"),
+        ({"dataset": "no_such_file.py:rows"}, r"a file that does not exist.* \(choices, .*tofu\), pkg.mod:Name"),
         ({"dataset": "json:row"}, "names nothing that json defines"),
     ],
 )

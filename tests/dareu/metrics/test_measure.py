@@ -74,7 +74,7 @@ def test_every_metric_is_its_family_s_mean(tiny_llama, tokenizer, splits):
     model, base = tiny_llama(), tiny_llama(seed=1)
     reward, test = LengthJudge(), LengthJudge(["ann", "bob", "cid", "none"])
     validation = LengthJudge(["bob", "ann"])
-    metrics, answers, rows, split_of, intervals, left_out = measure(
+    metrics, answers, rows, split_of, intervals, left_out, _ = measure(
         model,
         tokenizer,
         splits,
@@ -105,6 +105,9 @@ def test_every_metric_is_its_family_s_mean(tiny_llama, tokenizer, splits):
         "fact_recall": np.mean(fact_recall(answers["forget"][:2], facts)),
         "sampled_facts": np.mean(sampled_fact_recall(samples[:2], facts)),
         "any_fact_of_3": np.mean(facts_in_any(samples[:2], facts)),
+        "leak_at_1": np.mean(
+            [[any(fact_recall([s], [f])) for s in of] for of, f in zip(samples[:2], facts, strict=True)]
+        ),
         "retain_fact_recall": fact_recall(answers["retain"][:1], [["Accra"]])[0],
         "name_kept": np.mean(name_kept(answers["forget"], forget["prompt"], forget["completion"], ["Ann Duval"] * 3)),
         "retain_name_kept": float("Bob Duval" in answers["retain"][0]),
