@@ -49,17 +49,24 @@ def encode_prompt(tokenizer: PreTrainedTokenizerBase, prompt: Text) -> list[int]
     return _encode_chat(tokenizer, prompt, add_generation_prompt=True)
 
 
-def encode_prompts(tokenizer: PreTrainedTokenizerBase, prompts: Iterable[Text]) -> list[list[int]]:
-    """`encode_prompt` of every row.
+def encode_prompts(
+    tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Text], rows: Iterable[int] | None = None
+) -> list[list[int]]:
+    """`encode_prompt` of every row, or of some.
+
+    Args:
+        tokenizer: See there.
+        prompts: Of all rows.
+        rows: Which rows; default: all.
 
     Raises:
         ValueError: As there, or a message holds a special token; with the row.
     """
     encoded = []
-    for row, prompt in enumerate(prompts):
+    for row in range(len(prompts)) if rows is None else rows:
         try:
-            _check_contents(tokenizer, prompt)
-            encoded.append(encode_prompt(tokenizer, prompt))
+            _check_contents(tokenizer, prompts[row])
+            encoded.append(encode_prompt(tokenizer, prompts[row]))
         except ValueError as error:
             raise ValueError(f"Row {row}: {error}") from error
     return encoded

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -54,6 +55,7 @@ def auc_estimate(positives: ArrayLike, negatives: ArrayLike) -> Estimate:
     return _estimate(above.mean(), resampled / above.size)
 
 
+@lru_cache(maxsize=4)  # the splits' sizes, which every metric has
 def _counts(rows: int, stream: int) -> NDArray[np.float64]:
     """(resamples, rows): how often each row was drawn, in as many draws as rows; the same numbers every time."""
     generator = np.random.default_rng((rows, stream))

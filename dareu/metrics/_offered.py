@@ -80,18 +80,18 @@ class OfSplit:
     @Made
     def prompts(self) -> list[str]:
         """The n prompts as plain texts."""
-        return [text_of(prompt) for prompt in self._rows["prompt"]]
+        return [text_of(prompt) for prompt in self._columns["prompt"]]
 
     @Made
     def golds(self) -> list[str]:
         """The n gold answers as plain texts."""
-        return [text_of(gold) for gold in self._rows["completion"]]
+        return [text_of(gold) for gold in self._columns["completion"]]
 
     @Made
     def answers(self) -> list[str]:
         """The model's n greedy answers, without surrounding whitespace; one may be empty."""
         by = self._subject
-        prompts = list(self._rows["prompt"])
+        prompts = self._columns["prompt"]
         return generate_answers(
             by.model, by.tokenizer, prompts, max_new_tokens=by.max_new_tokens, batch_size=by.batch_size, kept=by.kept
         )
@@ -103,7 +103,7 @@ class OfSplit:
         return sample_answers(
             by.model,
             by.tokenizer,
-            list(self._rows["prompt"]),
+            self._columns["prompt"],
             num_samples=by.num_samples,
             seed=by.sample_seed,
             max_new_tokens=by.max_new_tokens,
@@ -149,12 +149,12 @@ class OfSplit:
     @Made
     def facts(self) -> list[list[str]]:
         """For each row the gold answer's facts that the prompt does not give; only where there is a column `facts`."""
-        return facts_beyond_prompt(list(self._rows["facts"]), self.prompts)
+        return facts_beyond_prompt(self._columns["facts"], self.prompts)
 
     @Made
     def names(self) -> list[str | None] | None:
         """For each row the full name of who is asked about, or None; None where there is no column `name`."""
-        return list(self._rows["name"]) if "name" in self._rows.column_names else None
+        return self._columns.get("name")
 
     @Made
     def judgements(self) -> Mapping[str, AttributionScores]:
@@ -174,13 +174,13 @@ class OfSplit:
     def base_nll(self) -> AnswerNLL:
         """Those of the model's answers under the base model, as `nll`; only where a base model is given."""
         # An answer in the form in which the model was taught to give it
-        given = [in_form_of(*pair) for pair in zip(self._rows["completion"], self.answers, strict=True)]
+        given = [in_form_of(*pair) for pair in zip(self._columns["completion"], self.answers, strict=True)]
         return self._base_nll_of(given)
 
     @Made
     def gold_base_nll(self) -> AnswerNLL:
         """Those of the gold answers under the base model, as `nll`; only where a base model is given."""
-        return self._base_nll_of(list(self._rows["completion"]))
+        return self._base_nll_of(self._columns["completion"])
 
     @property
     def forget_owners(self) -> list[str]:
@@ -202,10 +202,17 @@ class OfSplit:
         return vars(self).get("answers")
 
     @Made
+    def _columns(self) -> dict[str, list[Any]]:
+        """All columns as lists."""
+        return dict(self._rows[:])
+
+    @Made
     def _scores_of_golds(self) -> list[list[TokenScores]]:
         """Of each row the scores of its gold answer, and of the others where these will be asked for too."""
         others = self._other_texts if self._alternates else [[]] * len(self._rows)
-        return self._scores_of([[gold, *of_row] for gold, of_row in zip(self._rows["completion"], others, strict=True)])
+        return self._scores_of(
+            [[gold, *of_row] for gold, of_row in zip(self._columns["completion"], others, strict=True)]
+        )
 
     @Made
     def _scores_of_others(self) -> list[list[TokenScores]]:
@@ -216,22 +223,22 @@ class OfSplit:
 
     @Made
     def _other_texts(self) -> list[list[Text]]:
-        columns = list(self._rows["completion"]), self._texts_in("paraphrase"), self._texts_in("perturbed")
+        columns = self._columns["completion"], self._texts_in("paraphrase"), self._texts_in("perturbed")
         return [
             [in_form_of(gold, text.strip()) for text in (*([] if right is None else [right]), *(wrong or ()))]
             for gold, right, wrong in zip(*columns, strict=True)
         ]
 
     def _scores_of(self, completions: Sequence[Sequence[Text]]) -> list[list[TokenScores]]:
-        by, prompts = self._subject, list(self._rows["prompt"])
+        by, prompts = self._subject, self._columns["prompt"]
         return token_scores(by.model, by.tokenizer, prompts, completions, batch_size=by.batch_size, kept=by.kept)
 
     def _texts_in(self, column: str) -> list[Any]:
         """An optional column's values, None where it is not there."""
-        return list(self._rows[column]) if column in self._rows.column_names else [None] * len(self._rows)
+        return self._columns.get(column, [None] * len(self._rows))
 
     def _base_nll_of(self, completions: Sequence[Text]) -> AnswerNLL:
-        by, prompts = self._subject, list(self._rows["prompt"])
+        by, prompts = self._subject, self._columns["prompt"]
         assert by.base_model is not None
         settings: dict[str, Any] = {"batch_size": by.batch_size, "truncate": True, "kept": by.base_kept}
         return answer_nll(by.base_model, by.tokenizer, prompts, completions, **settings)

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import regex
 
 _LOOSE_POINT = re.compile(r"(?<!\d)[.,]|[.,](?!\d)")
+_WORD = regex.compile(r"[\p{L}\p{N}\p{M}.,]+")
 _UNSPACED = regex.compile(r"([\p{Han}\p{Hiragana}\p{Katakana}\u30fc\p{Hangul}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}])")
 
 
@@ -20,14 +21,10 @@ def words(text: str) -> list[str]:
     Korean, whose words grow endings.
     """
     folded = _LOOSE_POINT.sub(" ", unicodedata.normalize("NFKC", text).casefold())
-    spaced = _UNSPACED.sub(r" \1 ", folded)
-    return "".join(c if _in_word(c) else " " for c in spaced).split()
+    found: list[str] = _WORD.findall(_UNSPACED.sub(r" \1 ", folded))
+    return found
 
 
 def states(answer: Sequence[str], phrase: Sequence[str]) -> bool:
     """Whether the words of `phrase` stand in the words of `answer`, next to each other and in order."""
     return f" {' '.join(phrase)} " in f" {' '.join(answer)} "
-
-
-def _in_word(character: str) -> bool:
-    return character.isalnum() or character in ".," or unicodedata.category(character).startswith("M")

@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from itertools import groupby, islice
 from typing import TYPE_CHECKING, NamedTuple
 
-import numpy as np
-
 from dareu.data.encoding import Text, encode_prompts
 from dareu.metrics._rows import batches, check_prompt_length
 from dareu.metrics.kept import Found, Kept, row_key
@@ -52,8 +50,8 @@ def generate_answers(
         ValueError: A prompt has no tokens or is longer than the model's context less one token (named by its
             row), the tokenizer lacks a token, or an argument is out of range.
     """
-    asked = [_Asked(ids) for ids in _encoded(model, tokenizer, prompts, max_new_tokens)]
-    return _answers(model, tokenizer, asked, max_new_tokens, batch_size, kept)
+    asked = [_Asked(row) for row in range(len(prompts))]
+    return _answers(model, tokenizer, prompts, asked, max_new_tokens, batch_size, kept)
 
 
 def sample_answers(
@@ -98,79 +96,76 @@ def sample_answers(
         raise ValueError(f"The seed of the samples is {seed}: give a whole number of at least 0.")
     if not temperature > 0:
         raise ValueError(f"temperature is {temperature}: give a number above 0.")
-    encoded = _encoded(model, tokenizer, prompts, max_new_tokens)
-    asked = [
-        _Asked(ids, (seed, row, sample), temperature)
-        for row, ids in enumerate(encoded)
-        for sample in range(num_samples)
-    ]
-    answers = iter(_answers(model, tokenizer, asked, max_new_tokens, batch_size, kept))
-    return [list(islice(answers, num_samples)) for _ in encoded]
+    places = [(row, sample) for row in range(len(prompts)) for sample in range(num_samples)]
+    asked = [_Asked(row, (seed, row, sample), temperature) for row, sample in places]
+    answers = iter(_answers(model, tokenizer, prompts, asked, max_new_tokens, batch_size, kept))
+    return [list(islice(answers, num_samples)) for _ in prompts]
 
 
 class _Asked(NamedTuple):
     """One answer that is wanted."""
 
-    ids: tuple[int, ...]
-    """The prompt's tokens."""
+    row: int
+    """Of the prompt."""
     seed: tuple[int, ...] = ()
     """Of the draws; none: the greedy answer."""
     temperature: float = 1.0
     """Of these."""
 
 
-def _encoded(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Text], max_new_tokens: int
-) -> list[tuple[int, ...]]:
-    """The prompts' tokens, once it is known that all can be answered."""
-    if max_new_tokens < 1:
-        raise ValueError(f"max_new_tokens is {max_new_tokens}: give a whole number of at least 1.")
-    check_tokenizer(tokenizer)
-    encoded = list(map(tuple, encode_prompts(tokenizer, prompts)))
-    for row, ids in enumerate(encoded):
-        check_prompt_length(row, len(ids), context_length(model))
-    return encoded
-
-
 def _answers(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[Text],
     asked: Sequence[_Asked],
     max_new_tokens: int,
     batch_size: int,
     kept: Kept | None,
 ) -> list[str]:
     """The answers that are wanted, each found once, where it is not kept already."""
+    if max_new_tokens < 1:
+        raise ValueError(f"max_new_tokens is {max_new_tokens}: give a whole number of at least 1.")
+    check_tokenizer(tokenizer)
     end_ids = sorted(end_ids_of(model, tokenizer))
 
     def find(places: list[int]) -> list[Found]:
-        answers = _found(model, tokenizer, [asked[place] for place in places], max_new_tokens, batch_size)
-        return [{"answer": answers[asked[place]]} for place in places]
+        rows = sorted({asked[place].row for place in places})
+        encoded = dict(zip(rows, map(tuple, encode_prompts(tokenizer, prompts, rows)), strict=True))
+        for row, ids in encoded.items():
+            check_prompt_length(row, len(ids), context_length(model))
+        wanted = [_Wanted(encoded[asked[place].row], *asked[place][1:]) for place in places]
+        answers = _found(model, tokenizer, wanted, max_new_tokens, batch_size)
+        return [{"answer": answers[each]} for each in wanted]
 
-    keys = [row_key(each.ids, each.seed, _bits(each.temperature), max_new_tokens, end_ids) for each in asked]
+    keys = [row_key(prompts[row], *drawn, max_new_tokens, end_ids) for row, *drawn in asked]
     return [found["answer"] for found in (kept or Kept(None, model, tokenizer)).completed("answers", keys, find)]
 
 
-def _bits(number: float) -> int:
-    return int(np.float64(number).view(np.int64))
+class _Wanted(NamedTuple):
+    """One answer that has to be found; see `_Asked`."""
+
+    ids: tuple[int, ...]
+    """The prompt's tokens."""
+    seed: tuple[int, ...]
+    temperature: float
 
 
 def _found(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
-    asked: Sequence[_Asked],
+    wanted: Sequence[_Wanted],
     max_new_tokens: int,
     batch_size: int,
-) -> dict[_Asked, str]:
+) -> dict[_Wanted, str]:
     limit, end_ids, pad_id = context_length(model), end_ids_of(model, tokenizer), tokenizer.pad_token_id
     assert pad_id is not None, "check_tokenizer has looked"
 
-    def room(each: _Asked) -> int:
+    def room(each: _Wanted) -> int:
         return max_new_tokens if limit is None else min(max_new_tokens, limit - len(each.ids))
 
     # Longest first: a batch too large for the memory fails at once. Rows short of room share no batch with
     # others, so that the room of one row never cuts the answer of another.
-    ordered = sorted(asked, key=lambda each: (-len(each.ids), each))
+    ordered = sorted(wanted, key=lambda each: (-len(each.ids), each))
     answers = {}
     with evaluation_mode(model):
         for new_tokens, alike in groupby(ordered, key=room):

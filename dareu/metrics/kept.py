@@ -11,8 +11,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-import numpy as np
-
 from dareu.files import atomic_file, content_hash
 from dareu.weights.fingerprint import fingerprint
 
@@ -22,7 +20,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 #: Part of every key: another one where what is computed of a row changes.
-_VERSION = 1
+_VERSION = 2
 
 #: What was found of a row: columns of a table.
 Found: TypeAlias = dict[str, Any]
@@ -31,8 +29,8 @@ Found: TypeAlias = dict[str, Any]
 class Kept:
     """What a model was found to say of rows: in a folder, a Parquet file a model and kind of result.
 
-    A row's key is made of its tokens and of the settings, a file's name of the model's weights, config and dtype and of
-    its tokenizer: what changes is found again, and nothing else.
+    A row's key is made of its texts and of the settings, a file's name of the model's weights, config and dtype and of
+    its tokenizer and chat template: what changes is found again, and nothing else. What is kept is not tokenised again.
 
     Args:
         folder: Where the files are; None: nothing is kept.
@@ -105,18 +103,15 @@ class Kept:
         tokenizer = self._tokenizer
         backend = tokenizer.backend_tokenizer.to_str() if tokenizer.is_fast else sorted(tokenizer.get_vocab().items())
         parts = [fingerprint(weights), str(self._model.dtype), json.dumps(config, default=str, sort_keys=True)]
-        return content_hash([*parts, backend, tokenizer.chat_template])[:32]
+        specials = json.dumps(tokenizer.special_tokens_map, default=str, sort_keys=True)
+        return content_hash([*parts, backend, specials, tokenizer.chat_template])[:32]
 
 
 #: Of a model's config: where it came from.
 _OF_NO_MATTER = ("_name_or_path", "transformers_version", "architectures", "torch_dtype", "dtype")
 
 
-def row_key(*parts: Sequence[int] | int | None) -> str:
-    """The key of a row: what it is made of, tokens and numbers."""
-    digest = hashlib.blake2b(json.dumps([_VERSION, len(parts)]).encode(), digest_size=16)
-    for part in parts:
-        numbers = np.asarray([] if part is None else part, dtype=np.int64)
-        digest.update(np.int64(-1 if part is None else numbers.size).tobytes())
-        digest.update(numbers.tobytes())
-    return digest.hexdigest()
+def row_key(*parts: object) -> str:
+    """The key of a row: texts, messages, numbers and lists of these that its result is made of, beside the model."""
+    said = json.dumps([_VERSION, *parts], ensure_ascii=False)
+    return hashlib.blake2b(said.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()

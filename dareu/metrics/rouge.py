@@ -5,10 +5,12 @@ from __future__ import annotations
 import logging
 import unicodedata
 from collections.abc import Sequence
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
 from rouge_score import rouge_scorer
+from rouge_score.tokenizers import DefaultTokenizer
 
 from dareu.metrics._metric import Metric
 from dareu.metrics._rows import check_lengths
@@ -58,7 +60,7 @@ def rouge_l_f1(answers: Sequence[str], references: Sequence[str]) -> NDArray[np.
 def _rouge_l(answers: Sequence[str], references: Sequence[str]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Recalls and F1, (n,) each."""
     check_lengths(answers=answers, references=references)
-    latin = rouge_scorer.RougeScorer(["rougeL"], use_stemmer=True)
+    latin = rouge_scorer.RougeScorer(["rougeL"], tokenizer=_Stems())
     other = rouge_scorer.RougeScorer(["rougeL"], tokenizer=_Words())
     recall, f1 = np.full((2, len(answers)), np.nan)
     for row, pair in enumerate(zip(answers, references, strict=True)):
@@ -71,8 +73,18 @@ def _rouge_l(answers: Sequence[str], references: Sequence[str]) -> tuple[NDArray
     return recall, f1
 
 
+class _Stems:
+    """The tokenizer of `rouge_score` with its stemmer, which is asked once about each word."""
+
+    def __init__(self) -> None:
+        self._of_word = cache(DefaultTokenizer(use_stemmer=True).tokenize)
+
+    def tokenize(self, text: str) -> list[str]:
+        return [stem for word in text.split() for stem in self._of_word(word)]
+
+
 class _Words:
-    """A tokenizer of `rouge_score`."""
+    """Any script's words, as a tokenizer of `rouge_score`."""
 
     def tokenize(self, text: str) -> list[str]:
         return words(text)

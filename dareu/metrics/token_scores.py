@@ -72,21 +72,20 @@ def token_scores(
     """
     check_lengths(prompts=prompts, completions=completions)
     check_tokenizer(tokenizer)
-    limit = context_length(model)
-    records = {
-        (row, number): _encode(tokenizer, row, prompt, completion, limit, truncate)
-        for row, (prompt, of_prompt) in enumerate(zip(prompts, completions, strict=True))
-        for number, completion in enumerate(of_prompt)
-    }
-
-    def length(place: tuple[int, int]) -> tuple[int, list[int], int]:
-        prompt_ids, completion_ids = records[place]
-        return len(prompt_ids), prompt_ids, len(completion_ids)
-
-    asked = list(records)
+    asked = [(row, number) for row, of_prompt in enumerate(completions) for number in range(len(of_prompt))]
 
     def find(numbers: list[int]) -> list[Found]:
         places = [asked[number] for number in numbers]
+        limit = context_length(model)
+        records = {
+            (row, number): _encode(tokenizer, row, prompts[row], completions[row][number], limit, truncate)
+            for row, number in places
+        }
+
+        def length(place: tuple[int, int]) -> tuple[int, list[int], int]:
+            prompt_ids, completion_ids = records[place]
+            return len(prompt_ids), prompt_ids, len(completion_ids)
+
         found: dict[tuple[int, int], TokenScores] = {}
         with evaluation_mode(model), torch.no_grad():
             # Longest first, which fails at once where the memory is short; and equal prompts side by side
@@ -101,7 +100,7 @@ def token_scores(
                 )
         return [found[place]._asdict() for place in places]
 
-    keys = [row_key(*records[place]) for place in asked]
+    keys = [row_key(prompts[row], completions[row][number], truncate) for row, number in asked]
     scores = iter((kept or Kept(None, model, tokenizer)).completed("scores", keys, find))
     return [
         [TokenScores(**{name: np.asarray(values) for name, values in next(scores).items()}) for _ in each]
