@@ -154,7 +154,8 @@ class OfSplit:
     @Made
     def names(self) -> list[str | None] | None:
         """For each row the full name of who is asked about, or None; None where there is no column `name`."""
-        return self._columns.get("name")
+        names: list[str | None] | None = self._columns.get("name")
+        return names
 
     @Made
     def judgements(self) -> Mapping[str, AttributionScores]:
@@ -235,7 +236,8 @@ class OfSplit:
 
     def _texts_in(self, column: str) -> list[Any]:
         """An optional column's values, None where it is not there."""
-        return self._columns.get(column, [None] * len(self._rows))
+        values: list[Any] = self._columns.get(column, [None] * len(self._rows))
+        return values
 
     def _base_nll_of(self, completions: Sequence[Text]) -> AnswerNLL:
         by, prompts = self._subject, self._columns["prompt"]
