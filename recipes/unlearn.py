@@ -10,7 +10,7 @@ The model is saved in OUTPUT_DIR/model. `dareu unlearn --method npo --help` list
 import copy
 import logging
 from collections.abc import Callable, Mapping
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,11 +19,11 @@ import torch
 from peft import LoraConfig
 
 from dareu.classifiers import check_classifier, load_classifier, owner_columns, strip_echo
-from dareu.data import text_of
+from dareu.data import text_of, thin
 from dareu.data.parts import DataArguments, chat_form, forget_names, load_parts, split_owners
 from dareu.files import atomic_folder
 from dareu.masks import WeightMask, count_moved_outside
-from dareu.metrics import answer_nll
+from dareu.metrics import answer_nll, measure
 from dareu.metrics.validation import Reference, Validation
 from dareu.models import (
     adapter_base,
@@ -112,6 +112,7 @@ def main() -> None:
             processing_class=tokenizer,
             peft_config=lora_config(policy),
             validate=validate,
+            eval_metrics=evaluation(options, rows, tokenizer, base),
             callbacks=[],
         )
         with training.main_process_first(local=False, desc="opening the run"):
@@ -166,6 +167,8 @@ class Rows(NamedTuple):
     """Without these, as validation asks them."""
     owners: list[str]
     """Those to forget."""
+    test: Any
+    """Rows that no model was trained on; None where there are none."""
 
 
 class Base(NamedTuple):
@@ -185,7 +188,36 @@ def load_rows(data: DataArguments, tokenizer: Any, background_share: float, seed
     if parts.background is not None and background_share:
         retain = mix(retain, parts.background, background_share, seed)
     forget, retain, asked = (chat_form(data, side, tokenizer) for side in (split.forget, retain, split.retain))
-    return Rows(forget, retain, asked, forget_names(data, parts.owners))
+    test = None if parts.test is None else chat_form(data, parts.test, tokenizer)
+    return Rows(forget, retain, asked, forget_names(data, parts.owners), test)
+
+
+def evaluation(options: UnlearnOptions, rows: Rows, tokenizer: Any, base: Base | None) -> Any:
+    """What is measured of the model on the way, where metrics are named."""
+    judges, chosen = options.judges, options.judges.evaluated()
+    if not chosen:
+        return None
+    if rows.test is None:
+        raise ValueError(
+            f"{options.data.dataset} has no test rows to evaluate on: name a file of them as test_dataset."
+        )
+    splits = {"forget": rows.forget, "retain": rows.asked, "test": rows.test}
+    return partial(
+        measured,
+        tokenizer=tokenizer,
+        splits={name: thin(split, judges.eval_max_rows) for name, split in splits.items()},
+        judges={} if judges.validation_judge is None else {"validation": load_classifier(judges.validation_judge)},
+        forget_owners=rows.owners,
+        base_model=None if base is None else base.model,
+        strip=strip_echo,
+        metrics=chosen,
+        max_new_tokens=max(1, options.training.max_completion_length or 0),
+    )
+
+
+def measured(model: Any, **settings: Any) -> dict[str, float]:
+    """Numbers of a model by name."""
+    return measure(model, **settings).metrics
 
 
 def load_base(options: UnlearnOptions) -> Base | None:

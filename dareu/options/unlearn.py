@@ -16,11 +16,12 @@ from dareu.data.parts import DataArguments
 from dareu.data.refusals import load_refusals
 from dareu.files import read_yaml
 from dareu.methods import METHODS, Method, find_method
+from dareu.metrics import METRICS, NEED_BASE, Metric, check_metrics
 from dareu.options.finetune import FinetuneArguments
 from dareu.options.judges import check_judges
 from dareu.plugins import needed_parameters, resolve
 from dareu.trainers import UnlearnTrainer
-from dareu.values import PLUGIN, READ, Reads, as_mapping
+from dareu.values import PLUGIN, READ, Reads, as_list, as_mapping
 
 #: What a reward may ask for by naming it as a parameter; see `dareu.rewards`.
 OFFERED_TO_REWARDS = ("classifier", "forget_owners", "nll", "retained", "tokenizer")
@@ -108,6 +109,39 @@ class JudgeArguments:
         default=None,
         metadata={"help": "The classifier kept for the final report; named here it is an error elsewhere."},
     )
+    eval_metrics: Annotated[list[str] | None, PLUGIN] = field(
+        default=None,
+        metadata={
+            "help": "Metrics of `dareu measure` that eval_strategy computes and metric_for_best_model may name, as in "
+            "eval_forget_rouge; the judge among them is the validation judge."
+        },
+    )
+    eval_max_rows: int | None = field(
+        default=64, metadata={"help": "Evaluate on at most so many rows of each kind, evenly spread."}
+    )
+
+    def __post_init__(self) -> None:
+        self.eval_metrics = as_list(self.eval_metrics)
+        if self.eval_max_rows is not None and self.eval_max_rows < 1:
+            raise ValueError(f"eval_max_rows is {self.eval_max_rows}: give a number of rows.")
+
+    def evaluated(self) -> dict[str, Metric]:
+        """The metrics that are computed in training, by name.
+
+        Raises:
+            ValueError: One stands for nothing, or cannot be computed in training.
+        """
+        chosen = {name: resolve(name, METRICS) for name in self.eval_metrics or ()}
+        missing = {}
+        if self.validation_judge is None:
+            missing["judgements"] = "there is no judge: give validation_judge"
+        if self.base_model is None:
+            missing |= dict.fromkeys(NEED_BASE, "there is no base model: give base_model")
+        later = "the control is compared with afterwards, by dareu measure"
+        missing |= dict.fromkeys(("retrained", "retrained_row_values", "common"), later)
+        if chosen:
+            check_metrics(chosen, missing=missing)
+        return chosen
 
 
 @dataclass
@@ -274,6 +308,8 @@ def check_unlearning(options: UnlearnOptions, rewards: Mapping[str, Callable[...
         training = copy.copy(training)
         training.stop_forget_attribution = 0.0  # a stand-in: it is measured once the base model is there
     training.check()
+    if bool(judges.evaluated()) != (training.eval_strategy != "no"):
+        raise ValueError("eval_metrics says what eval_strategy computes: give both, or neither.")
     if judges.stop_at_base_level and not (judges.validation_judge and judges.base_model and training.validation_steps):
         raise ValueError("stop_at_base_level needs validation_judge, base_model and validation_steps.")
     if training.stop_fluency_nll is not None and judges.base_model is None:

@@ -15,6 +15,7 @@ from trl.trainer.utils import RepeatSampler
 
 from dareu.files import write_json
 from dareu.trainers.checkpoints import checkpoint_name, delete_older, last_checkpoint, write_manifest
+from dareu.trainers.processes import Measuring, measured_alike
 from dareu.trainers.stopwatch import Stopwatch
 
 _PROGRESS = "progress.json"
@@ -29,6 +30,14 @@ class Resumable(Trainer):
     checkpoint, so that nothing which is still to be logged is lost.
 
     The output folder must be one that all processes see.
+
+    Args:
+        *args: The Trainer's.
+        eval_metrics: What `evaluate` measures, in place of a loss on an `eval_dataset`: takes the model, gives numbers
+            by name, which are logged under `eval_`. `eval_strategy`, `metric_for_best_model` and
+            `load_best_model_at_end` go by them as by any others. Every process calls it, and the main one's numbers
+            count.
+        **kwargs: The Trainer's.
     """
 
     #: Counts the training where its seconds are wanted: earlier stretches are added to it on resuming.
@@ -36,7 +45,12 @@ class Resumable(Trainer):
     _written_to: Path | None = None
     _progress: dict[str, Any] | None = None
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, eval_metrics: Measuring | None = None, **kwargs: Any) -> None:
+        self._eval_metrics = eval_metrics
+        if eval_metrics is not None:
+            if kwargs.get("eval_dataset") is not None:
+                raise ValueError("eval_metrics measures in place of an eval_dataset: give one of them.")
+            kwargs["eval_dataset"] = []  # nothing reads it, but the Trainer asks for one
         super().__init__(*args, **kwargs)
         self.micro_steps = 0
         """Forward and backward passes of this training so far, those before an interruption included."""
@@ -53,6 +67,19 @@ class Resumable(Trainer):
 
     def _load_extra(self, folder: str) -> None:
         """Reads what `_save_extra` wrote, once model, optimizer and scheduler are loaded; all processes come here."""
+
+    def evaluate(
+        self, eval_dataset: Any = None, ignore_keys: list[str] | None = None, metric_key_prefix: str = "eval"
+    ) -> dict[str, float]:
+        """What `eval_metrics` measures now, logged; without it what the Trainer measures on an `eval_dataset`."""
+        if self._eval_metrics is None:
+            return dict(super().evaluate(eval_dataset, ignore_keys, metric_key_prefix))
+        assert self.model is not None
+        measured = measured_alike(self._eval_metrics, self.model, "eval_metrics")
+        numbers = {f"{metric_key_prefix}_{name}": value for name, value in measured.items()}
+        Trainer.log(self, numbers)  # TRL's would close the window of what is logged in training
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, numbers)
+        return numbers
 
     # -- saving ------------------------------------------------------------------------------------------------
 

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import logging
-import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
-from accelerate.utils import broadcast_object_list
 from torch import nn
 from transformers import TrainerCallback, TrainerControl, TrainerState
 
 from dareu.trainers._best_state import BestState
+from dareu.trainers.processes import Measuring, measured_alike
 
 logger = logging.getLogger(__name__)
 
-#: Measures the model in training: names to numbers. `forget_attribution` and `fluency_nll` are what a training may stop
-#: at; `gap`, lower being better, is what the best state is chosen by.
-Validate = Callable[[nn.Module], Mapping[str, float]]
+#: Measures the model in training. `forget_attribution` and `fluency_nll` are what a training may stop at; `gap`, lower
+#: being better, is what the best state is chosen by.
+Validate = Measuring
 
 
 class Validation(TrainerCallback):
@@ -74,12 +73,7 @@ class Validation(TrainerCallback):
             )
 
     def _numbers(self, model: nn.Module) -> dict[str, float]:
-        """Every process measures, for a sharded model takes all of them; the main one's numbers count for all."""
-        measured: dict[str, float] = broadcast_object_list([dict(self.validate(model))])[0]
-        for name, value in measured.items():
-            if not math.isfinite(value):
-                raise ValueError(f"Validation gives {value} as {name}: give finite numbers.")
-        return {name: float(value) for name, value in measured.items()}
+        return measured_alike(self.validate, model, "Validation")
 
     def _reason(self, args: Any, numbers: Mapping[str, float], step: int, broken: bool) -> str | None:
         """Why training stops here, if it does."""

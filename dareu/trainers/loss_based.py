@@ -47,6 +47,7 @@ if TYPE_CHECKING:
 
     from dareu.masks import WeightMask
     from dareu.trainers._stopping import Validate
+    from dareu.trainers.processes import Measuring
 
 
 @dataclass
@@ -110,6 +111,7 @@ class UnlearnTrainer(SharedMixin, Trainer):
         processing_class: The tokenizer; loaded with the model where `model` is a string.
         peft_config: Trains a fresh adapter in place of the weights.
         validate: Measures the model for early stopping; see `SharedArguments`.
+        eval_metrics: Measures the model where `eval_strategy` says; see `Resumable`.
         callbacks: More Trainer callbacks.
 
     Raises:
@@ -133,8 +135,11 @@ class UnlearnTrainer(SharedMixin, Trainer):
         processing_class: PreTrainedTokenizerBase | None = None,
         peft_config: PeftConfig | None = None,
         validate: Validate | None = None,
+        eval_metrics: Measuring | None = None,
         callbacks: list[TrainerCallback] | None = None,
     ) -> None:
+        if eval_metrics is None and args.eval_strategy != "no":
+            raise ValueError("eval_strategy needs eval_metrics, for there is no loss of rows to evaluate: give both.")
         self.forget_loss = forget_loss
         self.loss_kwargs: dict[str, Any] = as_mapping("loss_kwargs", args.loss_kwargs)
         self.needs = self.needed_tensors(forget_loss, args)
@@ -189,6 +194,7 @@ class UnlearnTrainer(SharedMixin, Trainer):
             callbacks=callbacks,
             prepared=prepared,
             validate=validate,
+            eval_metrics=eval_metrics,
         )
         self._records, self._instead, self._collator = records, instead, collator
         self._rows_a_batch = 1.0

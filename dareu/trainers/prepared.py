@@ -86,6 +86,10 @@ def prepare(
             "them in float32, or train under a mask or with LoRA."
         )
     give_positions(model)
+    if args.load_best_model_at_end and args.validation_steps:
+        raise ValueError(
+            "validation_steps and load_best_model_at_end both choose the state that a training ends with: give one."
+        )
     stops = (args.stop_forget_attribution, args.stop_fluency_nll, args.early_stopping_patience)
     asked = any(stop is not None for stop in stops) or args.validation_steps
     if asked and (validate is None or not args.validation_steps):

@@ -3,16 +3,43 @@
 from __future__ import annotations
 
 import copy
+import math
 import os
+from collections.abc import Callable, Mapping
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 import torch
 from accelerate import Accelerator, DistributedType
+from accelerate.utils import broadcast_object_list
 from torch import Tensor, nn
 
 if TYPE_CHECKING:
     from transformers import Trainer, TrainingArguments
+
+
+#: Measures a model: names to numbers.
+Measuring = Callable[[nn.Module], Mapping[str, float]]
+
+
+def measured_alike(measure: Measuring, model: nn.Module, what: str) -> dict[str, float]:
+    """What the main process measures, on every process.
+
+    Every process measures, for a sharded model takes all of them.
+
+    Args:
+        measure: Gives finite numbers by name.
+        model: The unwrapped model.
+        what: Names the measuring in errors.
+
+    Raises:
+        ValueError: A number is not finite.
+    """
+    measured: dict[str, float] = broadcast_object_list([dict(measure(model))])[0]
+    for name, value in measured.items():
+        if not math.isfinite(value):
+            raise ValueError(f"{what} gives {value} as {name}: give finite numbers.")
+    return {name: float(value) for name, value in measured.items()}
 
 
 def check_vllm(args: Any) -> None:

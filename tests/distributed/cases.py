@@ -393,6 +393,10 @@ def main(folder: Path) -> None:
     trainer = unlearn(folder, validate=judge, validation_steps=1, stop_forget_attribution=0.3)
     trainer.train()
     said["stopped"] = gather_object([trainer.state.global_step])
+    options = {"eval_strategy": "steps", "eval_steps": 1}
+    trainer = unlearn(folder, eval_metrics=lambda model: {"rank": PartialState().process_index + 1.0}, **options)
+    trainer.train()
+    said["evaluated"] = gather_object([[log["eval_rank"] for log in trainer.state.log_history if "eval_rank" in log]])
     os.environ |= {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"}
     said["fallback"] = message_of(unlearn, folder)
 

@@ -163,6 +163,10 @@ def test_the_main_process_decides_when_to_stop(said: dict[str, Any]) -> None:
     assert said["stopped"] == [1, 1]
 
 
+def test_what_the_main_process_evaluates_counts_for_all(said: dict[str, Any]) -> None:
+    assert said["evaluated"] == [[1.0, 1.0], [1.0, 1.0]]
+
+
 def test_a_silent_fallback_to_ddp_is_refused(said: dict[str, Any]) -> None:
     assert said["fallback"].startswith("FSDP was asked for, but accelerate runs MULTI_CPU here")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from dataclasses import dataclass, field
 from typing import Annotated, Any
@@ -196,6 +197,15 @@ class DareUConfig(SharedArguments, GRPOConfig):  # type: ignore[misc]  # the typ
         super().__post_init__()
         if alone:
             self.num_generations = 1
+        if self.load_best_model_at_end and self.eval_strategy == "steps":
+            # A checkpoint of any other moment has to wait, and would not be that of the best state
+            assert self.steps_per_generation is not None and self.eval_steps is not None, "they have defaults"
+            used = self.steps_per_generation * self.num_iterations
+            if int(self.eval_steps) * self.gradient_accumulation_steps % used:
+                raise ValueError(
+                    f"load_best_model_at_end needs checkpoints where a rollout is used up: make eval_steps and "
+                    f"save_steps multiples of {used // math.gcd(used, self.gradient_accumulation_steps)}."
+                )
         if self.use_transformers_continuous_batching and self.bf16:
             raise ValueError(
                 "use_transformers_continuous_batching casts the trained weights to bf16 for good: "

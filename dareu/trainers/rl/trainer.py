@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 
     from dareu.masks import WeightMask
     from dareu.trainers._stopping import Validate
+    from dareu.trainers.processes import Measuring
 
 
 logger = logging.getLogger(__name__)
@@ -70,6 +71,7 @@ class DareUTrainer(SharedMixin, GRPOTrainer):
         processing_class: The tokenizer; loaded with the model where `model` is a string.
         peft_config: Trains a fresh adapter in place of the weights.
         validate: Measures the model for early stopping; see `SharedArguments`.
+        eval_metrics: Measures the model where `eval_strategy` says; see `dareu.trainers._resuming.Resumable`.
         callbacks: More Trainer callbacks.
         **kwargs: Other arguments of `GRPOTrainer`.
 
@@ -100,6 +102,7 @@ class DareUTrainer(SharedMixin, GRPOTrainer):
         processing_class: PreTrainedTokenizerBase | None = None,
         peft_config: PeftConfig | None = None,
         validate: Validate | None = None,
+        eval_metrics: Measuring | None = None,
         callbacks: list[TrainerCallback] | None = None,
         **kwargs: Any,
     ) -> None:
@@ -167,6 +170,7 @@ class DareUTrainer(SharedMixin, GRPOTrainer):
             callbacks=callbacks,
             prepared=prepared,
             validate=validate,
+            eval_metrics=eval_metrics,
             **kwargs,
         )
         if self._estimator.has_critic:
