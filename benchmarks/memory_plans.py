@@ -29,6 +29,8 @@ SHOWN = (
     "llama32_1b_instruct/target",
     "llama32_1b_instruct/dareu",
     "llama32_1b_instruct/npo",
+    "tofu_board/target",
+    "tofu_board/npo",
     "qwen3_0.6b/target",
     "qwen3_0.6b/dareu",
     "qwen3_0.6b/npo",

@@ -21,6 +21,7 @@ from dareu.data.parts import DataArguments, chat_form, forget_names, load_parts,
 from dareu.files import content_hash
 from dareu.metrics import NEED_BASE, measure
 from dareu.models import load_model, load_tokenizer, resolve_model_path
+from dareu.models.tokenizers import vocabulary_hash
 from dareu.options.measure import MeasureArguments, chosen_metrics
 from dareu.runs import (
     StoredMeasurement,
@@ -99,6 +100,7 @@ def main() -> None:
             "rows": {name: in_json(values) for name, values in found.row_values.items()},
             "intervals": {name: list(interval) for name, interval in found.intervals.items()},
             "left_out": found.left_out,
+            "vocabulary": vocabulary_hash(tokenizer),
         }
         write_measurement(output, measured)
         write_rows(output.with_suffix(".parquet"), splits, found)

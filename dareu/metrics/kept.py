@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from dareu.files import atomic_file, content_hash
+from dareu.models.tokenizers import chat_ids
 from dareu.weights.fingerprint import fingerprint
 
 if TYPE_CHECKING:
@@ -104,7 +105,17 @@ class Kept:
         backend = tokenizer.backend_tokenizer.to_str() if tokenizer.is_fast else sorted(tokenizer.get_vocab().items())
         parts = [fingerprint(weights), str(self._model.dtype), json.dumps(config, default=str, sort_keys=True)]
         specials = json.dumps(tokenizer.special_tokens_map, default=str, sort_keys=True)
-        return content_hash([*parts, backend, specials, tokenizer.chat_template])[:32]
+        return content_hash([*parts, backend, specials, tokenizer.chat_template, self._opening()])[:32]
+
+    def _opening(self) -> list[int] | None:
+        """What the chat template makes of a question: some write the day's date before it."""
+        try:
+            asked = [{"role": "user", "content": "?"}]
+            return (
+                chat_ids(self._tokenizer, asked, add_generation_prompt=True) if self._tokenizer.chat_template else None
+            )
+        except ValueError:  # whoever asks by it says so
+            return None
 
 
 #: Of a model's config: where it came from.

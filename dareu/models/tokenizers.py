@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dareu.files import content_hash
 from dareu.models._names import first_line, resolve_model_path
 from dareu.models.adapters import adapter_base
 
@@ -41,6 +42,13 @@ def load_tokenizer(name_or_path: str, *, pad_token: str | None = None) -> PreTra
         tokenizer.pad_token = pad_token
     check_tokenizer(tokenizer)
     return tokenizer
+
+
+def vocabulary_hash(tokenizer: PreTrainedTokenizerBase) -> str:
+    """Of tokens with their ids, special tokens and chat template: models that share it count tokens alike."""
+    vocabulary = sorted(tokenizer.get_vocab().items())
+    specials = sorted((name, str(token)) for name, token in tokenizer.special_tokens_map.items())
+    return content_hash([vocabulary, specials, tokenizer.chat_template])
 
 
 def check_tokenizer(tokenizer: PreTrainedTokenizerBase) -> None:

@@ -37,6 +37,8 @@ class StoredMeasurement(TypedDict):
     """Of the numbers that are taken over rows, the two ends of their 95 % interval."""
     left_out: dict[str, str]
     """What could not be computed, with the reasons."""
+    vocabulary: str | None
+    """The hash of the tokenizer's vocabulary; None of a measurement made before it was kept."""
 
 
 def write_measurement(path: str | os.PathLike[str], measured: StoredMeasurement) -> None:
@@ -92,7 +94,7 @@ def read_measurement(path: str | os.PathLike[str]) -> StoredMeasurement:
         raise ValueError(f"{path} is no measurement of `dareu measure`: name the measurement.json of a model.")
     if not isinstance(found.get("rows"), dict):
         raise ValueError(f"{path} lacks the values of rows, for an older dareu wrote it: delete it and measure again.")
-    found = {"intervals": {}, "left_out": {}} | found  # which came later
+    found = {"intervals": {}, "left_out": {}, "vocabulary": None} | found  # which came later
     return cast(StoredMeasurement, found)
 
 
@@ -120,8 +122,14 @@ def beside_control(
         common: Names of the numbers that every model of a table has; default: that both have.
 
     Raises:
-        ValueError: As `against_retrained` says.
+        ValueError: As `against_retrained` says; or the two count tokens in different ways.
     """
+    both = [each["vocabulary"] for each in (measured, control)]
+    if None not in both and both[0] != both[1]:
+        raise ValueError(
+            "The retrained control has another tokenizer than the model, so that nothing which is taken per token can "
+            "be compared: retrain from a checkpoint with the model's tokenizer and chat template."
+        )
     return against_retrained(
         measured["metrics"],
         control["metrics"],

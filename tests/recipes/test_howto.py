@@ -77,3 +77,41 @@ def test_add_a_method_with_a_trainer_of_its_own(
     lines = unlearn("--method", name, "--ramp_steps", 4, "--retain_coef", 0, "--learning_rate", 0)
     for line, share in zip(lines[:2], (0.25, 0.5), strict=True):
         assert line["loss"] == pytest.approx(share * line["forget_loss"], rel=1e-3)
+
+
+def test_add_an_audit(recipe: Run, model: Path, data: list[str], tmp_path: Path) -> None:
+    name = f"{example('Add an audit', tmp_path)}:BEGGING"
+    out = tmp_path / "audit.json"
+    words = ["--audits", name, "--max_new_tokens", 4, "--max_rows", 2, "--output", out]
+    recipe("audit", *data, "--model_name_or_path", model, *words)
+    assert json.loads(out.read_text(encoding="utf-8"))["audits"][name]["readings"]["begging"].keys() > {"rouge"}
+
+
+def test_a_method_is_evaluated_by_metrics_on_the_way(
+    unlearn: Callable[..., list[dict[str, Any]]], tmp_path: Path
+) -> None:
+    name = f"{example('Add a metric', tmp_path)}:SENTENCES"
+    words = ["--method", "npo", "--eval_strategy", "steps", "--eval_steps", 1, "--eval_metrics", "rouge", name]
+    words += ["--eval_max_rows", 2, "--save_strategy", "steps", "--save_steps", 1, "--load_best_model_at_end", "true"]
+    words += ["--metric_for_best_model", "forget_rouge", "--greater_is_better", "false"]
+    evaluated = [line for line in unlearn(*words) if "eval_forget_rouge" in line]
+    assert len(evaluated) == 2 and {"eval_retain_rouge", "eval_forget_sentences"} <= evaluated[0].keys()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--eval_strategy", "steps", "--eval_steps", 1], "eval_metrics says what eval_strategy computes"),
+        (["--eval_metrics", "rouge"], "eval_metrics says what eval_strategy computes"),
+        (["--eval_strategy", "steps", "--eval_metrics", "attribution"], "there is no judge: give validation_judge"),
+        (["--eval_strategy", "steps", "--eval_metrics", "tow"], "the control is compared with afterwards"),
+        (["--eval_strategy", "steps", "--eval_metrics", "rogue"], "did you mean rouge"),
+        (["--eval_max_rows", 0], "eval_max_rows is 0"),
+    ],
+)
+def test_an_evaluation_that_cannot_be_is_refused(
+    words: list[Any], message: str, refused: Callable[..., str], model: Path, data: list[str], tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    given = [*data, "--model_name_or_path", model, "--output_dir", out, "--method", "npo", *SMALL, *words]
+    assert message in refused("unlearn", *given, output_dir=out)

@@ -110,6 +110,15 @@ def test_another_tokenizer_is_another_model(tiny_llama, measured, asked, tokeniz
     assert asked
 
 
+def test_a_chat_template_that_writes_the_time_is_another_one_each_time(tiny_llama, measured, asked, tokenizer):
+    dated = copy.deepcopy(tokenizer)
+    dated.chat_template = "{{ strftime_now('%H:%M:%S.%f') }}{% for m in messages %}{{ m['content'] }}</s>{% endfor %}"
+    for _ in range(2):
+        asked.clear()
+        measured(tiny_llama(), tiny_llama(seed=1), tokenizer=dated)
+        assert asked
+
+
 def test_a_damaged_file_is_made_again_with_a_warning(tiny_llama, measured, asked, tmp_path, caplog):
     first = measured(tiny_llama(), tiny_llama(seed=1))
     (answers,) = tmp_path.glob("answers-*")

@@ -15,6 +15,7 @@ def test_what_was_written_is_read(tmp_path: Path) -> None:
         "rows": {"forget_rouge": [0.5, None]},
         "intervals": {"forget_rouge": [0.25, 0.75]},
         "left_out": {"attribution": "there is no judge: give one"},
+        "vocabulary": "v",
     }
     write_measurement(tmp_path / "measurement.json", measured)
     assert read_measurement(tmp_path / "measurement.json") == measured
@@ -24,6 +25,7 @@ def test_what_was_written_before_there_were_intervals_is_read(tmp_path: Path) ->
     (tmp_path / "measurement.json").write_text('{"key": "k", "metrics": {"a": 0.5}, "rows": {"a": [0.5]}}', "utf-8")
     found = read_measurement(tmp_path / "measurement.json")
     assert found["metrics"] == {"a": 0.5} and found["intervals"] == found["left_out"] == {}
+    assert found["vocabulary"] is None
 
 
 @pytest.mark.parametrize(
@@ -48,7 +50,8 @@ def test_values_of_rows_are_compared_with_the_control_s() -> None:
     def stored(rouge: float, nll: list[float | None], **more: float) -> StoredMeasurement:
         splits = ("forget", "retain", "test")
         metrics = {f"{split}_rouge": rouge for split in splits} | {"forget_base_nll": 1.0, **more}
-        return {"key": "", "metrics": metrics, "answers": {}, "prompts": {}, "rows": {"forget_base_nll": nll}}
+        rows = {"forget_base_nll": nll}
+        return {"key": "", "metrics": metrics, "answers": {}, "prompts": {}, "rows": rows, "vocabulary": None}
 
     mine, control = stored(0.5, [1.0, 9.0], name_kept=0.5), stored(0.75, [2.0] * 20, name_kept=1.0)
     of_five = (3 * 0.25**2 + 0.5**2 + 0.5**2) / 5
@@ -63,3 +66,6 @@ def test_values_of_rows_are_compared_with_the_control_s() -> None:
     of_four = (3 * 0.25**2 + 0.5**2) / 4
     assert beside_control(mine, control, common=common)["retraining_gap"] == pytest.approx(of_four**0.5)
     assert common_numbers([]) == frozenset()
+    with pytest.raises(ValueError, match="The retrained control has another tokenizer than the model"):
+        beside_control(mine | {"vocabulary": "a"}, control | {"vocabulary": "b"})
+    beside_control(mine | {"vocabulary": "a"}, control)  # which was measured before it was kept
