@@ -13,6 +13,7 @@ import sys
 import time
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from trl import TrlParser
@@ -64,7 +65,8 @@ def main() -> None:
 
     # Compare
     chosen, kwargs = measures.metrics, measures.metric_kwargs
-    results = collect(rows, failed, tuned=bool(args.tune), metrics=chosen, metric_kwargs=kwargs)
+    choice: dict[str, Any] = {"tuned": bool(args.tune), "min_utility": args.min_utility}
+    results = collect(rows, failed, metrics=chosen, metric_kwargs=kwargs, **choice)
     write_results(run.results_path, results)
     write_csv(run.folder / "results.csv", results)
     summaries = summarise(results)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -48,11 +48,26 @@ def draw_trials(name: str, grid: Sequence[dict[str, Any]], number: int, seed: in
     return [grid[i] for i in sorted(drawn.tolist())]
 
 
-def best_setting(gaps: Mapping[int, Sequence[float]]) -> int:
-    """The setting of the lowest mean gap over seeds; of equal ones the first.
+class Judged(NamedTuple):
+    """What a trial is chosen by."""
+
+    gap: float
+    """Its retraining gap on the validation rows."""
+    utility: float
+    """The retained ROUGE there, as a share of the target's."""
+
+
+def best_setting(trials: Mapping[int, Sequence[Judged]], min_utility: float = 0.0) -> int:
+    """The setting of the lowest mean gap over seeds among those that keep enough; of equal ones the first.
 
     Args:
-        gaps: Of each setting, a gap a seed. A setting that failed on a seed is passed over where one did not.
+        trials: Of each setting, what was judged, one a seed. A setting that failed on a seed is passed over where one
+            did not.
+        min_utility: The mean utility that a setting has to keep. Where none does, the one that keeps most is best.
     """
-    most = max(len(values) for values in gaps.values())
-    return min((s for s in gaps if len(gaps[s]) == most), key=lambda setting: sum(gaps[setting]) / most)
+    most = max(map(len, trials.values()))
+    whole = {setting: tuple(map(np.mean, zip(*of, strict=True))) for setting, of in trials.items() if len(of) == most}
+    kept = [setting for setting, (_, utility) in whole.items() if utility >= min_utility]
+    if not kept:
+        return max(whole, key=lambda setting: whole[setting][1])
+    return min(kept, key=lambda setting: whole[setting][0])

@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from dareu.comparison._tuning import best_setting
+from dareu.comparison._tuning import Judged, best_setting
 from dareu.comparison.planning import Row
 from dareu.metrics import Metric
 from dareu.runs import ResultRow, beside_control, common_numbers, read_measurement, read_results
@@ -20,6 +20,7 @@ def collect(
     tuned: bool,
     metrics: Mapping[str, Metric] | None = None,
     metric_kwargs: Mapping[str, Mapping[str, Any]] | None = None,
+    min_utility: float = 0.0,
 ) -> list[ResultRow]:
     """What was measured, and what compares it with the control of the same seed, such as the retraining gap.
 
@@ -29,21 +30,22 @@ def collect(
         tuned: Whether an entry's settings are trials, of which the best over all seeds is chosen.
         metrics: Those that were chosen, by name; default: `METRICS`.
         metric_kwargs: Options of each.
+        min_utility: The share of the target's retained ROUGE on the validation rows that a chosen setting has to keep.
 
     Returns:
         A row a model in the given order, before each those on its parts where SPUNGE measured any. Where there are
         trials, target and control, the chosen ones, and then all trials, which have `trial`, the number of their
-        setting, and `validation_gap`, the retraining gap on the validation rows, by which they were chosen; a trial
-        whose control failed is left out, for it cannot be judged.
+        setting, `validation_gap`, the retraining gap on the validation rows, by which they were chosen, and
+        `validation_utility`; a trial whose control failed is left out, for it cannot be judged.
 
     Raises:
         ValueError: A model was not measured, or not as the comparisons need it.
     """
     rows = [row for row in rows if row.folder.name not in failed]
-    controls = {row.seed: row.folder for row in rows if row.name == "retrained"}
+    targets, controls = ({row.seed: row.folder for row in rows if row.name == name} for name in ("target", "retrained"))
     found: list[ResultRow] = []
     trials: list[ResultRow] = []
-    gaps: dict[tuple[str, str | None], dict[int, list[float]]] = {}
+    judged: dict[tuple[str, str | None], dict[int, list[Judged]]] = {}
     # A gap counts what all models of its table have
     common, validated = (
         common_numbers(read_measurement(row.folder / half / "measurement.json") for row in rows if half == "" or tuned)
@@ -58,17 +60,26 @@ def collect(
         result, parts = _unlearned(row, measured(row.folder, control, common=common))
         if not tuned:
             found += [*parts, result]
-        elif control is not None:
+        elif control is not None and (row.seed in targets or not min_utility):
             before = measured(row.folder / "validation", control / "validation", common=validated)
-            gap = result["metrics"]["validation_gap"] = before["retraining_gap"]
-            gaps.setdefault((row.name, row.mask), {}).setdefault(row.setting, []).append(gap)
+            of_row = Judged(before["retraining_gap"], _utility(before, targets.get(row.seed)))
+            result["metrics"] |= {"validation_gap": of_row.gap, "validation_utility": of_row.utility}
+            judged.setdefault((row.name, row.mask), {}).setdefault(row.setting, []).append(of_row)
             trials.append({**result, "trial": row.setting})
     for trial in trials:
-        if trial["trial"] == best_setting(gaps[trial["method"], trial["mask"]]):
+        if trial["trial"] == best_setting(judged[trial["method"], trial["mask"]], min_utility):
             chosen = trial.copy()
             del chosen["trial"]
             found.append(chosen)
     return [*found, *trials]
+
+
+def _utility(numbers: Mapping[str, float], target: Path | None) -> float:
+    """The retained ROUGE as a share of the target's on the validation rows; 1 where that cannot be told."""
+    if target is None:
+        return 1.0
+    whole = read_measurement(target / "validation" / "measurement.json")["metrics"]["retain_rouge"]
+    return numbers["retain_rouge"] / whole if whole else 1.0
 
 
 def _result(row: Row, numbers: dict[str, float]) -> ResultRow:

@@ -51,6 +51,13 @@ class BenchmarkArguments:
     tune_seed: int = field(
         default=0, metadata={"help": "Seed of the draw of trials, where a grid holds more than tune."}
     )
+    min_utility: float = field(
+        default=0.0,
+        metadata={
+            "help": "Choose among the trials that keep at least this share of the target's retained ROUGE, so that "
+            "methods are compared at a like utility; where none does, the one that keeps most."
+        },
+    )
     metrics: list[str] | None = field(
         default=None,
         metadata={
@@ -86,5 +93,9 @@ class BenchmarkArguments:
             if role in JUDGES and not Path(str(path)).is_dir():
                 raise ValueError(f"given names {path} as {role}, which is no folder: a judge is loaded from one.")
         check_judges(**{role: str(self.given[role]) for role in JUDGES if role in self.given})
+        if not 0 <= self.min_utility <= 1:
+            raise ValueError(f"min_utility is {self.min_utility}: give a share in [0, 1].")
+        if self.min_utility and not self.tune:
+            raise ValueError("min_utility chooses among trials: give tune too.")
         if self.tune < 0 or self.jobs < 1:
             raise ValueError(f"tune is {self.tune} and jobs {self.jobs}: give 0 or more trials, and at least one job.")

@@ -191,6 +191,8 @@ def test_a_failed_run_is_named_and_the_others_go_on(
         ({"methods": [{"method": "npo", "masks": ["wagle"]}]}, "names the mask 'wagle'"),
         ({"methods": [{"method": "npo", "config": "none.yaml"}]}, "has no config"),
         ({"methods": ["npo"], "tune": 2}, "2 trials, but npo has 1 settings"),
+        ({"methods": ["npo"], "min_utility": 0.9}, "min_utility chooses among trials: give tune too"),
+        ({"methods": ["npo"], "tune": 1, "min_utility": 2}, "min_utility is 2"),
         ({"methods": ["npo"], "given": {"bass": "x"}}, "given names 'bass'"),
         ({"methods": ["npo"], "masks": {"few": {"density": 0.1}}}, "No entry has the mask 'few'"),
         ({"methods": ["npo"], "masks": {"dense": {}}}, "masks names 'dense'"),

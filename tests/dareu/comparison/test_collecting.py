@@ -129,6 +129,16 @@ def test_the_trial_that_is_best_on_the_validation_rows_is_chosen_over_all_seeds(
     assert gaps == [0.125, 0.25, 0.0, 0.125, 0.25, pytest.approx(math.sqrt((3 * 0.25 + 0.0625) / 4))]
 
 
+def test_a_trial_that_keeps_too_little_is_not_chosen(row: Callable[..., Row]) -> None:
+    controls = [row("target", before=1.0), row("retrained", before=0.25)]
+    trials = [row("npo", setting=setting, before=before) for setting, before in enumerate((0.25, 0.75, 1.0))]
+    for least, chosen in ((0.0, 0), (0.7, 1), (0.8, 2)):
+        found = collect([*controls, *trials], tuned=True, min_utility=least)
+        (npo,) = [each for each in found if each["method"] == "npo" and "trial" not in each]
+        assert npo["model"] == str(trials[chosen].folder / "model")
+        assert [each["metrics"]["validation_utility"] for each in found if "trial" in each] == [0.25, 0.75, 1.0]
+
+
 def test_masks_are_tuned_apart_and_trials_without_control_are_not_judged(row: Callable[..., Row]) -> None:
     controls = [row("retrained", seed, judged=0.25) for seed in (0, 1)]
     trials = [

@@ -1,6 +1,6 @@
 import pytest
 
-from dareu.comparison._tuning import best_setting, draw_trials, settings_grid
+from dareu.comparison._tuning import Judged, best_setting, draw_trials, settings_grid
 
 
 def test_lists_make_a_grid_in_their_order() -> None:
@@ -35,5 +35,14 @@ def test_a_method_with_too_few_settings_is_named() -> None:
 
 
 def test_the_best_setting_is_best_over_all_seeds() -> None:
-    assert best_setting({0: [0.5, 0.25], 1: [0.0, 0.9], 2: [0.375, 0.375]}) == 0  # equal to 2, and first
-    assert best_setting({0: [0.5, 0.5], 1: [0.1]}) == 0, "a setting that failed on a seed is no choice"
+    def gaps(*values: float) -> list[Judged]:
+        return [Judged(value, 1.0) for value in values]
+
+    assert best_setting({0: gaps(0.5, 0.25), 1: gaps(0.0, 0.9), 2: gaps(0.375, 0.375)}) == 0  # equal to 2, and first
+    assert best_setting({0: gaps(0.5, 0.5), 1: gaps(0.1)}) == 0, "a setting that failed on a seed is no choice"
+
+
+def test_the_best_setting_is_one_that_keeps_enough() -> None:
+    trials = {0: [Judged(0.1, 0.5), Judged(0.1, 0.9)], 1: [Judged(0.2, 0.9)] * 2, 2: [Judged(0.3, 1.0)] * 2}
+    assert [best_setting(trials, share) for share in (0.0, 0.7, 0.8, 0.95)] == [0, 0, 1, 2]
+    assert best_setting({0: trials[0], 1: trials[1]}, 0.95) == 1, "where none keeps enough, the one that keeps most"
