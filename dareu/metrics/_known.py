@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from dareu.metrics._answer_words import ANSWER_WORDS
+from dareu.metrics._harness import LM_EVAL
 from dareu.metrics._metric import Metric
 from dareu.metrics.attribution import ATTRIBUTION
 from dareu.metrics.facts import FACT_RECALL, NAME_KEPT, SAMPLED_FACTS
@@ -42,6 +43,7 @@ METRICS: dict[str, Metric] = {
     "answer_words": ANSWER_WORDS,
     "fluency": FLUENCY,
     "variety": VARIETY,
+    "lm_eval": LM_EVAL,
 }
 
 

@@ -243,7 +243,7 @@ def test_all_metrics_are_those_of_metrics(
     compared = [name for name, needs in check_metrics(METRICS).items() if compares(needs)]
     usual = [name for name in METRICS if name not in compared and not METRICS[name].costly]
     assert set(METRICS) - set(usual) == {
-        *("retraining_gap", "gibberish", "tow", "forget_quality", "privleak", "mia_gradient_norm")
+        *("retraining_gap", "gibberish", "tow", "forget_quality", "privleak", "mia_gradient_norm", "lm_eval")
     }
     everything = measured(*given)
     named = measured(*given, "--metrics", *usual)

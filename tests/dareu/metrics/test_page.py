@@ -32,7 +32,7 @@ def test_every_number_is_on_the_page(tiny_llama, tokenizer):
         forget_owners=["ann"],
         base_model=model,
         strip=lambda answer, prompt: answer,
-        metrics=METRICS,
+        metrics={name: metric for name, metric in METRICS.items() if name != "lm_eval"},  # which takes tasks
         max_new_tokens=2,
     )
     values = {"row_values": found.row_values, "retrained_row_values": found.row_values}
