@@ -16,8 +16,7 @@ from trl import TrlParser
 
 from dareu.data import CompletionCollator, encode_dataset, owner_name
 from dareu.data.parts import DataArguments, chat_form, load_parts
-from dareu.files import atomic_folder
-from dareu.models import context_length, load_model, load_tokenizer, new_llama, new_tokenizer
+from dareu.models import context_length, load_model, load_tokenizer, new_llama, new_tokenizer, save_model
 from dareu.models.generation import list_end_ids
 from dareu.options.finetune import FinetuneArguments
 from dareu.runs import config_of, inputs_of, open_run, write_results
@@ -104,9 +103,7 @@ def main() -> None:
             generation_config, model = model.generation_config, AutoModelForCausalLM.from_config(model.config)
             model.load_state_dict(weights)
             model.generation_config = generation_config
-        with atomic_folder(run.folder / "model") as folder:
-            model.save_pretrained(folder)
-            tokenizer.save_pretrained(folder)
+        save_model(model, tokenizer, run.folder / "model")
         method = "retrained" if excluded else "target" if args.train_on == "owners" else "base"
         model_path = str(run.folder / "model")
         write_results(

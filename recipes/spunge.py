@@ -29,8 +29,9 @@ from dareu.metrics import compares, shown_columns
 from dareu.models import load_model, load_tokenizer
 from dareu.options.judges import check_judges
 from dareu.options.measure import Chosen, MeasureArguments, chosen_metrics
+from dareu.options.policy import PolicyArguments
 from dareu.options.spunge import SpungeArguments
-from dareu.options.unlearn import PolicyArguments, UnlearnOptions, check_unlearning, parse_unlearning
+from dareu.options.unlearn import UnlearnOptions, check_unlearning, parse_unlearning
 from dareu.plugins import plugin_name
 from dareu.rewards import REWARDS
 from dareu.runs import (

@@ -14,28 +14,17 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
-from peft import LoraConfig
 
 from dareu.classifiers import check_classifier, load_classifier, owner_columns, strip_echo
-from dareu.data import text_of, thin
+from dareu.data import mix_background, text_of, thin
 from dareu.data.parts import DataArguments, chat_form, forget_names, load_parts, split_owners
-from dareu.files import atomic_folder
 from dareu.masks import WeightMask, count_moved_outside
 from dareu.metrics import answer_nll, measure
 from dareu.metrics.validation import Reference, Validation
-from dareu.models import (
-    adapter_base,
-    check_mergeable,
-    load_adapter,
-    load_model,
-    load_tokenizer,
-    merge_adapter,
-    resolve_model_path,
-)
+from dareu.models import check_mergeable, load_model, load_tokenizer, resolve_model_path, save_model
+from dareu.options.policy import PolicyArguments
 from dareu.options.unlearn import (
-    PolicyArguments,
     RewardArguments,
     UnlearnOptions,
     check_unlearning,
@@ -43,7 +32,7 @@ from dareu.options.unlearn import (
 )
 from dareu.plugins import build, plugin_name, resolve
 from dareu.rewards import REWARDS
-from dareu.runs import ResultRow, Run, config_of, inputs_of, open_run, write_results
+from dareu.runs import ResultRow, config_of, inputs_of, open_run, write_results
 from dareu.runs.memory import PeakMemory
 from dareu.runs.metrics_log import MetricsLog
 from dareu.runs.program import run_program
@@ -67,8 +56,8 @@ def main() -> None:
     # Everything that can be wrong is looked at before anything is written
     check_unlearning(options, REWARDS)
     load_whole_weights()
-    origin = check_target(policy)
-    tokenizer, model = load_tokenizer(policy.model_name_or_path, pad_token=data.pad_token), load_target(policy)
+    origin = policy.origin()
+    tokenizer, model = load_tokenizer(policy.model_name_or_path, pad_token=data.pad_token), policy.load()
     if policy.continue_adapter and policy.merge_adapter:
         check_mergeable(model)
     rows = load_rows(data, tokenizer, retaining.share(policy.model_name_or_path), training.seed)
@@ -110,7 +99,7 @@ def main() -> None:
             base_tokenizer=None if base is None else base.tokenizer,
             mask=mask,
             processing_class=tokenizer,
-            peft_config=lora_config(policy),
+            peft_config=policy.fresh_adapter(),
             validate=validate,
             eval_metrics=evaluation(options, rows, tokenizer, base),
             callbacks=[],
@@ -130,7 +119,8 @@ def main() -> None:
         return
 
     # Save, and compare what was frozen bit for bit
-    model_path = save(trained, tokenizer, run, merge=policy.lora and policy.merge_adapter)
+    model_path = str(run.folder / "model")
+    save_model(trained, tokenizer, model_path, merge=policy.lora and policy.merge_adapter)
     metrics: dict[str, float] = {"updates": trainer.state.global_step}
     if trainer.best is not None and trainer.best.gap is not None:
         metrics["best_update"] = trainer.best.step
@@ -186,7 +176,7 @@ def load_rows(data: DataArguments, tokenizer: Any, background_share: float, seed
     split = split_owners(data, parts.owners)
     retain = split.retain
     if parts.background is not None and background_share:
-        retain = mix(retain, parts.background, background_share, seed)
+        retain = mix_background(retain, parts.background, background_share, seed)
     forget, retain, asked = (chat_form(data, side, tokenizer) for side in (split.forget, retain, split.retain))
     test = None if parts.test is None else chat_form(data, parts.test, tokenizer)
     return Rows(forget, retain, asked, forget_names(data, parts.owners), test)
@@ -257,20 +247,6 @@ def offered_to_rewards(
     }
 
 
-def lora_config(policy: PolicyArguments) -> LoraConfig | None:
-    """The fresh adapter, where one is trained."""
-    if not policy.use_peft:
-        return None
-    modules = policy.lora_target_modules
-    return LoraConfig(
-        r=policy.lora_r,
-        lora_alpha=policy.lora_alpha,
-        lora_dropout=policy.lora_dropout,
-        target_modules=modules[0] if modules == ["all-linear"] else modules,
-        task_type="CAUSAL_LM",
-    )
-
-
 def trained_model(trainer: Any, policy: PolicyArguments, tokenizer: Any, seed: int, origin: str | None) -> Any:
     """The model as it is saved; None on all processes but the main one, though all have to call."""
     weights = gathered_weights(trainer)  # by all processes together; from here on the main one works alone
@@ -280,7 +256,7 @@ def trained_model(trainer: Any, policy: PolicyArguments, tokenizer: Any, seed: i
         trained = trainer.accelerator.unwrap_model(trainer.model)
     else:
         load_whole_weights()
-        trained = load_policy(load_target(policy), tokenizer, lora_config(policy), seed)[0]
+        trained = load_policy(policy.load(), tokenizer, policy.fresh_adapter(), seed)[0]
         trained.load_state_dict(weights)
     if policy.lora:
         name = resolve_model_path(origin or policy.model_name_or_path)
@@ -290,60 +266,13 @@ def trained_model(trainer: Any, policy: PolicyArguments, tokenizer: Any, seed: i
     return trained
 
 
-def save(trained: Any, tokenizer: Any, run: Run, *, merge: bool) -> str:
-    """Writes the model's folder, whole or not at all; its path. An adapter that cannot be merged stays one."""
-    path = run.folder / "model"
-
-    def write(model: Any) -> None:
-        with atomic_folder(path) as folder:
-            model.save_pretrained(folder)
-            tokenizer.save_pretrained(folder)
-
-    write(trained)
-    if merge:  # once the training is safe, for this may want more memory than there is
-        try:
-            write(merge_adapter(trained))
-        except (MemoryError, RuntimeError, ValueError) as error:
-            logger.warning(
-                "The model could not be merged (%s). It is saved as an adapter on its base, which every recipe takes "
-                "for a model.",
-                " ".join(str(error).split()),
-            )
-    return str(path)
-
-
 def moved_outside(policy: PolicyArguments, model_path: str, mask: WeightMask) -> int:
     """How many weights outside the mask moved, which is none."""
-    moved = count_moved_outside(load_target(policy), CheckpointWeights(model_path), mask)
+    moved = count_moved_outside(policy.load(), CheckpointWeights(model_path), mask)
     print(f"{moved} of the {mask.total - mask.count:,} weights outside the mask moved, compared bit for bit.")
     if moved:
         raise RuntimeError("Weights outside the mask moved: this is a fault of dareu, please report it.")
     return moved
-
-
-def check_target(policy: PolicyArguments) -> str | None:
-    """Refuses what cannot be trained or saved, before weights are read; the base of a target that is an adapter."""
-    path = policy.model_name_or_path
-    base = adapter_base(resolve_model_path(path))
-    if policy.continue_adapter and base is None:
-        raise ValueError(f"continue_adapter needs a target that is an adapter, which {path} is not: give use_peft.")
-    if not policy.merge_adapter and policy.use_peft and base is not None:
-        raise ValueError(
-            f"merge_adapter=False needs a base that is saved somewhere, but the fresh adapter's is {path} merged into "
-            f"{base}: leave merge_adapter out, or train on the target's own adapter with continue_adapter."
-        )
-    if policy.dtype == "bfloat16" and policy.mask is None and not policy.lora:
-        raise ValueError(
-            "dtype=bfloat16 loses small updates of all weights: train under a mask or with LoRA, or keep float32 "
-            "weights and compute in bfloat16 with bf16."
-        )
-    return base
-
-
-def load_target(policy: PolicyArguments) -> Any:
-    """The target as it is trained: a model, or an adapter on its base."""
-    load = load_adapter if policy.continue_adapter else load_model
-    return load(policy.model_name_or_path, dtype=getattr(torch, policy.dtype))
 
 
 def build_rewards(
@@ -379,19 +308,6 @@ def mean_nll(model: Any, tokenizer: Any) -> Callable[..., Any]:
         return answer_nll(model, tokenizer, prompts, completions, truncate=True).mean
 
     return nll
-
-
-def mix(rows: Any, background: Any, share: float, seed: int) -> Any:
-    """The rows with so many background rows, drawn at random, that these make the share; rows recur where they must."""
-    from datasets import concatenate_datasets
-
-    wanted = max(1, round(len(rows) * share / (1 - share)))
-    drawn = np.random.default_rng(seed).permutation(len(background))[:wanted]
-    columns = [name for name in rows.column_names if name in background.column_names]
-    recurring = max(1, round(len(drawn) * (1 - share) / share / len(rows)))
-    return concatenate_datasets(
-        [rows.select_columns(columns)] * recurring + [background.select(sorted(drawn.tolist())).select_columns(columns)]
-    )
 
 
 if __name__ == "__main__":

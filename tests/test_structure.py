@@ -245,7 +245,8 @@ def test_every_library_that_is_imported_is_a_declared_dependency_with_a_reason()
     ]
     declared = {re.split(r"[<>=!~ ;\[]", line)[0].lower() for line in wanted}
     needed = {
-        library: {name.lower().replace("_", "-") for name in distributions.get(library, (library,))} for library in libraries
+        library: {name.lower().replace("_", "-") for name in distributions.get(library, (library,))}
+        for library in libraries
     }
     assert not {library: names for library, names in needed.items() if not names & declared}
     reasons = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")

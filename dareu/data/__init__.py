@@ -20,6 +20,7 @@ from dareu.data.loaders import (
     load_records,
     read_dataset,
 )
+from dareu.data.mixing import mix_background
 from dareu.data.parts import DATASETS
 from dareu.data.records import (
     DataParts,
@@ -62,6 +63,7 @@ __all__ = [
     "load_corpora",
     "load_records",
     "load_tofu",
+    "mix_background",
     "owner_name",
     "read_dataset",
     "take_fold",

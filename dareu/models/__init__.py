@@ -9,6 +9,7 @@ from dareu.models.loading import (
     load_model,
     new_llama,
 )
+from dareu.models.saving import save_model
 from dareu.models.tokenizers import check_tokenizer, load_tokenizer, new_tokenizer
 
 __all__ = [
@@ -26,4 +27,5 @@ __all__ = [
     "new_llama",
     "new_tokenizer",
     "resolve_model_path",
+    "save_model",
 ]

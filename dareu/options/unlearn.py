@@ -19,6 +19,7 @@ from dareu.methods import METHODS, Method, find_method
 from dareu.metrics import METRICS, NEED_BASE, Metric, check_metrics
 from dareu.options.finetune import FinetuneArguments
 from dareu.options.judges import check_judges
+from dareu.options.policy import PolicyArguments
 from dareu.plugins import needed_parameters, resolve
 from dareu.trainers import UnlearnTrainer
 from dareu.values import PLUGIN, READ, Reads, as_list, as_mapping
@@ -38,55 +39,6 @@ class MethodArguments:
     strict: bool = field(
         default=False, metadata={"help": "End with an error, not a warning, where nothing can have been forgotten."}
     )
-
-
-@dataclass
-class PolicyArguments:
-    """Which weights are trained: of which model, under which mask, through LoRA; names as in TRL's `ModelConfig`."""
-
-    model_name_or_path: Annotated[str, READ] = field(
-        metadata={"help": "The target: a model or adapter folder, or a hub id."}
-    )
-    mask: Annotated[str | None, READ] = field(
-        default=None,
-        metadata={"help": "A mask.safetensors made for this model: the weights that may move; default: all of them."},
-    )
-    dtype: str = field(
-        default="float32",
-        metadata={
-            "help": "Number format of the weights: 'float32', or 'bfloat16' with LoRA or under a mask, whose entries "
-            "are then trained in float32 copies. Computing in bfloat16 is another matter (bf16)."
-        },
-    )
-    use_peft: bool = field(
-        default=False, metadata={"help": "Train a fresh LoRA adapter; a target that is an adapter is merged first."}
-    )
-    continue_adapter: bool = field(default=False, metadata={"help": "Train on the adapter that the target is."})
-    merge_adapter: bool = field(
-        default=True, metadata={"help": "Save the model with the adapter merged into it; otherwise the adapter alone."}
-    )
-    lora_r: int = field(default=8, metadata={"help": "Rank of LoRA (the DareU paper's)."})
-    lora_alpha: int = field(default=16, metadata={"help": "Scale of LoRA (the DareU paper's)."})
-    lora_dropout: float = field(default=0.0, metadata={"help": "Dropout of what goes into the adapter."})
-    lora_target_modules: list[str] = field(
-        default_factory=lambda: ["all-linear"],
-        metadata={"help": "Modules that get an adapter of LoRA; 'all-linear': every linear layer."},
-    )
-
-    @property
-    def lora(self) -> bool:
-        """Whether an adapter is trained."""
-        return self.use_peft or self.continue_adapter
-
-    def __post_init__(self) -> None:
-        if self.dtype not in ("float32", "bfloat16"):
-            raise ValueError(f"dtype is {self.dtype!r}: give 'float32' or 'bfloat16'.")
-        if self.use_peft and self.continue_adapter:
-            raise ValueError("use_peft adds a fresh adapter and continue_adapter trains the target's own: give one.")
-        if not self.merge_adapter and not self.lora:
-            raise ValueError(
-                "merge_adapter=False leaves an adapter unmerged: it goes with use_peft or continue_adapter."
-            )
 
 
 @dataclass

@@ -11,10 +11,8 @@ from peft import LoraConfig, get_peft_model
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 from dareu.masks import WeightMask, count_moved_outside, random_mask
-from dareu.models import load_adapter, load_model
+from dareu.models import load_adapter, load_model, save_model
 from dareu.models.adapters import adapter_base
-from dareu.recipes import unlearn
-from dareu.runs import open_run
 from dareu.weights import CheckpointWeights, fingerprint
 
 TRAIN = ["--method", "npo", "--use_cpu", "--max_steps", 2, "--learning_rate", 1e-2, "--per_device_train_batch_size", 4]
@@ -112,13 +110,12 @@ def test_a_training_is_not_lost_where_merging_fails(
     def fails(_: Any) -> Any:
         raise RuntimeError("not enough memory:\nyou tried to allocate")
 
-    run, trained = open_run(tmp_path / "run", {}, {}), load_adapter(str(adapter))
-    expected = logits(adapter)
-    monkeypatch.setattr(unlearn, "merge_adapter", fails)
-    path = Path(unlearn.save(trained, tokenizer, run, merge=True))
+    path, trained, expected = tmp_path / "model", load_adapter(str(adapter)), logits(adapter)
+    monkeypatch.setattr("dareu.models.saving.merge_adapter", fails)
+    save_model(trained, tokenizer, path, merge=True)
     assert adapter_base(str(path)) is not None and torch.equal(logits(path), expected)
     monkeypatch.undo()
-    path = Path(unlearn.save(trained, tokenizer, run, merge=True))
+    save_model(trained, tokenizer, path, merge=True)
     assert adapter_base(str(path)) is None
     torch.testing.assert_close(logits(path), expected)
 
