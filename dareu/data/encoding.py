@@ -72,7 +72,9 @@ def encode_prompts(
     return encoded
 
 
-def encode_record(tokenizer: PreTrainedTokenizerBase, prompt: Text, completion: Text) -> EncodedRecord:
+def encode_record(
+    tokenizer: PreTrainedTokenizerBase, prompt: Text, completion: Text, prompt_ids: list[int] | None = None
+) -> EncodedRecord:
     """The ids of a prompt and of the completion that follows it.
 
     The completion's ids are what follows the prompt's ids in prompt and completion tokenised together. Where
@@ -85,12 +87,13 @@ def encode_record(tokenizer: PreTrainedTokenizerBase, prompt: Text, completion: 
         tokenizer: Needs an end token, and a chat template for message lists.
         prompt: A string, or messages.
         completion: Of the same form as `prompt`: a string, or one assistant message.
+        prompt_ids: What `encode_prompt` gave of the prompt, where it is known already.
 
     Raises:
         ValueError: The prompt or the completion has no tokens, or the tokenizer lacks what it needs.
     """
     check_tokenizer(tokenizer)
-    prompt_ids = encode_prompt(tokenizer, prompt)
+    prompt_ids = encode_prompt(tokenizer, prompt) if prompt_ids is None else prompt_ids
     if not prompt_ids:
         raise ValueError("the prompt has no tokens: give it a text, or a tokenizer that adds a start token.")
     end: int = tokenizer.eos_token_id

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from dareu.data.encoding import EncodedRecord, Text, encode_prompt, encode_record
+from dareu.data.encoding import EncodedRecord, Text, encode_prompts, encode_record
 from dareu.data.records import text_of
 from dareu.metrics._rows import batches, check_lengths, check_prompt_length
 from dareu.metrics.kept import Found, Kept, row_key
@@ -76,9 +76,12 @@ def token_scores(
 
     def find(numbers: list[int]) -> list[Found]:
         places = [asked[number] for number in numbers]
-        limit = context_length(model)
+        limit, rows = context_length(model), sorted({row for row, _ in places})
+        encoded = dict(zip(rows, encode_prompts(tokenizer, prompts, rows), strict=True))
         records = {
-            (row, number): _encode(tokenizer, row, prompts[row], completions[row][number], limit, truncate)
+            (row, number): _encode(
+                tokenizer, row, prompts[row], encoded[row], completions[row][number], limit, truncate
+            )
             for row, number in places
         }
 
@@ -112,16 +115,17 @@ def _encode(
     tokenizer: PreTrainedTokenizerBase,
     row: int,
     prompt: Text,
+    prompt_ids: list[int],
     completion: Text,
     limit: int | None,
     truncate: bool,
 ) -> EncodedRecord:
     try:
         if text_of(completion):
-            record = encode_record(tokenizer, prompt, completion)
+            record = encode_record(tokenizer, prompt, completion, prompt_ids)
         else:
             end = tokenizer.eos_token_id if isinstance(prompt, str) else template_end(tokenizer)
-            record = EncodedRecord(encode_prompt(tokenizer, prompt), [end])
+            record = EncodedRecord(prompt_ids, [end])
     except ValueError as error:
         raise ValueError(f"Row {row}: {error}") from error
     check_prompt_length(row, len(record.prompt_ids), limit)
