@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Sequence
+from importlib.metadata import version
 from pathlib import Path
 
 from dareu.files import read_yaml
@@ -41,6 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         f"\ngo --{', --'.join(LAUNCH_FLAGS)}.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    parser.add_argument("--version", action="version", version=f"dareu {version('dareu')}")
     parser.add_argument("recipe", metavar="RECIPE", help="one of the names below")
     parser.add_argument("arguments", nargs=argparse.REMAINDER, help="what the recipe itself takes")
     arguments = parser.parse_args(argv)

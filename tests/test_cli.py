@@ -124,3 +124,9 @@ def test_a_launch_that_would_fall_back_silently_is_refused(recipes, monkeypatch,
 def test_an_option_of_the_recipe_is_no_flag_of_the_launcher(recipes):
     result = dareu_command(recipes, "greet", "--accelerate_config", "single", "--name", "num_processes")
     assert result.stdout.splitlines()[-1] == "hello num_processes 1"
+
+
+def test_it_says_its_version(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        dareu.cli.main(["--version"])
+    assert stopped.value.code == 0 and capsys.readouterr().out == f"dareu {dareu.__version__}\n"

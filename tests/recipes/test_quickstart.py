@@ -15,6 +15,7 @@ from dareu.recipes import quickstart
 from dareu.runs import read_results, stages
 from dareu.runs.stages import Stage
 
+README = Path(__file__).resolve().parents[2] / "README.md"
 ROWS = [
     ("target", None),
     ("retrained", None),
@@ -57,6 +58,8 @@ def test_it_compares_every_method(
 
     rows = read_results(out / "results.json")
     assert [(row["method"], row["mask"]) for row in rows] == ROWS
+    asked = re.findall(r"runs/quickstart/(\S+/model)", README.read_text(encoding="utf-8"))
+    assert len(asked) == 3 and all((out / model / "config.json").is_file() for model in asked), "those of `dareu ask`"
     for row in rows:
         assert set(METRICS.split()) <= set(row["metrics"])
         assert row["metrics"].get("moved_outside_mask", 0) == 0
