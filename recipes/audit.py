@@ -11,6 +11,7 @@ What is found goes to audit.json beside the model, after each audit: started aga
 import logging
 import os
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 from accelerate import PartialState
@@ -18,14 +19,16 @@ from rich.console import Console
 from rich.table import Table
 from trl import TrlParser
 
-from dareu.audits import Reader, Subject, check_audits, run_audit
+from dareu.audits import Audit, NotPossible, Reader, Subject, check_audits, run_audit
 from dareu.data import thin
 from dareu.data.parts import DataArguments, chat_form, load_parts, split_owners
 from dareu.files import content_hash
 from dareu.models import load_model, load_tokenizer, resolve_model_path
 from dareu.options.audit import AuditArguments
+from dareu.plugins import plugin_source
 from dareu.runs import config_of, inputs_of
 from dareu.runs.audits import (
+    StoredAudit,
     StoredAudits,
     check_alike,
     leak_scores,
@@ -35,7 +38,6 @@ from dareu.runs.audits import (
     write_audits,
 )
 from dareu.runs.program import run_program
-from dareu.values import as_mapping
 
 logger = logging.getLogger("dareu.audit")
 
@@ -59,7 +61,9 @@ def main() -> None:
         if name in missing:
             raise ValueError(f"The audit {name!r} cannot be made, for {missing[name]}.")
 
-    keys = {name: key_of(data, args, name) for name in chosen}
+    keys = {name: key_of(data, args, name, audit) for name, audit in chosen.items()}
+    of_model = [paths for name, paths in inputs_of(args).items() if name.startswith("model_name_or_path")]
+    identity = content_hash(of_model or args.model_name_or_path)
     check_alike(keys, **others)
 
     tokenizer = load_tokenizer(args.model_name_or_path, pad_token=data.pad_token)
@@ -68,61 +72,48 @@ def main() -> None:
     forget, retain, unrelated = (chat_form(data, rows, tokenizer) for rows in (forget, split.retain, parts.test))
     reader = Reader(model, tokenizer, forget, max_new_tokens=args.max_new_tokens, batch_size=args.audit_batch_size)
     subject = Subject(model, tokenizer, forget, retain, unrelated, reader, args.seed)
-    stored, identity = kept(output), content_hash(inputs_of(args).get("model_name_or_path", args.model_name_or_path))
-    found: StoredAudits = {"audits": {}, "left_out": dict(missing)}
+    found: StoredAudits = {"audits": kept(output, identity), "left_out": dict(missing)}
     for name in chosen:
+        audit = found["audits"].get(name)
         if name in missing:
             continue
-        audit = stored["audits"].get(name)
-        if audit is not None and (audit["key"], audit["model"]) == (keys[name], identity):
+        if audit is not None and audit["key"] == keys[name]:
             logger.info("%s: nothing has changed since it was made.", name)
-        else:
-            try:
-                audit = stored_audit(keys[name], identity, list(run_audit(subject, name, args.audit_kwargs.get(name))))
-            except ValueError as error:
-                if name in (args.audits or ()) or name in args.audit_kwargs:
-                    raise
-                found["left_out"][name] = str(error)
-                continue
-        found["audits"][name] = audit
-        # What was found before of the others stays until it is their turn
-        write_audits(output, {**found, "audits": stored["audits"] | found["audits"]})
-    write_audits(output, found)
+            continue
+        try:
+            found["audits"][name] = stored_audit(keys[name], list(run_audit(subject, name, args.options_of(name))))
+        except NotPossible as error:
+            if name in (args.audits or ()) or name in args.audit_kwargs:
+                raise
+            found["left_out"][name] = str(error)
+        write_audits(output, identity, found)
     if args.strict and found["left_out"]:
         raise ValueError(f"Left out, which --strict forbids: {listed(found['left_out'])}.")
     show(args.model_name_or_path, found, **others)
 
 
-def key_of(data: DataArguments, args: AuditArguments, name: str) -> str:
+def key_of(data: DataArguments, args: AuditArguments, name: str, audit: Audit) -> str:
     """Of one audit: everything that goes in but the model."""
     settings, inputs = config_of(data, args), inputs_of(data, args)
-    of_all = (
-        "model_name_or_path",
-        "output",
-        "target",
-        "retrained",
-        "strict",
-        "audits",
-        "audit_kwargs",
-        "audit_batch_size",
-    )
-    for option in of_all:
+    for option in ("model_name_or_path", "output", "target", "retrained", "strict", "audits", "audit_batch_size"):
         settings.pop(option, None)
-    sources = {what: paths for what, paths in inputs.items() if what.startswith(("audits", "audit_kwargs"))}
-    inputs = {what: paths for what, paths in inputs.items() if what not in sources and what != "model_name_or_path"}
-    return content_hash(
-        [name, settings, inputs, as_mapping("audit_kwargs", args.audit_kwargs).get(name), list(sources.values())]
-    )
+    settings["audit_kwargs"] = args.options_of(name)
+    own = f"audit_kwargs.{name}"
+    others = ("model_name_or_path", "audits", "audit_kwargs")
+    read = [paths for of, paths in inputs.items() if of == own or of.startswith(f"{own}.") or not of.startswith(others)]
+    installed = [find_spec(library) is not None for library in audit.libraries]
+    return content_hash([name, settings, read, plugin_source(name), installed])
 
 
-def kept(output: Path) -> StoredAudits:
-    """What was found before; nothing where that cannot be read."""
-    if output.exists():
-        try:
-            return read_audits(output)
-        except ValueError as error:
-            logger.warning("All audits are made again, for what was kept is damaged: %s", error)
-    return {"audits": {}, "left_out": {}}
+def kept(output: Path, identity: str) -> dict[str, StoredAudit]:
+    """What was found before of the same model; nothing where that cannot be read."""
+    if not output.exists():
+        return {}
+    try:
+        return read_audits(output, identity)["audits"]
+    except ValueError as error:
+        logger.warning("All audits are made again, for what was kept is damaged: %s", error)
+        return {}
 
 
 def show(

@@ -201,6 +201,7 @@ def evaluation(options: UnlearnOptions, rows: Rows, tokenizer: Any, base: Base |
         base_model=None if base is None else base.model,
         strip=strip_echo,
         metrics=chosen,
+        options=judges.eval_metric_kwargs,
         max_new_tokens=max(1, options.training.max_completion_length or 0),
     )
 

@@ -1,6 +1,6 @@
 """Attacks that try to bring back what a model forgot, by name: an open dict, with one file a family."""
 
-from dareu.audits._audit import Audit, Readings
+from dareu.audits._audit import Audit, NotPossible, Readings
 from dareu.audits._known import AUDITS
 from dareu.audits._reader import Reader
 from dareu.audits._subject import Subject
@@ -13,6 +13,7 @@ __all__ = [
     "AUDITS",
     "Attacked",
     "Audit",
+    "NotPossible",
     "Reader",
     "Readings",
     "Subject",

@@ -12,6 +12,10 @@ from numpy.typing import NDArray
 Readings: TypeAlias = Mapping[str, NDArray[np.float64]]
 
 
+class NotPossible(ValueError):
+    """The rows or the model do not allow an audit: it is left out where nobody named it."""
+
+
 class Audit(NamedTuple):
     """An attack that tries to bring back what was forgotten."""
 
@@ -21,3 +25,5 @@ class Audit(NamedTuple):
     model as it was; see `dareu.audits.restored`."""
     columns: tuple[str, ...] = ()
     """Columns of the rows to forget, beside those of every record, without which it cannot be made."""
+    libraries: tuple[str, ...] = ()
+    """Modules that are not always installed, and whose presence changes what is done."""

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dareu.audits._audit import Audit, Readings
+from dareu.audits._audit import Audit, NotPossible, Readings
+from dareu.audits._options import whole_numbers
 from dareu.audits._reader import Reader
-from dareu.data import encode_prompt
+from dareu.data import encode_prompt, encode_record
 from dareu.data.encoding import Text
 from dareu.models import context_length
 
@@ -72,29 +73,32 @@ def _few_shot(
     """Retained questions with their answers before each question, the same for all.
 
     `num_shots`: how many; fewer where there are fewer retained rows, or where the model's context would not leave
-    `room` tokens for the answer.
+    `room` tokens for the answer, and as many as the longest gold answer has.
     """
-    if num_shots < 1:
-        raise ValueError(f"num_shots is {num_shots}: give a whole number of at least 1.")
-    shots = retain.select(np.random.default_rng([seed, 2]).permutation(len(retain))[:num_shots])
+    (wanted,) = whole_numbers("num_shots", num_shots)
+    shots = retain.select(np.random.default_rng([seed, 2]).permutation(len(retain))[:wanted])
     limit = context_length(model)
-    while True:
-        prompts = [_after(shots, prompt) for prompt in forget["prompt"]]
-        longest = max(len(encode_prompt(tokenizer, prompt)) for prompt in prompts)
-        if limit is None or longest + room <= limit:
+    golds = [encode_record(tokenizer, row["prompt"], row["completion"]) for row in forget]
+    room = max(room, *(len(gold.completion_ids) for gold in golds))
+    while limit is not None and len(shots):
+        if max(len(encode_prompt(tokenizer, _after(shots, prompt))) for prompt in forget["prompt"]) + room <= limit:
             break
-        if len(shots) == 1:
-            raise ValueError(
-                f"The model's context of {limit} tokens has no place for an example and {room} tokens of answer."
-            )
         shots = shots.select(range(len(shots) - 1))
-    yield f"{len(shots)}-shot", reader.read(prompts)
+    if not len(shots):
+        raise NotPossible(
+            f"The model's context of {limit} tokens has no place for an example and {room} tokens of answer."
+        )
+    yield f"{len(shots)}-shot", reader.read([_after(shots, prompt) for prompt in forget["prompt"]])
 
 
 def _after(shots: Dataset, prompt: Text) -> Text:
+    """The prompt after examples; of messages, behind what the system says to it, and without what it says to them."""
     if isinstance(prompt, str):
         return "\n\n".join([*(shot["prompt"] + shot["completion"] for shot in shots), prompt])
-    return [message for shot in shots for message in (*shot["prompt"], *shot["completion"])] + prompt
+    first = [message for message in prompt if message["role"] == "system"]
+    said = [message for shot in shots for message in (*shot["prompt"], *shot["completion"])]
+    rest = [message for message in (*said, *prompt) if message["role"] != "system"]
+    return [*first, *rest]
 
 
 def _question(prompt: Text) -> str:
@@ -108,7 +112,7 @@ def _asking(prompt: Text, question: str) -> Text:
 
 def _some(prompts: list[Any], what: str) -> list[Any]:
     if all(prompt is None for prompt in prompts):
-        raise ValueError(f"No row to forget {what}: give such rows, or leave the audit out.")
+        raise NotPossible(f"No row to forget {what}: give such rows, or leave the audit out.")
     return prompts
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from torch.nn.utils import prune
 
 from dareu.audits._audit import Audit, Readings
+from dareu.audits._options import numbers
 from dareu.audits._reader import Reader
 from dareu.audits._weights import linear_layers, restored
 
@@ -16,17 +17,15 @@ if TYPE_CHECKING:
 
 
 def _pruned(
-    model: PreTrainedModel, reader: Reader, sparsity: Sequence[float] = (0.1, 0.3, 0.5)
+    model: PreTrainedModel, reader: Reader, sparsity: Sequence[float] | float = (0.1, 0.3, 0.5)
 ) -> Iterator[tuple[str, Readings]]:
     """`sparsity`: shares of each layer's weights that are set to zero."""
-    if wrong := [share for share in sparsity if not 0 < share < 1]:
-        raise ValueError(f"sparsity holds {wrong[0]}: give shares of the weights between 0 and 1.")
-    for share in sparsity:
+    for share in numbers("sparsity", sparsity, high=1):
         with restored(model):
             for layer in linear_layers(model):
                 prune.l1_unstructured(layer, "weight", amount=share)
                 prune.remove(layer, "weight")  # which leaves the zeros
-            yield f"{share:.0%}", reader.read()
+            yield f"{100 * share:g}%", reader.read()
 
 
 PRUNING = Audit(_pruned)

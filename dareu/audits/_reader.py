@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -126,24 +127,38 @@ class Reader:
                 places.append(row)
                 given.append((ids.prompt_ids, ids.completion_ids[:cut]))
                 rests.append(rest)
-        parts = [self._decoded(part) for _, part in given]
-        facts = self._facts_of(places)
-        left = None if facts is None else facts_beyond_prompt(facts, parts)
-        return self._of_answers(places, self._continued([prompt + part for prompt, part in given]), rests, left)
+        said = self._continued([prompt + part for prompt, part in given])
+        found = {"rouge": self._spread(places, rouge_l_recall([self._decoded(ids) for ids in said], rests))}
+        if (facts := self._facts_of(places)) is None:
+            return found
+        parts = [part for _, part in given]
+        # A fact that was begun in the part is stated by both together
+        whole = [self._decoded(part + ids) for part, ids in zip(parts, said, strict=True)]
+        left = facts_beyond_prompt(facts, [self._decoded(part) for part in parts])
+        return found | {"fact_recall": self._spread(places, fact_recall(whole, left))}
 
-    def _continued(self, prompts: Sequence[list[int]]) -> list[str]:
+    def _continued(self, prompts: Sequence[list[int]]) -> list[list[int]]:
+        """The tokens that follow each, greedily and without an end token."""
         limit, ends = context_length(self._model), end_ids_of(self._model, self._tokenizer)
         pad_id = self._tokenizer.pad_token_id
+        most: int = self._settings["max_new_tokens"]
         assert isinstance(pad_id, int), "encode_record has looked"
-        answers = []
+
+        def room(row: int) -> int:
+            return most if limit is None else min(most, limit - len(prompts[row]))
+
+        said: dict[int, list[int]] = {}
         with evaluation_mode(self._model):
-            for start in range(0, len(prompts), self._settings["batch_size"]):
-                batch = prompts[start : start + self._settings["batch_size"]]
-                room = self._settings["max_new_tokens"]
-                room = room if limit is None else min(room, limit - max(map(len, batch)))
-                said = generate_ids(self._model, batch, max_new_tokens=room, end_ids=ends, pad_id=pad_id)
-                answers += [self._decoded(ids[:-1] if ids[-1] in ends else ids) for ids in said]
-        return answers
+            # Rows short of room share no batch with others, whose answers they would cut
+            for new_tokens, alike in groupby(sorted(range(len(prompts)), key=room), key=room):
+                rows = list(alike)
+                for start in range(0, len(rows), self._settings["batch_size"]):
+                    batch = rows[start : start + self._settings["batch_size"]]
+                    asked = [prompts[row] for row in batch]
+                    settings: Any = {"max_new_tokens": new_tokens, "end_ids": ends, "pad_id": pad_id}
+                    for row, ids in zip(batch, generate_ids(self._model, asked, **settings), strict=True):
+                        said[row] = ids[:-1] if ids[-1] in ends else ids
+        return [said[row] for row in range(len(prompts))]
 
     def _of_answers(
         self, places: Sequence[int], answers: Sequence[str], golds: Sequence[str], facts: list[list[str]] | None

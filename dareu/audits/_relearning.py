@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from dareu.audits._audit import Audit, Readings
+from dareu.audits._options import number, whole_numbers
 from dareu.audits._reader import Reader
 from dareu.audits._weights import restored
 from dareu.data import CompletionCollator, encode_dataset
@@ -27,7 +28,7 @@ def _relearnt(
     seed: int,
     learning_rate: float = 2e-5,
     batch_size: int = 8,
-    steps: Sequence[int] | None = None,
+    steps: Sequence[int] | int | None = None,
     num_rows: int | None = None,
 ) -> Iterator[tuple[str, Readings]]:
     """Fine-tunes all weights on rows to forget, with AdamW at a constant rate.
@@ -42,14 +43,11 @@ def _relearnt(
         )
     learnt = order[:num_rows]
     others = None if num_rows is None else sorted(order[num_rows:].tolist())
-    epoch = -(-len(learnt) // batch_size)
-    steps = sorted(steps) if steps is not None else sorted({-(-epoch // 4), -(-epoch // 2), epoch})
+    at = _read_after(steps, len(learnt), batch_size)
     with restored(model):
         model.requires_grad_(True)
-        for step in _trained(
-            model, model, tokenizer, forget.select(learnt), steps[-1], learning_rate, batch_size, seed
-        ):
-            if step in steps:
+        for step in _trained(model, model, tokenizer, forget.select(learnt), at[-1], learning_rate, batch_size, seed):
+            if step in at:
                 yield _named(step), reader.read(rows=others)
 
 
@@ -61,7 +59,7 @@ def _relearnt_elsewhere(
     seed: int,
     learning_rate: float = 2e-4,
     batch_size: int = 8,
-    steps: Sequence[int] | None = None,
+    steps: Sequence[int] | int | None = None,
     r: int = 8,
     lora_alpha: int = 16,
 ) -> Iterator[tuple[str, Readings]]:
@@ -71,16 +69,15 @@ def _relearnt_elsewhere(
     """
     from peft import LoraConfig, get_peft_model
 
-    epoch = -(-len(unrelated) // batch_size)
-    steps = sorted(steps) if steps is not None else sorted({-(-epoch // 4), -(-epoch // 2), epoch})
+    at = _read_after(steps, len(unrelated), batch_size)
     config = LoraConfig(r=r, lora_alpha=lora_alpha, target_modules="all-linear", task_type="CAUSAL_LM")
     with restored(model):
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             adapted: Any = get_peft_model(model, config)
         try:
-            for step in _trained(adapted, model, tokenizer, unrelated, steps[-1], learning_rate, batch_size, seed):
-                if step in steps:
+            for step in _trained(adapted, model, tokenizer, unrelated, at[-1], learning_rate, batch_size, seed):
+                if step in at:
                     yield _named(step), reader.read()
         finally:
             adapted.unload()  # the layers are the model's own again
@@ -97,15 +94,10 @@ def _trained(
     seed: int,
 ) -> Iterator[int]:
     """Trains on the rows, epoch after epoch in an order of its own; after each step its number, from 1."""
-    if not learning_rate > 0 or batch_size < 1 or num_steps < 1:
-        raise ValueError(
-            f"learning_rate is {learning_rate}, batch_size {batch_size} and the last step {num_steps}: give numbers "
-            "above 0."
-        )
     records = encode_dataset(rows, tokenizer, max_length=context_length(model))
     collate, draws = CompletionCollator(tokenizer), np.random.default_rng([seed, 1])
     optimizer = torch.optim.AdamW(
-        [p for p in trained.parameters() if p.requires_grad], lr=learning_rate, weight_decay=0
+        [p for p in trained.parameters() if p.requires_grad], lr=number("learning_rate", learning_rate), weight_decay=0
     )
     order: list[int] = []
     was_training = model.training
@@ -116,12 +108,21 @@ def _trained(
         batch = {name: tensor.to(model.device) for name, tensor in collate([records[i] for i in chosen]).items()}
         trained.train()
         try:
-            trained(**batch).loss.backward()
+            with torch.random.fork_rng():  # dropout's draws are the step's own
+                torch.manual_seed(int(draws.integers(2**62)))
+                trained(**batch).loss.backward()
         finally:
             trained.train(was_training)
         optimizer.step()
         optimizer.zero_grad()
         yield step
+
+
+def _read_after(steps: Sequence[int] | int | None, num_rows: int, batch_size: int) -> list[int]:
+    """The steps after which the model is read, in their order."""
+    (size,) = whole_numbers("batch_size", batch_size)
+    epoch = -(-num_rows // size)
+    return sorted({-(-epoch // 4), -(-epoch // 2), epoch} if steps is None else set(whole_numbers("steps", steps)))
 
 
 def _named(step: int) -> str:

@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
+from transformers.pytorch_utils import Conv1D
+
+from dareu.audits._audit import NotPossible
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -31,7 +34,17 @@ def restored(model: PreTrainedModel) -> Iterator[None]:
                 named[name].grad = None
 
 
-def linear_layers(model: PreTrainedModel) -> list[nn.Linear]:
-    """The linear layers within the model, without its head: what deployment quantises, and pruning thins."""
+def linear_layers(model: PreTrainedModel) -> list[nn.Linear | Conv1D]:
+    """The linear layers within the model, without its head: what deployment quantises, and pruning thins.
+
+    A `Conv1D`, GPT-2's, has its weight the other way round, (in, out). Experts that are stacked in one parameter are no
+    layers, and are left alone.
+
+    Raises:
+        NotPossible: There are none.
+    """
     head = model.get_output_embeddings()
-    return [module for module in model.modules() if isinstance(module, nn.Linear) and module is not head]
+    layers = [each for each in model.modules() if isinstance(each, nn.Linear | Conv1D) and each is not head]
+    if not layers:
+        raise NotPossible("The model has no linear layers but its head, whose weights could be changed.")
+    return layers

@@ -68,11 +68,16 @@ def run_audit(subject: Subject, name: str, options: Mapping[str, Any] | None = N
         options: Of the audit.
 
     Raises:
-        ValueError: What the audit says of its options or of the rows; or what it yields is no reading of them.
+        NotPossible: The rows or the model do not allow it.
+        ValueError: What the audit says of its options; or what it yields is no reading of the rows.
     """
     audit, options = resolve(name, AUDITS), options or {}
     needs = needed_parameters(audit.attack, Subject._fields, options, f"The audit {name!r}")
+    seen: set[str] = set()
     for setting, values in audit.attack(**{need: getattr(subject, need) for need in needs}, **options):
+        if setting in seen:
+            raise ValueError(f"The audit {name!r} has two settings {setting!r}: ask for each once.")
+        seen.add(setting)
         means = {}
         for reading, of_rows in values.items():
             if np.shape(of_rows) != (len(subject.forget),):

@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TypeAlias
 
-#: What an audit found: by setting, the means of readings.
-Found: TypeAlias = Mapping[str, Mapping[str, float]]
+import numpy as np
+from numpy.typing import ArrayLike
+
+#: What an audit found of the extraction strength: by setting, the values of rows, (n,), NaN where a row was not read.
+Strengths: TypeAlias = Mapping[str, ArrayLike]
 
 #: Where the target is less than this above the retrained model, there is nothing to bring back that could be told.
 LEAST_SPREAD = 0.05
@@ -29,7 +32,7 @@ def leak_score(attacked: float, target: float, retrained: float) -> float | None
     return (attacked - retrained) / spread if spread >= LEAST_SPREAD else None
 
 
-def robustness(model: Mapping[str, Found], retrained: Mapping[str, Found]) -> dict[str, float]:
+def robustness(model: Mapping[str, Strengths], retrained: Mapping[str, Strengths]) -> dict[str, float]:
     """How much of the forgetting outlives relearning and quantisation (OpenUnlearning, arXiv 2506.12618).
 
     With f = 1 - extraction strength: R = min(Δf of the retrained model / Δf of this one, 1) over the last setting of
@@ -38,7 +41,7 @@ def robustness(model: Mapping[str, Found], retrained: Mapping[str, Found]) -> di
     the target's.
 
     Args:
-        model: By audit, what was found of the unlearned model.
+        model: By audit, what was found of the unlearned model; `unattacked` is among them.
         retrained: The same of the retrained one.
 
     Returns:
@@ -47,10 +50,11 @@ def robustness(model: Mapping[str, Found], retrained: Mapping[str, Found]) -> di
     """
     found: dict[str, float] = {}
     if "relearning" in model and "relearning" in retrained:
-        lost, own = (_forgotten(each, "unattacked") - _forgotten(each, "relearning") for each in (model, retrained))
+        (before, after), (was, then) = (_forgotten(each, "relearning") for each in (model, retrained))
+        lost, own = before - after, was - then
         found["relearning_robustness"] = 1.0 if lost <= 0 else min(max(own, 0.0) / lost, 1.0)
     if "quantisation" in model:
-        before, after = _forgotten(model, "unattacked"), _forgotten(model, "quantisation")
+        before, after = _forgotten(model, "quantisation")
         found["quantisation_robustness"] = min(after / before, 1.0) if before > 0 else 1.0
     if len(found) == 2:
         r, q = found.values()
@@ -58,5 +62,8 @@ def robustness(model: Mapping[str, Found], retrained: Mapping[str, Found]) -> di
     return found
 
 
-def _forgotten(found: Mapping[str, Found], audit: str) -> float:
-    return 1 - list(found[audit].values())[-1]["extraction_strength"]
+def _forgotten(found: Mapping[str, Strengths], audit: str) -> tuple[float, float]:
+    """1 - extraction strength without the attack and in its last setting, of the rows that were read in both."""
+    before, after = (np.asarray(list(found[name].values())[-1], dtype=np.float64) for name in ("unattacked", audit))
+    both = ~(np.isnan(before) | np.isnan(after))
+    return float(1 - before[both].mean()), float(1 - after[both].mean())

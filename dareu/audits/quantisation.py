@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from dareu.audits._audit import Audit, Readings
+from dareu.audits._options import whole_numbers
 from dareu.audits._reader import Reader
 from dareu.audits._weights import linear_layers, restored
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-logger = logging.getLogger(__name__)
+_LIBRARY = "bitsandbytes"
 
 
 def round_to_bits(weight: Tensor, bits: int, group_size: int | None = None) -> Tensor:
@@ -47,26 +48,28 @@ def round_to_bits(weight: Tensor, bits: int, group_size: int | None = None) -> T
 
 
 def _quantised(
-    model: PreTrainedModel, reader: Reader, bits: Sequence[int] = (8, 4), group_size: int = 64, nf4: bool | None = None
+    model: PreTrainedModel,
+    reader: Reader,
+    bits: Sequence[int] | int = (8, 4),
+    group_size: int | None = 64,
+    nf4: bool | None = None,
 ) -> Iterator[tuple[str, Readings]]:
     """`nf4`: whether to round to bitsandbytes' NF4 too; default: where that library is installed."""
-    library = find_spec("bitsandbytes") is not None
+    library = find_spec(_LIBRARY) is not None
     if nf4 and not library:
         raise ValueError("nf4 needs bitsandbytes, which is not installed: pip install bitsandbytes, or leave nf4 out.")
-    for number in bits:
-        yield (
-            f"int{number}",
-            _read_rounded(model, reader, lambda w, number=number: round_to_bits(w, number, group_size)),
-        )
+    for number in whole_numbers("bits", bits) if bits not in ((), []) else ():
+        yield f"int{number}", _read_rounded(model, reader, partial(round_to_bits, bits=number, group_size=group_size))
     if library and nf4 is not False:
         yield "nf4", _read_rounded(model, reader, _as_nf4)
 
 
-def _read_rounded(model: PreTrainedModel, reader: Reader, rounding: Any) -> Readings:
+def _read_rounded(model: PreTrainedModel, reader: Reader, rounding: Callable[[Tensor], Tensor]) -> Readings:
     with restored(model):
         with torch.no_grad():
             for layer in linear_layers(model):
-                layer.weight.copy_(rounding(layer.weight))
+                weight = layer.weight if isinstance(layer, nn.Linear) else layer.weight.T
+                weight.copy_(rounding(weight))
         return reader.read()
 
 
@@ -77,4 +80,4 @@ def _as_nf4(weight: Tensor) -> Tensor:
     return functional.dequantize_nf4(packed, state).to(weight.dtype)
 
 
-QUANTISATION = Audit(_quantised)
+QUANTISATION = Audit(_quantised, libraries=(_LIBRARY,))

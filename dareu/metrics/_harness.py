@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import random
 import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import torch
+
 from dareu.metrics._intervals import Estimate
 from dareu.metrics._metric import Metric
+from dareu.models.forward import evaluation_mode
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -34,13 +39,18 @@ def _numbers(
         from lm_eval.tasks import TaskManager
     except ImportError as error:
         raise ValueError(f"The metric 'lm_eval' needs the harness ({error}): pip install 'dareu[lm-eval]'.") from error
-    evaluated: Any = lm_eval.simple_evaluate(
-        model=HFLM(pretrained=model, tokenizer=tokenizer, batch_size=batch_size),
-        tasks=[tasks] if isinstance(tasks, str) else list(tasks),
-        num_fewshot=num_fewshot,
-        limit=limit,
-        task_manager=TaskManager(include_path=include_path),
-    )
+    # The harness seeds the global generators, by which a training that it interrupts draws
+    states = random.getstate(), np.random.get_state()
+    with evaluation_mode(model), torch.random.fork_rng():
+        evaluated: Any = lm_eval.simple_evaluate(
+            model=HFLM(pretrained=model, tokenizer=tokenizer, batch_size=batch_size),
+            tasks=[tasks] if isinstance(tasks, str) else list(tasks),
+            num_fewshot=num_fewshot,
+            limit=limit,
+            task_manager=TaskManager(include_path=include_path),
+        )
+    random.setstate(states[0])
+    np.random.set_state(states[1])
     numbers: dict[str, Estimate | float] = {}
     for task, values in evaluated["results"].items():
         for told, value in values.items():

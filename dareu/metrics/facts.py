@@ -207,15 +207,19 @@ def _fact_recall(
 
 
 def _sampled_facts(
-    split: str, samples: Sequence[Sequence[str]], facts: Sequence[Sequence[str] | None], k: Sequence[int] = (1, 4, 16)
+    split: str,
+    samples: Sequence[Sequence[str]],
+    facts: Sequence[Sequence[str] | None],
+    k: Sequence[int] | int = (1, 4, 16),
 ) -> dict[str, NDArray[np.float64]]:
     """`k`: of leak@k, where a sample leaks that states any of the facts; tries beyond the samples are passed over."""
     stated, prefix, number = facts_stated(samples, facts), _prefix(split), len(samples[0])
+    tried = [k] if isinstance(k, int) else k
     leaking = _of_rows(stated, lambda of_row: of_row.any(axis=1).sum())
     return {
         f"{prefix}sampled_facts": _of_rows(stated, lambda of_row: of_row.mean()),
         f"{prefix}any_fact_of_{number}": _of_rows(stated, lambda of_row: of_row.any(axis=0).mean()),
-        **{f"{prefix}leak_at_{tries}": leak_at_k(number, leaking, tries) for tries in k if tries <= number},
+        **{f"{prefix}leak_at_{tries}": leak_at_k(number, leaking, tries) for tries in tried if tries <= number},
     }
 
 

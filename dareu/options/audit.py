@@ -64,6 +64,11 @@ class AuditArguments:
         if self.target is not None and self.retrained is None:
             raise ValueError("target gives leak scores beside the retrained control alone: give retrained too.")
 
+    def options_of(self, name: str) -> dict[str, Any]:
+        """The options of an audit."""
+        options: dict[str, Any] = as_mapping("audit_kwargs", self.audit_kwargs).get(name, {})
+        return options
+
     def chosen(self) -> dict[str, Audit]:
         """The audits that are named, or all built-in ones, by name.
 

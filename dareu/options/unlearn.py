@@ -68,12 +68,16 @@ class JudgeArguments:
             "eval_forget_rouge; the judge among them is the validation judge."
         },
     )
+    eval_metric_kwargs: Annotated[dict[str, Any] | str | None, READ] = field(
+        default_factory=dict, metadata={"help": "Options of each of them, as YAML or JSON."}
+    )
     eval_max_rows: int | None = field(
         default=64, metadata={"help": "Evaluate on at most so many rows of each kind, evenly spread."}
     )
 
     def __post_init__(self) -> None:
         self.eval_metrics = as_list(self.eval_metrics)
+        self.eval_metric_kwargs = as_mapping("eval_metric_kwargs", self.eval_metric_kwargs)
         if self.eval_max_rows is not None and self.eval_max_rows < 1:
             raise ValueError(f"eval_max_rows is {self.eval_max_rows}: give a number of rows.")
 
@@ -92,7 +96,7 @@ class JudgeArguments:
         later = "the control is compared with afterwards, by dareu measure"
         missing |= dict.fromkeys(("retrained", "retrained_row_values", "common"), later)
         if chosen:
-            check_metrics(chosen, missing=missing)
+            check_metrics(chosen, as_mapping("eval_metric_kwargs", self.eval_metric_kwargs), missing)
         return chosen
 
 

@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TypedDict, cast
 
+import numpy as np
+
 from dareu.audits import Attacked, leak_score, robustness
 from dareu.files import write_json
 from dareu.runs.measurements import in_json
@@ -18,8 +20,6 @@ class StoredAudit(TypedDict):
 
     key: str
     """The hash of everything that went in but the model."""
-    model: str
-    """The hash of the model."""
     readings: dict[str, dict[str, float]]
     """By setting and reading, the mean over the rows that have one."""
     rows: dict[str, dict[str, list[float | None]]]
@@ -27,7 +27,7 @@ class StoredAudit(TypedDict):
 
 
 class StoredAudits(TypedDict):
-    """What an `audit.json` holds."""
+    """What an `audit.json` holds, beside the hash of the model."""
 
     audits: dict[str, StoredAudit]
     """By name, in the order in which they are shown."""
@@ -35,23 +35,26 @@ class StoredAudits(TypedDict):
     """Audits that could not be made, with the reasons."""
 
 
-def stored_audit(key: str, model: str, found: Sequence[Attacked]) -> StoredAudit:
+def stored_audit(key: str, found: Sequence[Attacked]) -> StoredAudit:
     """What is kept of one audit."""
     return {
         "key": key,
-        "model": model,
         "readings": {each.setting: each.readings for each in found},
         "rows": {each.setting: {name: in_json(of) for name, of in each.row_values.items()} for each in found},
     }
 
 
-def write_audits(path: str | os.PathLike[str], audits: StoredAudits) -> None:
-    """Writes what was found, atomically."""
-    write_json(path, audits)
+def write_audits(path: str | os.PathLike[str], model: str, audits: StoredAudits) -> None:
+    """Writes what was found of a model, known by its hash, atomically."""
+    write_json(path, {"model": model, **audits})
 
 
-def read_audits(path: str | os.PathLike[str]) -> StoredAudits:
+def read_audits(path: str | os.PathLike[str], model: str | None = None) -> StoredAudits:
     """Reads what `write_audits` wrote.
+
+    Args:
+        path: The file.
+        model: The hash of a model; of another one nothing is read. None: of whichever it is.
 
     Raises:
         ValueError: There is no such file, or it holds no audits.
@@ -64,6 +67,8 @@ def read_audits(path: str | os.PathLike[str]) -> StoredAudits:
         raise ValueError(f"{path} is no whole file of audits ({error}): delete it and audit again.") from error
     if not isinstance(found, dict) or not isinstance(found.get("audits"), dict):
         raise ValueError(f"{path} holds no audits of `dareu audit`: name the audit.json of a model.")
+    if model is not None and found.get("model") != model:
+        return {"audits": {}, "left_out": {}}
     return cast(StoredAudits, found)
 
 
@@ -88,12 +93,11 @@ def check_alike(keys: Mapping[str, str], **others: StoredAudits) -> None:
 def leak_scores(
     model: StoredAudits, target: StoredAudits, retrained: StoredAudits
 ) -> dict[str, dict[str, dict[str, float]]]:
-    """By audit, setting and reading, `leak_score` of what all three models have; what has none is left out."""
+    """By audit, setting and reading, `leak_score` of what was made alike of all three; what has none is left out."""
     scores: dict[str, dict[str, dict[str, float]]] = {}
     for name, audit in model["audits"].items():
-        of_target, of_retrained = (
-            other["audits"][name]["readings"] if name in other["audits"] else {} for other in (target, retrained)
-        )
+        beside = [other["audits"].get(name) for other in (target, retrained)]
+        of_target, of_retrained = ({} if of is None or of["key"] != audit["key"] else of["readings"] for of in beside)
         for setting, readings in audit["readings"].items():
             known, unknown = of_target.get(setting, {}), of_retrained.get(setting, {})
             for reading in readings.keys() & known.keys() & unknown.keys():
@@ -104,5 +108,20 @@ def leak_scores(
 
 
 def robustness_of(model: StoredAudits, retrained: StoredAudits) -> dict[str, float]:
-    """`robustness` of the model beside the retrained control."""
-    return robustness(*({name: of["readings"] for name, of in each["audits"].items()} for each in (model, retrained)))
+    """`robustness` of the model beside the retrained control, by what was made alike of both."""
+    other = retrained["audits"]
+    names = [name for name, of in model["audits"].items() if name in other and other[name]["key"] == of["key"]]
+    if "unattacked" not in names:
+        return {}
+    strengths = (
+        {
+            name: {
+                setting: np.array(of["extraction_strength"], dtype=np.float64)
+                for setting, of in each["audits"][name]["rows"].items()
+                if "extraction_strength" in of
+            }
+            for name in names
+        }
+        for each in (model, retrained)
+    )
+    return robustness(*strengths)

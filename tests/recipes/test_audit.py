@@ -6,7 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from peft import LoraConfig, get_peft_model
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
+
+from dareu.models import load_model
 
 MINE = "dareu_example_plugin:INSISTING"
 QUICK = ["--audits", "aliases", "prefilled", "--max_new_tokens", 4]
@@ -89,6 +92,56 @@ def test_what_was_made_is_kept_and_what_changed_is_made_again(
         (models["retrained"] / "model.safetensors").replace(models["dareu"] / "model.safetensors")
         audit("dareu", *QUICK)
         assert kept not in caplog.text
+
+
+def test_what_was_not_asked_for_again_is_kept_of_the_same_model_alone(
+    audit: Callable[..., str], models: dict[str, Path]
+) -> None:
+    audit("dareu", *QUICK)
+    audit("dareu", "--audits", "unattacked", "--max_new_tokens", 4)
+    assert list(stored(models)["audits"]) == ["unattacked", "aliases", "prefilled"]
+    (models["retrained"] / "model.safetensors").replace(models["dareu"] / "model.safetensors")
+    audit("dareu", "--audits", "unattacked", "--max_new_tokens", 4)
+    assert list(stored(models)["audits"]) == ["unattacked"]
+
+
+@pytest.mark.usefixtures("plugins")
+def test_one_s_own_audit_changes_nothing_of_the_others(
+    audit: Callable[..., str], models: dict[str, Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    for name in ("target", "retrained", "dareu"):
+        audit(name, *QUICK)
+    beside = [f"--{name}={models[name].parent / 'audit.json'}" for name in ("target", "retrained")]
+    with caplog.at_level("INFO"):
+        audit("dareu", "--audits", "aliases", MINE, "--max_new_tokens", 4, *beside)
+    assert caplog.text.count("nothing has changed since it was made") == 2 and MINE in stored(models)["audits"]
+
+
+def test_an_adapter_stands_beside_whole_models(
+    audit: Callable[..., str], models: dict[str, Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    adapted = get_peft_model(load_model(str(models["target"])), LoraConfig(r=2, target_modules="all-linear"))
+    adapted.peft_config["default"].base_model_name_or_path = str(models["target"])
+    adapted.save_pretrained(models["dareu"])
+    (models["dareu"] / "model.safetensors").unlink()
+    for name in ("target", "retrained"):
+        audit(name, *QUICK)
+    beside = [f"--{name}={models[name].parent / 'audit.json'}" for name in ("target", "retrained")]
+    assert "unattacked" in audit("dareu", *QUICK, *beside)
+    (models["retrained"] / "model.safetensors").replace(models["target"] / "model.safetensors")  # another base
+    with caplog.at_level("INFO"):
+        audit("dareu", *QUICK)
+    assert "nothing has changed" not in caplog.text
+
+
+def test_a_broken_model_is_no_model_that_forgot(
+    audit: Callable[..., str], models: dict[str, Path], refused: Callable[..., str], data: list[str]
+) -> None:
+    model = load_model(str(models["dareu"]))
+    model.model.norm.weight.data[0] = float("nan")
+    model.save_pretrained(models["dareu"])
+    words = [*data, "--model_name_or_path", models["dareu"], "--max_new_tokens", 4]
+    assert "the model gives no finite likelihood" in refused("audit", *words, output_dir=models["dareu"].parent)
 
 
 @pytest.mark.usefixtures("plugins")

@@ -92,6 +92,7 @@ def test_a_method_is_evaluated_by_metrics_on_the_way(
 ) -> None:
     name = f"{example('Add a metric', tmp_path)}:SENTENCES"
     words = ["--method", "npo", "--eval_strategy", "steps", "--eval_steps", 1, "--eval_metrics", "rouge", name]
+    words += ["--eval_metric_kwargs", json.dumps({name: {"ends": "?"}})]
     words += ["--eval_max_rows", 2, "--save_strategy", "steps", "--save_steps", 1, "--load_best_model_at_end", "true"]
     words += ["--metric_for_best_model", "forget_rouge", "--greater_is_better", "false"]
     evaluated = [line for line in unlearn(*words) if "eval_forget_rouge" in line]
@@ -107,6 +108,10 @@ def test_a_method_is_evaluated_by_metrics_on_the_way(
         (["--eval_strategy", "steps", "--eval_metrics", "tow"], "the control is compared with afterwards"),
         (["--eval_strategy", "steps", "--eval_metrics", "rogue"], "did you mean rouge"),
         (["--eval_max_rows", 0], "eval_max_rows is 0"),
+        (
+            ["--eval_strategy", "steps", "--eval_metrics", "rouge", "--eval_metric_kwargs", '{"rouge": {"n": 1}}'],
+            "has no option n",
+        ),
     ],
 )
 def test_an_evaluation_that_cannot_be_is_refused(

@@ -8,9 +8,20 @@ import numpy as np
 import pytest
 import torch
 from datasets import Dataset
-from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import GPT2Config, GPT2LMHeadModel, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from dareu.audits import AUDITS, Audit, Reader, Subject, check_audits, linear_layers, restored, round_to_bits, run_audit
+from dareu.audits import (
+    AUDITS,
+    Audit,
+    NotPossible,
+    Reader,
+    Subject,
+    check_audits,
+    linear_layers,
+    restored,
+    round_to_bits,
+    run_audit,
+)
 from dareu.data import CompletionCollator, encode_dataset, to_chat
 from dareu.metrics import facts_in_any, generate_answers, rouge_l_recall, sample_answers
 from dareu.weights import fingerprint
@@ -103,8 +114,8 @@ def test_relearning_some_rows_reads_the_others(
     tiny_llama: Callable[..., LlamaForCausalLM], tokenizer: PreTrainedTokenizerFast
 ) -> None:
     subject = of(tiny_llama(), tokenizer)
-    all_of_them = list(run_audit(subject, "relearning", {"steps": [0, 100], "learning_rate": 1e-2, "batch_size": 3}))
-    assert [each.setting for each in all_of_them] == ["100 steps"]  # nothing is read before the first step
+    all_of_them = list(run_audit(subject, "relearning", {"steps": 100, "learning_rate": "1e-2", "batch_size": 3}))
+    assert [each.setting for each in all_of_them] == ["100 steps"]
     assert all_of_them[0].readings["fact_recall"] == 1 and not np.isnan(all_of_them[0].row_values["rouge"]).any()
     (some,) = run_audit(subject, "relearning", {"steps": [100], "learning_rate": 1e-2, "num_rows": 2})
     assert np.isnan(some.row_values["rouge"]).sum() == 2 and some.readings["fact_recall"] == 0
@@ -213,6 +224,11 @@ def test_messages_are_put_otherwise(learnt: LlamaForCausalLM, tokenizer: PreTrai
     asked = next(heard(learnt, chat, "few_shot", forget, retain, num_shots=1, room=8))
     assert [m["role"] for m in asked[0]] == ["user", "assistant", "user"]
     assert asked[0][-1]["content"] == "Where was Lucia Duval born?"
+    told = [{"role": "system", "content": "Be brief."}]
+    spoken = forget.map(lambda row: {"prompt": told + row["prompt"]})
+    examples = retain.map(lambda row: {"prompt": told + row["prompt"]})
+    asked = next(heard(learnt, chat, "few_shot", spoken, examples, num_shots=1, room=8))
+    assert [m["role"] for m in asked[0]] == ["system", "user", "assistant", "user"]
 
 
 def test_examples_that_do_not_fit_are_left_out(
@@ -225,7 +241,7 @@ def test_examples_that_do_not_fit_are_left_out(
         of(tiny_llama(max_position_embeddings=limit), tokenizer), "few_shot", {"num_shots": 2, "room": 30}
     )
     assert narrow.setting == "1-shot"
-    with pytest.raises(ValueError, match="has no place for an example"):
+    with pytest.raises(NotPossible, match="has no place for an example"):
         list(run_audit(of(tiny_llama(max_position_embeddings=64), tokenizer), "few_shot", {"room": 60}))
 
 
@@ -256,18 +272,80 @@ def test_prefilling_reads_the_rest_alone(learnt: LlamaForCausalLM, tokenizer: Pr
     assert plain[0] == "Lucia Duval was born in Porto."
 
 
+def test_a_fact_that_the_given_part_begins_is_stated_by_both(
+    learnt: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    """Wherever the cut falls, the gold rest states the facts that the part does not."""
+    reader = Reader(learnt, tokenizer, rows(), max_new_tokens=24)
+    for share in np.linspace(0.05, 0.95, 19):
+        readings = reader.read_rest(float(share))
+        for values in (readings["rouge"], readings["fact_recall"]):
+            assert (values[~np.isnan(values)] == 1).all(), share
+
+
+def test_a_row_that_is_short_of_room_cuts_nobody_else(
+    tiny_llama: Callable[..., LlamaForCausalLM], tokenizer: PreTrainedTokenizerFast
+) -> None:
+    long = "Where was Lucia Duval born, and where does she live? " * 3
+    data = rows(prompt=[long, *rows()["prompt"][1:]])
+    length = len(tokenizer(long)["input_ids"])
+    model = tiny_llama(max_position_embeddings=length + 16)
+    learn(model, tokenizer, data, steps=60)
+    found = [
+        Reader(model, tokenizer, data, max_new_tokens=64, batch_size=size).read_rest(0.3)["rouge"] for size in (1, 3)
+    ]
+    np.testing.assert_array_equal(*found)
+
+
+def test_gpt2_is_rounded_and_pruned_too(tokenizer: PreTrainedTokenizerFast) -> None:
+    shape: Any = {"n_embd": 32, "n_layer": 2, "n_head": 2, "n_positions": 128, "vocab_size": len(tokenizer)}
+    torch.manual_seed(0)
+    model = GPT2LMHeadModel(GPT2Config(**shape)).eval()
+    subject = of(model, tokenizer)
+    assert len(linear_layers(model)) == 2 * 4
+    before = found(subject, "unattacked")[""]
+    readings = found(subject, "quantisation", bits=2, nf4=False) | found(subject, "pruning", sparsity=0.9)
+    assert all(of["probability"] != before["probability"] for of in readings.values())
+    weight = model.transformer.h[0].attn.c_attn.weight
+    rounded = round_to_bits(weight.T, 4, 16).T
+    with restored(model):
+        weight.data.copy_(rounded)
+    assert rounded.shape == weight.shape
+
+
+def test_a_model_without_linear_layers_cannot_be_rounded(learnt: LlamaForCausalLM, monkeypatch: Any) -> None:
+    monkeypatch.setattr(type(learnt), "modules", lambda self: iter([self.get_output_embeddings()]))
+    with pytest.raises(NotPossible, match="has no linear layers"):
+        linear_layers(learnt)
+
+
+def test_dropout_is_drawn_by_the_seed(tokenizer: PreTrainedTokenizerFast) -> None:
+    shape: Any = {"n_embd": 32, "n_layer": 1, "n_head": 2, "n_positions": 128, "vocab_size": len(tokenizer)}
+    model = GPT2LMHeadModel(GPT2Config(**shape)).eval()
+    subject = of(model, tokenizer)
+    first = found(subject, "relearning", steps=3, learning_rate=1e-2)
+    torch.rand(5)
+    state = torch.get_rng_state()
+    assert found(subject, "relearning", steps=3, learning_rate=1e-2) == first
+    assert torch.equal(torch.get_rng_state(), state)
+
+
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
         ("relearning", {"num_rows": 3}, "num_rows is 3, of 3 rows to forget"),
-        ("relearning", {"learning_rate": 0}, "give numbers above 0"),
-        ("pruning", {"sparsity": [1.0]}, "sparsity holds 1.0"),
+        ("relearning", {"learning_rate": 0}, "learning_rate holds 0: give numbers above 0"),
+        ("relearning", {"learning_rate": "fast"}, "learning_rate holds 'fast'"),
+        ("relearning", {"steps": []}, "steps is an empty list"),
+        ("relearning", {"steps": [1.5]}, "steps holds 1.5: give whole numbers"),
+        ("pruning", {"sparsity": [0.3, 0.3]}, "has two settings '30%'"),
+        ("pruning", {"sparsity": [1.0]}, "sparsity holds 1.0: give numbers between 0 and 1"),
         ("prefilled", {"shares": [0]}, "shares holds 0"),
         ("quantisation", {"bits": [1]}, "bits is 1"),
         ("quantisation", {"group_size": 0}, "group_size is 0"),
-        ("few_shot", {"num_shots": 0}, "num_shots is 0"),
+        ("few_shot", {"num_shots": 0}, "num_shots holds 0"),
         ("templated_prompts", {"templates": {"a": "no place"}}, "must hold"),
-        ("best_of_n", {"temperatures": [0]}, "temperature is 0"),
+        ("best_of_n", {"temperatures": [0]}, "temperatures holds 0"),
         ("best_of_n", {"num_samples": 0}, "num_samples is 0"),
         ("aliases", {"strength": 1}, "has no option strength"),
         ("alias", {}, "did you mean aliases"),
@@ -281,9 +359,9 @@ def test_bad_options_are_refused(subject: Subject, name: str, options: dict[str,
 def test_rows_that_an_audit_cannot_use_are_refused(
     learnt: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast
 ) -> None:
-    with pytest.raises(ValueError, match="No row to forget has a paraphrased_prompt"):
+    with pytest.raises(NotPossible, match="No row to forget has a paraphrased_prompt"):
         found(of(learnt, tokenizer, rows(paraphrased_prompt=[None] * 3)), "paraphrased_prompts")
-    with pytest.raises(ValueError, match="No row to forget holds the full name"):
+    with pytest.raises(NotPossible, match="No row to forget holds the full name"):
         found(of(learnt, tokenizer, rows(name=["Bo Li"] * 3)), "aliases")
 
 

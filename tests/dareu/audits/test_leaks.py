@@ -1,3 +1,5 @@
+import math
+
 import pytest
 
 from dareu.audits import leak_score, robustness
@@ -14,11 +16,12 @@ def test_there_is_no_score_where_the_target_tells_no_more_than_the_retrained_mod
     assert leak_score(0.5, target=0.1, retrained=0.4) is None
 
 
-def strength(before: float, relearnt: float, rounded: float) -> dict[str, dict[str, dict[str, float]]]:
+def strength(before: float, relearnt: float, rounded: float) -> dict[str, dict[str, list[float]]]:
+    """Of two rows that are alike."""
     return {
-        "unattacked": {"": {"extraction_strength": before}},
-        "quantisation": {"int8": {"extraction_strength": 0.0}, "int4": {"extraction_strength": rounded}},
-        "relearning": {"1 step": {"extraction_strength": 0.0}, "5 steps": {"extraction_strength": relearnt}},
+        "unattacked": {"": [before] * 2},
+        "quantisation": {"int8": [0.0] * 2, "int4": [rounded] * 2},
+        "relearning": {"1 step": [0.0] * 2, "5 steps": [relearnt] * 2},
     }
 
 
@@ -35,6 +38,14 @@ def test_robustness_is_at_most_one_and_at_least_zero() -> None:
     assert steady == {"relearning_robustness": 1.0, "quantisation_robustness": 1.0, "robustness": 1.0}
     lost = robustness(strength(0.0, relearnt=0.4, rounded=1.0), strength(0.1, relearnt=0.05, rounded=0.1))
     assert lost == {"relearning_robustness": 0.0, "quantisation_robustness": 0.0, "robustness": 0.0}
+
+
+def test_rows_that_were_relearnt_and_not_read_do_not_count() -> None:
+    model, retrained = strength(0.1, 0.5, 0.1), strength(0.1, 0.2, 0.1)
+    for each in (model, retrained):
+        each["unattacked"][""][0] = 0.9  # of the row that is relearnt
+        each["relearning"]["5 steps"][0] = math.nan
+    assert robustness(model, retrained)["relearning_robustness"] == pytest.approx(0.25)
 
 
 def test_robustness_of_audits_that_were_not_made_is_left_out() -> None:

@@ -1,11 +1,14 @@
 """The evaluation harness is called: on a task of ours, from files, where it is installed."""
 
 import json
+import random
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 from dareu.metrics import METRICS, Estimate
@@ -36,8 +39,13 @@ def test_a_task_of_ours(
     pytest.importorskip("lm_eval", reason="the harness is the extra dareu[lm-eval]")
     (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, ROWS)), encoding="utf-8")
     (tmp_path / "cities.yaml").write_text(TASK % (tmp_path / "rows.jsonl"), encoding="utf-8")
-    model = tiny_llama()
+    model = tiny_llama().train()
+    draws = random.random, np.random.rand, lambda: torch.rand(1).item()
+    random.seed(5), np.random.seed(5), torch.manual_seed(5)
+    expected = [draw() for draw in draws]
+    random.seed(5), np.random.seed(5), torch.manual_seed(5)
     found = METRICS["lm_eval"].compute(model, tokenizer, tasks=["cities"], include_path=str(tmp_path))
+    assert [draw() for draw in draws] == expected and model.training, "a training that it interrupts goes on as before"
     # The harness sums log-probabilities; each city is scored as one more text behind the question
     texts = [[f" {city}" for city in row["choices"]] for row in ROWS]
     scores = token_scores(model, tokenizer, [row["question"] for row in ROWS], texts)
