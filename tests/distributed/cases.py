@@ -166,6 +166,7 @@ def unlearn(
     lora: bool = False,
     loss: str = "npo",
     validate: Any = None,
+    eval_metrics: Any = None,
     dtype: torch.dtype = torch.float32,
     **options: Any,
 ) -> UnlearnTrainer:
@@ -182,6 +183,7 @@ def unlearn(
         processing_class=AutoTokenizer.from_pretrained(folder / "model"),
         peft_config=LoraConfig(r=2, target_modules="all-linear") if lora else None,
         validate=validate,
+        eval_metrics=eval_metrics,
     )
 
 
