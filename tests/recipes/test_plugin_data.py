@@ -130,7 +130,7 @@ def test_a_score_of_a_file_belongs_to_the_run(
             ["--dataset", "fictonal"],
             "num_owners has no effect on fictonal, which is read as records: drop it, unless 'fictional' is meant.",
         ),
-        (["--dataset", "loader.py:pair"], "names nothing that loader.py defines; write a built-in name (fictional, "),
+        (["--dataset", "loader.py:pair"], "names nothing that loader.py defines; write a built-in name (choices, "),
         (["--dataset", "gone.py:pairs"], "pkg.mod:Name, or path/to/file.py:Name."),
         (["--dataset", "gone_package:pairs"], "names a module that is not installed"),
         (["--dataset", "loader.py:asks"], "The dataset 'loader.py:asks' asks for owners: there are num_owners, "),
