@@ -77,7 +77,8 @@ def _as_nf4(weight: Tensor) -> Tensor:
     from bitsandbytes import functional
 
     packed, state = functional.quantize_nf4(weight.detach().float().contiguous())
-    return functional.dequantize_nf4(packed, state).to(weight.dtype)
+    rounded: Tensor = functional.dequantize_nf4(packed, state)
+    return rounded.to(weight.dtype)
 
 
 QUANTISATION = Audit(_quantised, libraries=(_LIBRARY,))
