@@ -84,6 +84,8 @@ def _few_shot(
         if max(len(encode_prompt(tokenizer, _after(shots, prompt))) for prompt in forget["prompt"]) + room <= limit:
             break
         shots = shots.select(range(len(shots) - 1))
+    if not len(retain):
+        raise NotPossible("There are no retained rows to take examples from.")
     if not len(shots):
         raise NotPossible(
             f"The model's context of {limit} tokens has no place for an example and {room} tokens of answer."

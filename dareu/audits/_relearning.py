@@ -95,6 +95,7 @@ def _trained(
 ) -> Iterator[int]:
     """Trains on the rows, epoch after epoch in an order of its own; after each step its number, from 1."""
     records = encode_dataset(rows, tokenizer, max_length=context_length(model))
+    (size,) = whole_numbers("batch_size", batch_size)
     collate, draws = CompletionCollator(tokenizer), np.random.default_rng([seed, 1])
     optimizer = torch.optim.AdamW(
         [p for p in trained.parameters() if p.requires_grad], lr=number("learning_rate", learning_rate), weight_decay=0
@@ -104,7 +105,7 @@ def _trained(
     for step in range(1, num_steps + 1):
         if not order:
             order = draws.permutation(len(records)).tolist()
-        chosen, order = order[:batch_size], order[batch_size:]
+        chosen, order = order[:size], order[size:]
         batch = {name: tensor.to(model.device) for name, tensor in collate([records[i] for i in chosen]).items()}
         trained.train()
         try:

@@ -58,7 +58,7 @@ def _quantised(
     library = find_spec(_LIBRARY) is not None
     if nf4 and not library:
         raise ValueError("nf4 needs bitsandbytes, which is not installed: pip install bitsandbytes, or leave nf4 out.")
-    for number in whole_numbers("bits", bits) if bits not in ((), []) else ():
+    for number in whole_numbers("bits", bits):
         yield f"int{number}", _read_rounded(model, reader, partial(round_to_bits, bits=number, group_size=group_size))
     if library and nf4 is not False:
         yield "nf4", _read_rounded(model, reader, _as_nf4)

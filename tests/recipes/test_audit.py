@@ -9,6 +9,7 @@ import pytest
 from peft import LoraConfig, get_peft_model
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
+from dareu.audits import AUDITS, Audit, NotPossible
 from dareu.models import load_model
 
 MINE = "dareu_example_plugin:INSISTING"
@@ -168,6 +169,24 @@ def test_an_audit_that_the_rows_do_not_allow_is_left_out_or_refused(
     with pytest.raises(SystemExit, match=r"Left out, which --strict forbids: .*paraphrased_prompts"):
         recipe("audit", *words, "--strict", "--audit_kwargs", json.dumps({"pruning": {"sparsity": [0.5]}}))
     assert stored(models)["left_out"].keys() == {"aliases", "paraphrased_prompts"}
+
+
+def test_what_is_no_longer_possible_is_not_kept_from_other_options(
+    audit: Callable[..., str], models: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    audit("dareu", "--audits", "few_shot", "--max_new_tokens", 4)
+
+    def fails(retain: Any) -> Any:
+        raise NotPossible("there is no room")
+        yield
+
+    monkeypatch.setitem(AUDITS, "few_shot", Audit(fails))
+    kept = [name for name in AUDITS if name not in ("unattacked", "few_shot")]
+    for name in kept:
+        monkeypatch.delitem(AUDITS, name)
+    audit("dareu", "--max_new_tokens", 5)
+    found = stored(models)
+    assert list(found["audits"]) == ["unattacked"] and found["left_out"] == {"few_shot": "there is no room"}
 
 
 def test_models_that_were_audited_otherwise_are_not_compared(

@@ -172,7 +172,7 @@ def test_coarse_weights_forget_and_fine_ones_do_not(subject: Subject) -> None:
 
 def test_nf4_is_bitsandbytes(subject: Subject) -> None:
     pytest.importorskip("bitsandbytes", reason="NF4 is the extra dareu[nf4]")
-    assert list(found(subject, "quantisation", bits=())) == ["nf4"]
+    assert list(found(subject, "quantisation", bits=8)) == ["int8", "nf4"]
 
 
 def test_nf4_without_its_library_is_refused(subject: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -306,11 +306,13 @@ def test_gpt2_is_rounded_and_pruned_too(tokenizer: PreTrainedTokenizerFast) -> N
     before = found(subject, "unattacked")[""]
     readings = found(subject, "quantisation", bits=2, nf4=False) | found(subject, "pruning", sparsity=0.9)
     assert all(of["probability"] != before["probability"] for of in readings.values())
-    weight = model.transformer.h[0].attn.c_attn.weight
-    rounded = round_to_bits(weight.T, 4, 16).T
-    with restored(model):
-        weight.data.copy_(rounded)
-    assert rounded.shape == weight.shape
+    # Rounded as the linear layer that it is: a grid a row of (out, in)
+    weight, seen = model.transformer.h[0].attn.c_attn.weight, []
+    expected = round_to_bits(weight.T, 2, 64).T.clone()
+    reader = Reader(model, tokenizer, rows(), max_new_tokens=4)
+    reader.read = lambda: seen.append(weight.detach().clone()) or {}  # type: ignore[method-assign]
+    list(run_audit(subject._replace(reader=reader), "quantisation", {"bits": 2, "nf4": False}))
+    assert torch.equal(seen[0], expected)
 
 
 def test_a_model_without_linear_layers_cannot_be_rounded(learnt: LlamaForCausalLM, monkeypatch: Any) -> None:
@@ -337,6 +339,8 @@ def test_dropout_is_drawn_by_the_seed(tokenizer: PreTrainedTokenizerFast) -> Non
         ("relearning", {"learning_rate": 0}, "learning_rate holds 0: give numbers above 0"),
         ("relearning", {"learning_rate": "fast"}, "learning_rate holds 'fast'"),
         ("relearning", {"steps": []}, "steps is an empty list"),
+        ("relearning", {"batch_size": 0}, "batch_size holds 0"),
+        ("quantisation", {"bits": []}, "bits is an empty list"),
         ("relearning", {"steps": [1.5]}, "steps holds 1.5: give whole numbers"),
         ("pruning", {"sparsity": [0.3, 0.3]}, "has two settings '30%'"),
         ("pruning", {"sparsity": [1.0]}, "sparsity holds 1.0: give numbers between 0 and 1"),
