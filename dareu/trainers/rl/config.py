@@ -197,19 +197,24 @@ class DareUConfig(SharedArguments, GRPOConfig):  # type: ignore[misc]  # the typ
         super().__post_init__()
         if alone:
             self.num_generations = 1
-        if self.load_best_model_at_end and self.eval_strategy == "steps":
-            # A checkpoint of any other moment has to wait, and would not be that of the best state
-            assert self.steps_per_generation is not None and self.eval_steps is not None, "they have defaults"
-            used = self.steps_per_generation * self.num_iterations
-            if int(self.eval_steps) * self.gradient_accumulation_steps % used:
-                raise ValueError(
-                    f"load_best_model_at_end needs checkpoints where a rollout is used up: make eval_steps and "
-                    f"save_steps multiples of {used // math.gcd(used, self.gradient_accumulation_steps)}."
-                )
+        if self.load_best_model_at_end or self.save_strategy == "best":
+            self._check_best()
         if self.use_transformers_continuous_batching and self.bf16:
             raise ValueError(
                 "use_transformers_continuous_batching casts the trained weights to bf16 for good: "
                 "set bf16=False, or leave continuous batching off."
+            )
+
+    def _check_best(self) -> None:
+        """A checkpoint waits until its rollout is used up, and would not be that of the state that was evaluated."""
+        assert self.steps_per_generation is not None, "TRL has set it"
+        used = self.steps_per_generation * self.num_iterations
+        every = used // math.gcd(used, self.gradient_accumulation_steps)
+        steps = self.eval_steps or 0
+        if self.eval_strategy != "steps" or steps != int(steps) or steps % every:
+            raise ValueError(
+                "The best model can be kept only where a rollout is used up: set eval_strategy and save_strategy to "
+                f"'steps', and eval_steps and save_steps to multiples of {every}."
             )
 
     def estimator(self) -> Estimator:

@@ -96,8 +96,24 @@ def test_the_best_of_a_dareu_training(
     assert evaluated(trainer) == [0.3, 0.6] and same(trainer.model, scripted.seen[1])
     # What is logged in training stays in its own lines
     assert not any("reward" in log for log in trainer.state.log_history if "eval_forget_rouge" in log)
-    with pytest.raises(ValueError, match="make eval_steps and save_steps multiples of 4"):
-        dareu_config(**best, steps_per_generation=2, num_iterations=2)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},  # every step
+        {"eval_steps": 0.5, "save_steps": 0.5},
+        {"eval_strategy": "epoch", "save_strategy": "epoch"},
+        {"save_strategy": "best", "load_best_model_at_end": False},
+    ],
+)
+def test_a_best_model_that_a_checkpoint_could_not_hold_is_refused(
+    options: dict[str, Any], dareu_config: Callable[..., DareUConfig]
+) -> None:
+    usual = BEST | {"metric_for_best_model": "forget_rouge", "steps_per_generation": 2, "num_iterations": 2}
+    with pytest.raises(ValueError, match="eval_steps and save_steps to multiples of 4"):
+        dareu_config(**usual | options)
+    assert dareu_config(**usual | {"eval_steps": 8, "save_steps": 8}).load_best_model_at_end
 
 
 def test_fine_tuning_by_what_is_measured_of_the_model(
