@@ -78,6 +78,8 @@ class JudgeArguments:
     def __post_init__(self) -> None:
         self.eval_metrics = as_list(self.eval_metrics)
         self.eval_metric_kwargs = as_mapping("eval_metric_kwargs", self.eval_metric_kwargs)
+        if self.eval_metric_kwargs and not self.eval_metrics:
+            raise ValueError("eval_metric_kwargs has options of metrics, and eval_metrics names none: name them too.")
         if self.eval_max_rows is not None and self.eval_max_rows < 1:
             raise ValueError(f"eval_max_rows is {self.eval_max_rows}: give a number of rows.")
 

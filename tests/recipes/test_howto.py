@@ -108,6 +108,7 @@ def test_a_method_is_evaluated_by_metrics_on_the_way(
         (["--eval_strategy", "steps", "--eval_metrics", "tow"], "the control is compared with afterwards"),
         (["--eval_strategy", "steps", "--eval_metrics", "rogue"], "did you mean rouge"),
         (["--eval_max_rows", 0], "eval_max_rows is 0"),
+        (["--eval_metric_kwargs", '{"rouge": {}}'], "eval_metrics names none: name them too"),
         (
             ["--eval_strategy", "steps", "--eval_metrics", "rouge", "--eval_metric_kwargs", '{"rouge": {"n": 1}}'],
             "has no option n",
