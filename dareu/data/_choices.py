@@ -96,4 +96,5 @@ def _parts(source: str, subsets: list[str] | None, split: str) -> list[tuple[str
         return [(Path(bare_name(file)).name, read_dataset(file)) for file in files]
     if path.exists():
         return [(Path(bare_name(path)).name, read_dataset(path))]
-    return [(name or source, read_dataset(source, subset=name, split=split)) for name in subsets or [None]]  # type: ignore[list-item]
+    names: list[str | None] = [*subsets] if subsets else [None]
+    return [(name or source, read_dataset(source, subset=name, split=split)) for name in names]

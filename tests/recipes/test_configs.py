@@ -76,7 +76,9 @@ def test_a_config_opens_with_the_commands_that_run_it(path: Path, parse: Callabl
                 assert values[key] == value or getattr(values[key], "value", None) == value, key
 
 
-@pytest.mark.parametrize("name", ["finetune", "train_classifier", "attribute_weights", "unlearn", "spunge", "measure"])
+@pytest.mark.parametrize(
+    "name", ["finetune", "train_classifier", "attribute_weights", "unlearn", "spunge", "measure", "audit"]
+)
 def test_an_unknown_key_is_refused(name: str, tmp_path: Path, refused: Callable[..., str]) -> None:
     """Without one unknown key each of these parses, as the test above shows."""
     path = next(path for path in CONFIGS if commands(path.read_text(encoding="utf-8"))[0][0] == name)
