@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TypedDict, cast
 
 import numpy as np
 
 from dareu.audits import Attacked, leak_score, robustness
 from dareu.files import write_json
+from dareu.runs._stored import read_stored
 from dareu.runs.measurements import in_json
 
 
@@ -59,14 +58,7 @@ def read_audits(path: str | os.PathLike[str], model: str | None = None) -> Store
     Raises:
         ValueError: There is no such file, or it holds no audits.
     """
-    try:
-        found = json.loads(Path(path).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ValueError(f"{path} does not exist: audit that model first, with `dareu audit`.") from None
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{path} is no whole file of audits ({error}): delete it and audit again.") from error
-    if not isinstance(found, dict) or not isinstance(found.get("audits"), dict):
-        raise ValueError(f"{path} holds no audits of `dareu audit`: name the audit.json of a model.")
+    found = read_stored(path, "audit", "file of audits", "audits", "audit.json")
     if model is not None and found.get("model") != model:
         return {"audits": {}, "left_out": {}}
     return cast(StoredAudits, found)

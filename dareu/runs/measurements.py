@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 from collections.abc import Collection, Iterable, Mapping
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 from dareu.data.records import text_of
 from dareu.files import atomic_file, write_json
 from dareu.metrics import Measurement, Metric, against_retrained
+from dareu.runs._stored import read_stored
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -84,14 +84,7 @@ def read_measurement(path: str | os.PathLike[str]) -> StoredMeasurement:
     Raises:
         ValueError: There is no such file, or it is no measurement.
     """
-    try:
-        found = json.loads(Path(path).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ValueError(f"{path} does not exist: measure that model first, with `dareu measure`.") from None
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{path} is no whole measurement ({error}): delete it and measure again.") from error
-    if not isinstance(found, dict) or not isinstance(found.get("metrics"), dict):
-        raise ValueError(f"{path} is no measurement of `dareu measure`: name the measurement.json of a model.")
+    found = read_stored(path, "measure", "measurement", "metrics", "measurement.json")
     if not isinstance(found.get("rows"), dict):
         raise ValueError(f"{path} lacks the values of rows, for an older dareu wrote it: delete it and measure again.")
     found = {"intervals": {}, "left_out": {}, "vocabulary": None} | found  # which came later
