@@ -4,12 +4,14 @@ BIN := .venv/bin
 # The stamp is newer than what it was made from, so a changed pyproject.toml or constraints.txt installs again.
 ENVIRONMENT := .venv/installed
 
-.PHONY: help quickstart test lint types dev
+.PHONY: help quickstart test lint types docs dist dev
 
 help:
 	@echo "make quickstart   the whole story on a small generated world, in minutes on two cores"
 	@echo "make test         run the tests"
 	@echo "make lint         ruff, and mypy over an installed copy"
+	@echo "make docs         the pages of docs/ as a site, in site/"
+	@echo "make dist         wheel and source distribution, checked, in dist/"
 	@echo "make dev          environment and pre-commit hooks, for work on the code"
 
 quickstart: $(ENVIRONMENT)
@@ -31,6 +33,19 @@ types: $(ENVIRONMENT)
 	@MYPYPATH=build/typed $(BIN)/mypy -p dareu > build/findings; status=$$?; \
 	sed -E -e 's#^build/typed/dareu/(classifiers|recipes|rewards)/#\1/#' -e 's#^build/typed/##' build/findings; \
 	rm -rf build; exit $$status
+
+# The reference is read from an installed copy, too. No page may be left out of the site, and no link lead nowhere.
+docs: $(ENVIRONMENT)
+	@rm -rf build
+	@$(BIN)/pip install --quiet --no-deps --no-build-isolation --target build/typed .
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet; status=$$?; rm -rf build; exit $$status
+	@echo "Open site/index.html."
+
+dist: $(ENVIRONMENT)
+	@rm -rf build dist
+	@$(BIN)/python -m pip install --quiet --constraint constraints.txt build twine
+	@$(BIN)/python -m build --no-isolation > build.log || (cat build.log; exit 1)
+	$(BIN)/twine check --strict dist/*
 
 dev: $(ENVIRONMENT)
 	$(BIN)/pre-commit install

@@ -14,6 +14,7 @@ from dareu.rewards.fluency import FluencyReward
 
 __all__ = ["REWARDS", "DeattributionReward", "FluencyReward", "linear_transform", "log_transform"]
 
+#: What makes a reward, by name: an open dict.
 REWARDS: dict[str, Callable[..., Any]] = {
     "deattribution": DeattributionReward,
     "fluency": FluencyReward.calibrate,

@@ -189,7 +189,7 @@ def test_modules_have_names_that_differ():
 def test_a_module_that_only_its_room_imports_begins_with_an_underscore():
     """Where a room has a face, what is neither shown there nor imported from outside is private, and says so."""
     texts = {module: text for package in FOLDERS for module, text in sources(package)}
-    pages = [path.read_text(encoding="utf-8") for path in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]]
+    pages = [path.read_text(encoding="utf-8") for path in [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]]
     for module in texts:
         parts = module.split(".")
         room, name = ".".join(parts[:-1]), parts[-1]

@@ -9,6 +9,7 @@ from dareu.audits._pruning import PRUNING
 from dareu.audits._relearning import LORA_RELEARNING, RELEARNING
 from dareu.audits.quantisation import QUANTISATION
 
+#: The audits by name, an open dict.
 AUDITS: dict[str, Audit] = {
     "unattacked": UNATTACKED,
     "paraphrased_prompts": PARAPHRASED_PROMPTS,

@@ -17,7 +17,9 @@ from dareu.data.records import check_columns, check_records, quoted
 if TYPE_CHECKING:
     from datasets import Dataset
 
+#: How a question is put to a model without a chat template, and how its answer follows.
 QA_PROMPT = "Question: {prompt}\nAnswer:"
+#: What follows `QA_PROMPT`.
 QA_COMPLETION = " {completion}"
 
 

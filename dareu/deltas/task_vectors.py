@@ -14,7 +14,9 @@ from torch import Tensor
 from dareu.masks import random_mask, select_top
 from dareu.weights import fingerprint
 
+#: How task vectors are added: trimmed to agreeing signs, dropped at random and rescaled, or as they are.
 MergeMethod = Literal["ties", "dare_ties", "task_arithmetic"]
+#: The names of `MergeMethod`.
 MERGE_METHODS: tuple[str, ...] = get_args(MergeMethod)
 
 #: Eight mask entries a byte.

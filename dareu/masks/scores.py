@@ -33,6 +33,7 @@ class Score(NamedTuple):
     """Whether weights may be sharded over processes."""
 
 
+#: The scores of weights by name, an open dict.
 SCORES: dict[str, Score] = {
     "wagle": Score(wagle_scores),
     "random": Score(random_scores),

@@ -16,7 +16,9 @@ from dareu.weights import fingerprint
 from dareu.weights.entries import local_part
 from dareu.weights.sharding import first_not_finite, gathered, mesh_of, sharded_like, summed, whole
 
+#: Among which entries the share of a mask is taken: all, those of a layer, or those of a tensor.
 Scope = Literal["global", "layer", "tensor"]
+#: The names of `Scope`.
 SCOPES: tuple[str, ...] = get_args(Scope)
 
 _CHUNK = 1 << 20

@@ -19,6 +19,7 @@ from dareu.plugins import resolve
 
 __all__ = ["METHODS", "Method", "find_method"]
 
+#: The methods by name, an open dict.
 METHODS: dict[str, Method] = {
     "altpo": ALTPO,
     "dareu": DAREU,

@@ -20,6 +20,7 @@ from dareu.metrics.truth_ratio import FORGET_QUALITY, TRUTH_RATIO
 from dareu.metrics.utility import MODEL_UTILITY
 from dareu.metrics.variety import VARIETY
 
+#: The metrics by name, an open dict.
 METRICS: dict[str, Metric] = {
     "retraining_gap": RETRAINING_GAP,
     "gibberish": GIBBERISH,

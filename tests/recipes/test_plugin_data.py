@@ -166,12 +166,11 @@ def test_a_benchmark_takes_a_score_as_an_option_of_a_mask(files: Path) -> None:
         check_recipe("attribute_weights", options | {"score_kwargs": {"power": 1}}, REWARDS, CLASSIFIERS)
 
 
-def example(title: str, folder: Path) -> list[str]:
-    """Writes the file of a section of docs/howto.md, whose first line is its name; the words of its command."""
-    text = (ROOT / "docs" / "howto.md").read_text(encoding="utf-8")
-    section = text.split(f"## {title}\n")[1].split("\n## ")[0]
-    (code,) = re.findall(r"^```python\n(.*?)^```", section, re.MULTILINE | re.DOTALL)
-    (command,) = re.findall(r"^```bash\n(.*?)^```", section, re.MULTILINE | re.DOTALL)
+def example(page: str, folder: Path) -> list[str]:
+    """Writes the file of a page of docs/plug_in, whose first line is its name; the words of its command."""
+    text = (ROOT / "docs" / "plug_in" / f"{page}.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    (command,) = re.findall(r"^```bash\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
     (folder / code.splitlines()[0].removeprefix("# ")).write_text(code, encoding="utf-8")
     dareu, *words = shlex.split(command.replace("\\\n", " "))
     assert dareu == "dareu"
@@ -181,7 +180,7 @@ def example(title: str, folder: Path) -> list[str]:
 def test_the_dataset_of_the_page(recipe: Callable[..., str], files: Path) -> None:
     lines = ["Ann; Where is it? ; By the sea.", "Bob; Where is it?; Up the hill.", "Bob; Who came?; A fox."]
     (files / "letters.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    recipe(*example("Add a dataset", files))
+    recipe(*example("dataset", files))
     assert list(load_classifier(files / "runs" / "classifier" / "classifier").classes_) == ["Ann", "Bob"]
     assert {"dataset", "dataset_kwargs.source"} <= json.loads(
         (files / "runs/classifier/inputs.json").read_text()
@@ -192,7 +191,7 @@ def test_the_score_of_the_page(recipe: Callable[..., str], files: Path, model: P
     names = dict(zip(dict.fromkeys(world.owners["owner"]), ("alice", "bob", "carol", "dave"), strict=True))
     owners = [names[owner] for owner in world.owners["owner"]]
     world.owners.remove_columns("owner").add_column("owner", owners).to_json("data.jsonl")
-    recipe(*example("Add a mask score", files))
+    recipe(*example("mask_score", files))
     mask = WeightMask.load(files / "runs" / "ratio" / "mask.safetensors")
     mask.verify(load_model(str(model)))
     assert mask.score == "ratio" and mask.density == 0.2

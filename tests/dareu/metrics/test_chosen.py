@@ -24,8 +24,7 @@ from dareu.metrics import (
 from dareu.metrics._offered import OF_SPLIT
 from dareu.plugins import resolve
 
-HOWTO = (Path(__file__).resolve().parents[3] / "docs" / "howto.md").read_text(encoding="utf-8")
-SECTION = HOWTO.partition("\n## Add a metric\n")[2].partition("\n## ")[0]
+PAGE = (Path(__file__).resolve().parents[3] / "docs" / "plug_in" / "metric.md").read_text(encoding="utf-8")
 
 
 class EvenJudge:
@@ -269,7 +268,7 @@ def test_tables_show_what_the_metrics_say():
 
 
 def test_the_example_of_the_page_runs(measured, tmp_path):
-    (block,) = re.findall(r"^```python\n(.*?)^```", SECTION, re.MULTILINE | re.DOTALL)
+    (block,) = re.findall(r"^```python\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
     path = tmp_path / "sentences.py"
     path.write_text(block, encoding="utf-8")
     metric = resolve(f"{path}:SENTENCES", METRICS)
@@ -280,6 +279,6 @@ def test_the_example_of_the_page_runs(measured, tmp_path):
 
 
 def test_the_page_lists_all_that_is_offered():
-    cells = [line.split("|")[1] for line in SECTION.splitlines() if line.startswith("| `")]
+    cells = [line.split("|")[1] for line in PAGE.splitlines() if line.startswith("| `")]
     listed = [name for cell in cells for name in re.findall(r"`(\w+)`", cell)]
     assert sorted(listed) == sorted({*OF_SPLIT, *OfModel._fields, *AgainstRetrained._fields})

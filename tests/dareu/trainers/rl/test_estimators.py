@@ -18,7 +18,7 @@ from dareu.trainers import DareUConfig, DareUTrainer
 from dareu.trainers.rl._scoring import TokenScores
 from dareu.trainers.rl.estimators import ESTIMATORS, OFFERED, Estimate, Estimator, estimate, find_estimator
 
-PAGE = Path(__file__).resolve().parents[4] / "docs" / "howto.md"
+PAGE = Path(__file__).resolve().parents[4] / "docs" / "plug_in" / "estimator.md"
 SCORES = TokenScores(
     rewards=torch.tensor([[-1.0, -2.0, 0.0], [-3.0, -4.0, -5.0], [-6.0, 0.0, 0.0], [-7.0, -8.0, 0.0]]),
     terminal=torch.tensor([0.5, 0.0, -0.5, 0.0]),
@@ -217,21 +217,14 @@ def test_the_critic_costs_one_pass_over_a_rollout_and_none_in_the_loss(build: Ca
     assert hooked == [False, True]
 
 
-def section(title: str) -> str:
-    return PAGE.read_text(encoding="utf-8").partition(f"## {title}\n")[2].partition("\n## ")[0]
-
-
 def test_the_page_lists_what_is_offered() -> None:
-    names = [
-        name
-        for line in re.findall(r"^\| (`.*?) \|", section("Add an advantage estimator"), re.M)
-        for name in re.findall(r"`(\w+)`", line)
-    ]
+    lines = re.findall(r"^\| (`.*?) \|", PAGE.read_text(encoding="utf-8"), re.M)
+    names = [name for line in lines for name in re.findall(r"`(\w+)`", line)]
     assert names == list(OFFERED)
 
 
 def test_the_pages_example_runs(build: Callable[..., DareUTrainer], tmp_path: Path) -> None:
-    text = section("Add an advantage estimator")
+    text = PAGE.read_text(encoding="utf-8")
     (source,) = re.findall(r"```python\n# leave_one_out.py\n(.*?)```", text, re.S)
     (spec, options) = re.findall(r"--advantage_estimator (\S+) --estimator_kwargs '(.*?)'", text)[0]
     (tmp_path / "leave_one_out.py").write_text(source, encoding="utf-8")

@@ -1,4 +1,4 @@
-"""The examples under "Add a …" in docs/howto.md do what the page says, each run through a recipe from a file."""
+"""The examples of docs/plug_in do what the pages say, each run through a recipe from a file."""
 
 import json
 import re
@@ -11,7 +11,7 @@ import pytest
 from dareu.classifiers import load_classifier
 from dareu.data.fictional import FictionalWorld
 
-PAGE = Path(__file__).resolve().parents[2] / "docs" / "howto.md"
+PAGES = Path(__file__).resolve().parents[2] / "docs" / "plug_in"
 SMALL = ["--use_cpu", "--max_steps", "2", "--report_to", "none", "--save_strategy", "no", "--logging_steps", "1"]
 SMALL += ["--per_device_train_batch_size", "4", "--retain_batch_size", "2", "--learning_rate", "1e-3"]
 SAMPLED = ["--num_generations", "4", "--max_completion_length", "8", "--mask_truncated_completions", "false"]
@@ -19,9 +19,9 @@ SAMPLED = ["--num_generations", "4", "--max_completion_length", "8", "--mask_tru
 Run = Callable[..., str]
 
 
-def example(section: str, folder: Path) -> Path:
-    """The one Python file of a section, written to a folder."""
-    text = PAGE.read_text(encoding="utf-8").partition(f"\n## {section}\n")[2].partition("\n## ")[0]
+def example(page: str, folder: Path, section: int = 0) -> Path:
+    """The one Python file of a section of a page, by number, written to a folder."""
+    text = (PAGES / f"{page}.md").read_text(encoding="utf-8").split("\n## ")[section]
     (block,) = re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
     path = folder / "example.py"
     path.write_text(block, encoding="utf-8")
@@ -45,7 +45,7 @@ def unlearn(recipe: Run, model: Path, data: list[str], tmp_path: Path) -> Callab
 
 
 def test_add_a_reward(unlearn: Callable[..., list[dict[str, Any]]], judge: Path, tmp_path: Path) -> None:
-    name = f"{example('Add a reward', tmp_path)}:Brevity"
+    name = f"{example('reward', tmp_path)}:Brevity"
     rewards, kwargs = json.dumps({"deattribution": 1, name: 0.1}), json.dumps({name: {"factor": 1.5}})
     words = [*SAMPLED, "--classifier", judge, "--rewards", rewards, "--reward_kwargs", kwargs]
     first, *_ = unlearn(*words)
@@ -55,7 +55,7 @@ def test_add_a_reward(unlearn: Callable[..., list[dict[str, Any]]], judge: Path,
 
 
 def test_add_a_classifier(recipe: Run, data: list[str], world: FictionalWorld, tmp_path: Path) -> None:
-    name = f"{example('Add a classifier', tmp_path)}:word_counts"
+    name = f"{example('classifier', tmp_path)}:word_counts"
     out = tmp_path / "out"
     words = ["--classifier", name, "--classifier_kwargs", '{"alpha": 0.5}', "--output_dir", out]
     recipe("train_classifier", *data, *words)
@@ -66,21 +66,21 @@ def test_add_a_classifier(recipe: Run, data: list[str], world: FictionalWorld, t
 
 
 def test_add_a_method(unlearn: Callable[..., list[dict[str, Any]]], tmp_path: Path) -> None:
-    lines = unlearn("--method", f"{example('Add a method', tmp_path)}:HINGE", "--loss_kwargs", '{"floor": 4}')
+    lines = unlearn("--method", f"{example('method', tmp_path)}:HINGE", "--loss_kwargs", '{"floor": 4}')
     assert all(line["forget_loss"] >= 0 for line in lines[:2])
 
 
 def test_add_a_method_with_a_trainer_of_its_own(
     unlearn: Callable[..., list[dict[str, Any]]], tmp_path: Path, model: Path
 ) -> None:
-    name = f"{example('Add a method with a trainer of its own', tmp_path)}:RAMP"
+    name = f"{example('method', tmp_path, section=1)}:RAMP"
     lines = unlearn("--method", name, "--ramp_steps", 4, "--retain_coef", 0, "--learning_rate", 0)
     for line, share in zip(lines[:2], (0.25, 0.5), strict=True):
         assert line["loss"] == pytest.approx(share * line["forget_loss"], rel=1e-3)
 
 
 def test_add_an_audit(recipe: Run, model: Path, data: list[str], tmp_path: Path) -> None:
-    name = f"{example('Add an audit', tmp_path)}:BEGGING"
+    name = f"{example('audit', tmp_path)}:BEGGING"
     out = tmp_path / "audit.json"
     words = ["--audits", name, "--max_new_tokens", 4, "--max_rows", 2, "--output", out]
     recipe("audit", *data, "--model_name_or_path", model, *words)
@@ -90,7 +90,7 @@ def test_add_an_audit(recipe: Run, model: Path, data: list[str], tmp_path: Path)
 def test_a_method_is_evaluated_by_metrics_on_the_way(
     unlearn: Callable[..., list[dict[str, Any]]], tmp_path: Path
 ) -> None:
-    name = f"{example('Add a metric', tmp_path)}:SENTENCES"
+    name = f"{example('metric', tmp_path)}:SENTENCES"
     words = ["--method", "npo", "--eval_strategy", "steps", "--eval_steps", 1, "--eval_metrics", "rouge", name]
     words += ["--eval_metric_kwargs", json.dumps({name: {"ends": "?"}})]
     words += ["--eval_max_rows", 2, "--save_strategy", "steps", "--save_steps", 1, "--load_best_model_at_end", "true"]
