@@ -1,5 +1,6 @@
 """Recipes run as scripts, but in the process of the tests: starting Python with its libraries costs ten seconds."""
 
+import argparse
 import contextlib
 import io
 import random
@@ -16,9 +17,10 @@ import numpy as np
 import pytest
 import torch
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
+from trl import TrlParser
 
 from dareu.classifiers import TfidfClassifier
-from dareu.cli import find_recipes
+from dareu.cli import find_recipes, find_tools
 from dareu.data.fictional import FictionalWorld, fictional_world
 
 Run = Callable[..., str]
@@ -48,6 +50,47 @@ def recipe() -> Run:
         random.setstate(states[0])
         np.random.set_state(states[1])
         return printed.getvalue()
+
+    return run
+
+
+class Asked(Exception):
+    """A program's parser, and the words that it would parse."""
+
+
+@pytest.fixture(scope="session")
+def parser_of(recipe: Run) -> Callable[..., tuple[Any, list[str]]]:
+    """`parser_of("measure", "--option", …)`: the parser of a recipe or tool, and the words that it would parse."""
+    tools, parse = find_tools(), TrlParser.parse_args_and_config
+
+    def stop(self: Any, *args: Any, **kwargs: Any) -> Any:
+        if kwargs.get("return_remaining_strings"):  # a first look, to learn which options there are
+            return parse(self, *args, **kwargs)
+        raise Asked(self, sys.argv[1:])
+
+    def run(name: str, *words: str) -> tuple[Any, list[str]]:
+        with pytest.MonkeyPatch.context() as patch, pytest.raises(Asked) as asked:
+            patch.setattr(TrlParser, "parse_args_and_config", stop)
+            if name not in tools:
+                recipe(name, *words)
+            patch.setattr(argparse.ArgumentParser, "parse_args", stop)
+            patch.setattr(sys, "argv", [name, *words])
+            runpy.run_path(str(tools[name]), run_name="__main__")
+        parser, given = asked.value.args
+        return parser, given
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def parse(parser_of: Callable[..., tuple[Any, list[str]]]) -> Callable[..., list[Any]]:
+    """Runs a recipe or tool up to where it has parsed all its options, and returns what it made of them."""
+
+    def run(name: str, *words: str) -> list[Any]:
+        parser, given = parser_of(name, *words)
+        if isinstance(parser, TrlParser):
+            return list(parser.parse_args_and_config(given))
+        return [parser.parse_args(given)]
 
     return run
 

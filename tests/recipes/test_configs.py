@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 import yaml
-from trl import TrlParser
 
 from dareu.cli import find_recipes
 
@@ -17,30 +16,10 @@ ROOT = Path(__file__).resolve().parents[2]
 CONFIGS = sorted((ROOT / "recipes" / "configs").rglob("*.yaml"))
 
 
-class Parsed(Exception):
-    """What a recipe's parser made of the command line, in place of the rest of the recipe."""
-
-
-@pytest.fixture
-def parse(monkeypatch: pytest.MonkeyPatch, recipe: Callable[..., str]) -> Callable[..., list[Any]]:
-    """Runs a recipe up to where it has parsed all its options, and returns the filled dataclasses."""
-    original = TrlParser.parse_args_and_config
-
-    def stop(self: TrlParser, *args: Any, **kwargs: Any) -> Any:
-        found = original(self, *args, **kwargs)
-        if kwargs.get("return_remaining_strings"):  # a first look, to learn which options there are
-            return found
-        raise Parsed(found)
-
-    monkeypatch.setattr(TrlParser, "parse_args_and_config", stop)
+@pytest.fixture(autouse=True)
+def project(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The commands name their files from the folder of the project."""
     monkeypatch.chdir(ROOT)
-
-    def run(name: str, *words: str) -> list[Any]:
-        with pytest.raises(Parsed) as parsed:
-            recipe(name, *words)
-        return list(parsed.value.args[0])
-
-    return run
 
 
 def commands(text: str) -> list[list[str]]:
