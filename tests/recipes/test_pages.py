@@ -51,15 +51,19 @@ def inline(page: Path) -> list[str]:
     return [" ".join(code.split()) for code in re.findall(r"(?<!`)`([^`]+)`(?!`)", text)]
 
 
+def filled(text: str, values: dict[str, str]) -> str:
+    """A text with the values of its variables."""
+    return re.sub(r"\$(\w+)", lambda found: values[found[1]], text)
+
+
 def commands(text: str) -> Iterator[list[str]]:
     """The words of each simple command of a shell script; variables that it sets are filled in, loops run once."""
     values: dict[str, str] = {}
     for line in text.replace("\\\n", " ").splitlines():
         if assigned := re.fullmatch(r"(\w+)=(\$\(.*?\)|\"[^\"]*\"|\S*)(\s+#.*)?", line.strip()):
-            values[assigned[1]] = assigned[2].strip('"')
+            values[assigned[1]] = filled(assigned[2].strip('"'), values)
             continue
-        line = re.sub(r"\$(\w+)", lambda found: values[found[1]], line)
-        lexer = shlex.shlex(line, posix=True, punctuation_chars=";&|")
+        lexer = shlex.shlex(filled(line, values), posix=True, punctuation_chars=";&|")
         lexer.whitespace_split = True
         words: list[str] = []
         for word in [*lexer, ";"]:
