@@ -39,7 +39,7 @@ docs: $(ENVIRONMENT)
 	@rm -rf build
 	@$(BIN)/pip install --quiet --no-deps --no-build-isolation --target build/typed .
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet; status=$$?; rm -rf build; exit $$status
-	@echo "Open site/index.html."
+	@echo "Open site/index.html, or to search in it: python3 -m http.server --directory site"
 
 dist: $(ENVIRONMENT)
 	@rm -rf build dist
