@@ -50,7 +50,8 @@ def write_rows(path: str | os.PathLike[str], splits: Mapping[str, Dataset], meas
     """Writes what was found of every row as a Parquet table, atomically: for pandas, Polars, DuckDB.
 
     Columns are `split`, `row` (in the split, from 0), `owner`, `prompt`, `completion`, `answer` (the greedy one, null
-    where no metric read it), and each number that is a mean over rows, null where a row has none.
+    where no metric read it), `facts` (a list, where the rows have them), and each number that is a mean over rows, null
+    where a row has none.
 
     Args:
         path: The file.
@@ -66,6 +67,8 @@ def write_rows(path: str | os.PathLike[str], splits: Mapping[str, Dataset], meas
         columns |= {name: [text_of(text) for text in rows[name]] for name in ("prompt", "completion")}
         if split in measurement.answers:
             columns["answer"] = measurement.answers[split]
+        if "facts" in rows.column_names:
+            columns["facts"] = pyarrow.array(rows["facts"], pyarrow.list_(pyarrow.string()))
         for name in (name for name, of in measurement.split_of.items() if of == split):
             columns[name] = in_json(measurement.row_values[name])
         tables.append(pyarrow.table(columns))
