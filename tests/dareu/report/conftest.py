@@ -27,7 +27,7 @@ ROWS: list[Row] = [
 GOLD = ["Ada Alder was born in Perth in 1939.", "Ada Alder is a pianist.", "Bo Birch was born in Split.", "A baker."]
 
 
-def measured(folder: Path, answers: list[str], numbers: dict[str, float], rows: list[Row] = ROWS) -> None:
+def write_measured(folder: Path, answers: list[str], numbers: dict[str, float], rows: list[Row] = ROWS) -> None:
     """A measurement of some rows, with intervals of ± .02 around every number."""
     splits = list(dict.fromkeys(row["split"] for row in rows))
     of_split = {split: [n for n, row in enumerate(rows) if row["split"] == split] for split in splits}
@@ -58,6 +58,12 @@ def numbers(told: float, kept: float = 0.9) -> dict[str, float]:
 
 
 @pytest.fixture
+def measured() -> Callable[..., None]:
+    """`measured(folder, answers, numbers, rows=ROWS)`: a measurement of some rows."""
+    return write_measured
+
+
+@pytest.fixture
 def runs(tmp_path: Path) -> Path:
     """A folder of runs as a project has it: target, retrained control, and one that was unlearned."""
     data = {"dataset": "fictional", "world_seed": 0, "seed": 0}
@@ -82,7 +88,7 @@ def runs(tmp_path: Path) -> Path:
         folder = tmp_path / "runs" / name
         write_yaml(folder / "config.yaml", config, comment="dareu 0.1.0, torch 2.13.0")
         (folder / "model").mkdir()
-        measured(folder, answers[name], told[name])
+        write_measured(folder, answers[name], told[name])
         made: Any = {"method": name, "mask": None, "seed": 0, "model": f"runs/{name}/model", "metrics": {}}
         made |= {"seconds": None, "peak_memory_bytes": None}
         if name == "dareu":
