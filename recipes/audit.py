@@ -53,8 +53,6 @@ def main() -> None:
     others = {role: read_audits(path) for role in ("target", "retrained") if (path := getattr(args, role)) is not None}
     parts = load_parts(data)
     split = split_owners(data, parts.owners)
-    if parts.test is None:
-        raise ValueError(f"{data.dataset} has no test rows: name a file of them as test_dataset.")
     chosen = args.chosen()
     missing = check_audits(chosen, args.audit_kwargs, split.forget.column_names)
     for name in args.audits or ():
@@ -69,7 +67,8 @@ def main() -> None:
     tokenizer = load_tokenizer(args.model_name_or_path, pad_token=data.pad_token)
     model = load_model(args.model_name_or_path).to(PartialState().device)
     forget = thin(split.forget, args.max_rows)
-    forget, retain, unrelated = (chat_form(data, rows, tokenizer) for rows in (forget, split.retain, parts.test))
+    forget, retain = (chat_form(data, rows, tokenizer) for rows in (forget, split.retain))
+    unrelated = None if parts.test is None else chat_form(data, parts.test, tokenizer)
     reader = Reader(model, tokenizer, forget, max_new_tokens=args.max_new_tokens, batch_size=args.audit_batch_size)
     subject = Subject(model, tokenizer, forget, retain, unrelated, reader, args.seed)
     found: StoredAudits = {"audits": kept(output, identity), "left_out": dict(missing)}

@@ -14,7 +14,7 @@ from typing import Any
 from transformers import AutoModelForCausalLM, set_seed
 from trl import TrlParser
 
-from dareu.data import CompletionCollator, encode_dataset, owner_name
+from dareu.data import CompletionCollator, encode_dataset
 from dareu.data.parts import DataArguments, chat_form, load_parts
 from dareu.models import context_length, load_model, load_tokenizer, new_llama, new_tokenizer, save_model
 from dareu.models.generation import list_end_ids
@@ -45,12 +45,6 @@ def main() -> None:
         if parts.background is None:
             raise ValueError(f"{data.dataset} has no background rows: set num_background_owners.")
         rows = parts.background
-    excluded = set(map(owner_name, args.exclude_owners or []))
-    if unknown := sorted(excluded - set(rows["owner"])):
-        raise ValueError(f"exclude_owners names {', '.join(unknown)}, who own no rows of {data.dataset}.")
-    rows = rows.select([i for i, owner in enumerate(rows["owner"]) if owner not in excluded])
-    if not len(rows):
-        raise ValueError("exclude_owners names every owner: leave some to train on.")
 
     # Model
     model: Any
@@ -104,7 +98,7 @@ def main() -> None:
             model.load_state_dict(weights)
             model.generation_config = generation_config
         save_model(model, tokenizer, run.folder / "model")
-        method = "retrained" if excluded else "target" if args.train_on == "owners" else "base"
+        method = "retrained" if data.exclude_owners else "target" if args.train_on == "owners" else "base"
         model_path = str(run.folder / "model")
         write_results(
             run.results_path,

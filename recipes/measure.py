@@ -60,8 +60,6 @@ def main() -> None:
     if measured is None:
         parts = load_parts(data)
         split, owners = split_owners(data, parts.owners), forget_names(data, parts.owners)
-        if parts.test is None:
-            raise ValueError(f"{data.dataset} has no test rows: name a file of them as test_dataset.")
         named = {"reward": args.reward_judge, "validation": args.validation_judge, "test": args.test_judge}
         if not chosen.need("judgements"):
             named = {}
@@ -69,10 +67,11 @@ def main() -> None:
         base = args.base_model if any(map(chosen.need, NEED_BASE)) else None
         tokenizer = load_tokenizer(args.model_name_or_path, pad_token=data.pad_token)
         model = load_model(args.model_name_or_path).to(PartialState().device)
-        splits = {"forget": split.forget, "retain": split.retain, "test": parts.test}
+        splits = {"forget": split.forget, "retain": split.retain}
+        splits |= {} if parts.test is None else {"test": parts.test}
         if args.fold is not None:
             splits = {name: take_fold(rows, args.fold).inside for name, rows in splits.items()}
-        splits |= {name: thin(splits[name], args.max_rows) for name in ("retain", "test")}
+        splits |= {name: thin(rows, args.max_rows) for name, rows in splits.items() if name != "forget"}
         splits = {name: chat_form(data, rows, tokenizer) for name, rows in splits.items()}
         found = measure(
             model,

@@ -64,17 +64,12 @@ def main() -> None:
     if not policy.merge_adapter:
         raise ValueError("Parts are merged as whole models: leave merge_adapter as it is.")
     check_unlearning(unlearning, REWARDS)
-    everyone, _, test = load_parts(data)
+    everyone = load_parts(data).owners
     owners, forget = forget_names(data, everyone), split_owners(data, everyone).forget
     parts = split_forget(forget, args.split_column, args.split_map, minimum=args.min_part_rows)
     inputs = inputs_of(*unlearning.parts, args)
     measuring, chosen, control = None, None, None
     if args.measure_parts:
-        if test is None:
-            raise ValueError(
-                f"{data.dataset} has no test rows, which measuring needs: name a file of them as test_dataset, or give "
-                "--measure_parts false."
-            )
         measuring, chosen = measure_options(args, unlearning, owners)
         inputs |= {f"measure.{name}": paths for name, paths in inputs_of(measuring).items()}
         control = None if measuring.retrained is None else read_measurement(measuring.retrained)

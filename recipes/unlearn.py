@@ -187,11 +187,8 @@ def evaluation(options: UnlearnOptions, rows: Rows, tokenizer: Any, base: Base |
     judges, chosen = options.judges, options.judges.evaluated()
     if not chosen:
         return None
-    if rows.test is None:
-        raise ValueError(
-            f"{options.data.dataset} has no test rows to evaluate on: name a file of them as test_dataset."
-        )
-    splits = {"forget": rows.forget, "retain": rows.asked, "test": rows.test}
+    splits = {"forget": rows.forget, "retain": rows.asked}
+    splits |= {} if rows.test is None else {"test": rows.test}
     return partial(
         measured,
         tokenizer=tokenizer,

@@ -22,8 +22,8 @@ class Subject(NamedTuple):
     """The n rows to forget, with all their columns."""
     retain: Dataset
     """Rows to retain."""
-    unrelated: Dataset
-    """Rows that no model was trained on."""
+    unrelated: Dataset | None
+    """Rows that no model was trained on; an audit that asks for them is left out where there are none."""
     reader: Reader
     """Reads what the model, as it is now, tells of the rows to forget."""
     seed: int

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from dareu.audits._audit import Audit, Readings
+from dareu.audits._audit import Audit, NotPossible, Readings
 from dareu.audits._known import AUDITS
 from dareu.audits._subject import Subject
 from dareu.plugins import needed_parameters, resolve
@@ -73,6 +73,8 @@ def run_audit(subject: Subject, name: str, options: Mapping[str, Any] | None = N
     """
     audit, options = resolve(name, AUDITS), options or {}
     needs = needed_parameters(audit.attack, Subject._fields, options, f"The audit {name!r}")
+    if "unrelated" in needs and subject.unrelated is None:
+        raise NotPossible("There are no test rows: name a file of them as test_dataset.")
     seen: set[str] = set()
     for setting, values in audit.attack(**{need: getattr(subject, need) for need in needs}, **options):
         if setting in seen:

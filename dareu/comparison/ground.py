@@ -59,18 +59,16 @@ class Ground:
             check: Looks at the options of each stage.
 
         Raises:
-            ValueError: The data cannot be read or has no test rows, or there are trials and an owner whose rows cannot
-                be halved.
+            ValueError: The data cannot be read, or there are trials and an owner whose rows cannot be halved.
         """
         self.plan, self.asked, self.configs, self.seed, self._check = plan, asked, configs, seed, check
         if asked.vary_world:
             data = dataclasses.replace(data, world_seed=seed)
         parts = load_parts(data)
         split, self._owners = split_owners(data, parts.owners), forget_names(data, parts.owners)
-        if parts.test is None:
-            raise ValueError(f"{data.dataset} has no test rows: name a file of them as test_dataset.")
         self.forget = split.forget
-        for rows in (*split, parts.test) if asked.tune else ():
+        measured = (*split, *(() if parts.test is None else (parts.test,)))
+        for rows in measured if asked.tune else ():
             if not all(map(len, take_fold(rows, VALIDATION))):
                 raise ValueError("tune parts each owner's rows in halves, and some have one row each: leave tune out.")
         # Whoever asks to be forgotten is nothing to what is trained on everybody
@@ -168,7 +166,8 @@ class Ground:
     def _model(self, role: str) -> _Made:
         more = {"seed": self.seed, "model_name_or_path": self.path_of("base")}
         options = self.options(self.configs / "target.yaml", self._everyone, **more)
-        options |= {"exclude_owners": self._owners} if role == "retrained" else {}
+        if role == "retrained":
+            options |= {"exclude_owners": [*(self._everyone.exclude_owners or ()), *self._owners]}
         return "finetune", options, ("base",)
 
     def _judge(self, role: str) -> _Made:

@@ -68,6 +68,13 @@ class DataArguments:
     forget_owners: list[str] | None = field(
         default=None, metadata={"help": "Names of the owners to forget; default: the last num_forget owners."}
     )
+    exclude_owners: list[str] | None = field(
+        default=None,
+        metadata={
+            "help": "Owners whose rows are left out altogether: for the retrained control those to forget, for a "
+            "further request those who are forgotten already."
+        },
+    )
     num_forget: int = field(default=3, metadata={"help": "How many owners to forget where none is named."})
     part_column: str | None = field(
         default=None,
@@ -84,6 +91,7 @@ class DataArguments:
         self.dataset_kwargs = as_mapping("dataset_kwargs", self.dataset_kwargs)
         self.column_mapping = as_mapping("column_mapping", self.column_mapping)
         self.forget_owners = as_names("forget_owners", self.forget_owners)
+        self.exclude_owners = as_names("exclude_owners", self.exclude_owners)
         # YAML reads some texts as numbers; a value stands for its text
         values = as_list(self.part_values)
         self.part_values = None if values is None else [str(value) for value in values]

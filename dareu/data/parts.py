@@ -82,10 +82,10 @@ def load_parts(args: DataArguments) -> DataParts:
         offered = {**_offered(args), "source": lambda: args.test_dataset}
         parts = parts._replace(test=build(reader, offered, {}, "The test dataset"))
     if parts.background is None:
-        return _with_background(parts, args)
-    if args.num_background_owners:
+        parts = _with_background(parts, args)
+    elif args.num_background_owners:
         raise ValueError(f"num_background_owners has no effect on {label}, which has background rows: drop it.")
-    return parts
+    return parts._replace(owners=_without_owners(parts.owners, args)) if args.exclude_owners else parts
 
 
 def forget_names(args: DataArguments, owners: Dataset) -> list[str]:
@@ -181,6 +181,17 @@ def _check_parts(parts: DataParts, what: str) -> None:
                 check_records(rows)
             except ValueError as error:
                 raise ValueError(f"{what} returns no records as its {part}: {error}") from error
+
+
+def _without_owners(rows: Dataset, args: DataArguments) -> Dataset:
+    """The rows but those of `exclude_owners`."""
+    excluded = {owner_name(owner) for owner in args.exclude_owners or ()}
+    if unknown := sorted(excluded - set(rows["owner"])):
+        raise ValueError(f"exclude_owners names {', '.join(unknown)}, who own no rows of {args.dataset}.")
+    kept = rows.select([i for i, owner in enumerate(rows["owner"]) if owner not in excluded])
+    if not len(kept):
+        raise ValueError("exclude_owners names every owner: leave some.")
+    return kept
 
 
 def _with_background(parts: DataParts, args: DataArguments) -> DataParts:

@@ -31,6 +31,18 @@ _REMEDIES = {
     "bare_answers": "there is no function that strips an answer: give one",
     "samples": "num_samples is 0: give a number of at least 1",
 }
+_NO_TEST_ROWS = "there are no test rows: name a file of them as test_dataset"
+
+
+class _NoTestRows(ValueError):
+    """A metric reads the test rows, and there are none."""
+
+
+class _Offers(dict[str, OfSplit]):
+    """What there is of each split's rows, of which the test rows may be none."""
+
+    def __missing__(self, split: str) -> OfSplit:
+        raise _NoTestRows(_NO_TEST_ROWS) if split == "test" else KeyError(split)
 
 
 class Measurement(NamedTuple):
@@ -100,7 +112,8 @@ def measure(
     Args:
         model: The causal language model to measure; it stays in the mode it is in.
         tokenizer: The tokenizer of `model` and of `base_model`.
-        splits: Record datasets `forget`, `retain`, `test`; optional columns `facts` and `name`.
+        splits: Record datasets `forget`, `retain` and `test`; optional columns `facts` and `name`. What is made
+            of test rows is left out where these are.
         judges: Classifiers by job, any of "reward", "validation" and "test".
         forget_owners: Owners to forget, which every judge must know.
         base_model: The checkpoint that the target was fine-tuned from.
@@ -132,7 +145,9 @@ def measure(
         chosen = {name: metric for name, metric in chosen.items() if not metric.costly}
     else:
         for name, metric in chosen.items():
-            for there in [missing[split] for split in metric.splits] or [common]:
+            if metric.splits == ("test",) and "test" not in splits:
+                raise ValueError(f"The metric {name!r} asks for test rows, but {_NO_TEST_ROWS}.")
+            for there in [missing[split] for split in metric.splits if split in splits] or [common]:
                 refuse_missing(name, needs[name], there)
 
     owners, seconds = list(forget_owners), Seconds()
@@ -151,14 +166,16 @@ def measure(
         None if base_model is None else Kept(cache_dir, base_model, tokenizer),
         seconds,
     )
-    offers = {}
+    offers = _Offers()
     for split, rows in splits.items():
         asked = {need for name, metric in chosen.items() if split in metric.splits for need in needs[name]}
         offers[split] = OfSplit(subject, split, rows, alternates=bool(asked & {"paraphrase_nll", "wrong_nll"}))
     numbers = Numbers()
     left_out: dict[str, str] = {}
     for name, metric in chosen.items():
-        for split in metric.splits:
+        if metric.splits == ("test",) and "test" not in splits:
+            left_out[name] = _NO_TEST_ROWS
+        for split in (split for split in metric.splits if split in splits):
             if (reason := absence(needs[name], missing[split])) is None:
                 with seconds.of(name):
                     found = computed(metric, needs[name], offers[split], options.get(name, {}))
@@ -170,28 +187,33 @@ def measure(
             continue
         if (reason := absence(needs[name], common)) is None:
             whole = OfModel(dict(numbers.found), dict(numbers.row_values), offers, base_model, owners, model, tokenizer)
-            with seconds.of(name):
-                numbers.add(name, computed(metric, needs[name], whole, options.get(name, {})))
+            try:
+                with seconds.of(name):
+                    numbers.add(name, computed(metric, needs[name], whole, options.get(name, {})))
+            except _NoTestRows as error:
+                if metrics is not None:
+                    raise ValueError(f"The metric {name!r} asks for test rows, but {error}.") from None
+                left_out[name] = str(error)
         else:
             left_out[name] = reason
     left_out |= dict.fromkeys(numbers.without_rows, "no row has what it is made of")
-    answers = {split: offers[split].answers_read() for split in SPLITS}
+    answers = {split: offer.answers_read() for split, offer in offers.items()}
     read = {split: texts for split, texts in answers.items() if texts is not None}
     found_of_rows = numbers.row_values, numbers.split_of, numbers.intervals
     return Measurement(numbers.found, read, *found_of_rows, left_out, seconds.found)
 
 
 def _check(splits: Mapping[str, Dataset], judges: Mapping[str, Judge], forget_owners: Sequence[str]) -> None:
-    if set(splits) != set(SPLITS):
+    if set(splits) | {"test"} != set(SPLITS):
         raise ValueError(f"The splits are {', '.join(splits) or 'none'}: give {', '.join(SPLITS)}, no others.")
     unknown = [name for name in judges if name not in JOBS]
     if unknown:
         raise ValueError(f"The judge {unknown[0]!r} has no metric: give judges named {', '.join(JOBS)} only.")
-    for split in SPLITS:
-        if not len(splits[split]):
+    for split, rows in splits.items():
+        if not len(rows):
             raise ValueError(f"The split {split!r} has no rows: give it at least one.")
         try:
-            check_records(splits[split])
+            check_records(rows)
         except ValueError as error:
             raise ValueError(f"The split {split!r}: {error}") from error
     for judge in judges.values():

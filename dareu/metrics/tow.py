@@ -45,7 +45,8 @@ def _rouge(metrics: Mapping[str, float], split: str) -> float:
 
 
 def _numbers(numbers: Mapping[str, float], retrained: Mapping[str, float]) -> dict[str, float]:
-    return {"tow": tow(numbers, retrained), "tow_star": tow(numbers, retrained, ("forget", "retain"))}
+    star = {"tow_star": tow(numbers, retrained, ("forget", "retain"))}
+    return ({"tow": tow(numbers, retrained)} if "test_rouge" in numbers else {}) | star
 
 
 TOW = Metric(_numbers, splits=(), columns=("tow",), reads=("rouge",))

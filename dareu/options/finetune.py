@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Annotated
 
-from dareu.values import Reads, as_names
+from dareu.values import Reads
 
 
 @dataclass
@@ -19,9 +19,6 @@ class FinetuneArguments:
     train_on: str = field(
         default="owners",
         metadata={"help": "The rows to train on: 'owners' (background mixed in), or 'background' alone."},
-    )
-    exclude_owners: list[str] | None = field(
-        default=None, metadata={"help": "Owners left out: those to forget, for the retrained control."}
     )
     background_share: float = field(
         default=0.5,
@@ -39,7 +36,6 @@ class FinetuneArguments:
     )
 
     def __post_init__(self) -> None:
-        self.exclude_owners = as_names("exclude_owners", self.exclude_owners)
         if self.train_on not in ("owners", "background"):
             raise ValueError(f"train_on is {self.train_on!r}: give 'owners' or 'background'.")
         if not 0 <= self.background_share < 1:

@@ -14,7 +14,6 @@ from datasets import Dataset
 
 from dareu.data import DATASETS, DataParts, fictional, load_tofu
 from dareu.data.parts import DataArguments, chat_form, forget_names, load_parts, split_owners
-from dareu.options.finetune import FinetuneArguments
 
 FIELDS = ("question", "answer", "author")
 
@@ -119,6 +118,21 @@ def test_some_owners_must_be_forgotten_and_some_kept(table: Path, number: int) -
     args = arguments(table, num_forget=number)
     with pytest.raises(ValueError, match=f"num_forget is {number}, but there are 5 owners"):
         split_owners(args, load_parts(args).owners)
+
+
+def test_excluded_owners_are_nowhere_and_background_people_stay_who_they_were(table: Path) -> None:
+    args = DataArguments(dataset=str(table), num_background_owners=1, num_forget=1)
+    whole = load_parts(args)
+    names = list(dict.fromkeys(whole.owners["owner"]))
+    some = dataclasses.replace(args, exclude_owners=[names[-1]])
+    parts = load_parts(some)
+    assert list(dict.fromkeys(parts.owners["owner"])) == names[:-1]
+    assert parts.background.to_list() == whole.background.to_list()
+    assert forget_names(some, parts.owners) == [names[-2]]
+    with pytest.raises(ValueError, match="exclude_owners names Nobody, who own no rows of"):
+        load_parts(dataclasses.replace(args, exclude_owners=["Nobody"]))
+    with pytest.raises(ValueError, match="exclude_owners names every owner: leave some"):
+        load_parts(dataclasses.replace(args, exclude_owners=names))
 
 
 def test_an_unknown_owner_is_refused_with_those_there_are(table: Path) -> None:
@@ -339,7 +353,7 @@ def test_what_yaml_makes_of_names_without_quotes_is_refused(value: Any) -> None:
     with pytest.raises(ValueError, match=f"forget_owners holds {re.escape(repr(value))}, .*: put the name in quotes"):
         DataArguments(forget_owners=["Ada", value])
     with pytest.raises(ValueError, match="exclude_owners holds"):
-        FinetuneArguments(exclude_owners=[value])
+        DataArguments(exclude_owners=[value])
 
 
 def test_a_part_takes_its_rows_of_the_forget_owners_and_retains_no_other_row_of_theirs() -> None:

@@ -9,6 +9,8 @@ from sklearn.metrics import roc_auc_score
 
 from dareu.data.encoding import to_chat
 from dareu.metrics import (
+    METRICS,
+    against_retrained,
     answer_nll,
     distinct,
     exact_memorisation,
@@ -210,6 +212,19 @@ def test_chat_records(tiny_llama, tokenizer, splits):
     assert {"fact_recall", "name_kept", "forget_base_nll", "misattribution_stripped"} <= metrics.keys()
 
 
+def test_without_test_rows_what_is_made_of_them_is_left_out(tiny_llama, tokenizer, splits):
+    model, settings = tiny_llama(), SETTINGS | {"judges": {"test": LengthJudge()}, "strip": strip}
+    whole = measure(model, tokenizer, splits, **settings)
+    found = measure(model, tokenizer, {name: splits[name] for name in ("forget", "retain")}, **settings)
+    of_test = ("test_", "mia_", "model_utility")
+    assert {name for name in whole.metrics if not name.startswith(of_test)} == found.metrics.keys()
+    assert found.metrics.items() <= whole.metrics.items()
+    assert found.left_out["mia"] == found.left_out["model_utility"]
+    assert "name a file of them as test_dataset" in found.left_out["mia"]
+    assert {"retraining_gap", "tow_star"} <= against_retrained(found.metrics, found.metrics).keys()
+    assert "tow" not in against_retrained(found.metrics, found.metrics)
+
+
 def test_bad_input_stops_before_anything_is_generated(tiny_llama, tokenizer, splits, monkeypatch):
     model = tiny_llama()
     monkeypatch.setattr(model, "generate", lambda **_: pytest.fail("generated"))
@@ -218,7 +233,10 @@ def test_bad_input_stops_before_anything_is_generated(tiny_llama, tokenizer, spl
         with pytest.raises(ValueError, match=match):
             measure(model, tokenizer, splits, judges=judges or {}, **(SETTINGS | settings))
 
-    refused("The splits are forget, retain: give", {name: splits[name] for name in ("forget", "retain")})
+    refused("The splits are forget, test: give", {name: splits[name] for name in ("forget", "test")})
+    alone = {name: splits[name] for name in ("forget", "retain")}
+    for metric in (METRICS["mia"], METRICS["rouge"]._replace(splits=("test",))):
+        refused("The metric 'm' asks for test rows, but there are no test rows: name a", alone, metrics={"m": metric})
     refused("The split 'test' has no rows", splits | {"test": splits["test"].select([])})
     refused("The split 'test': .*owner", splits | {"test": splits["test"].remove_columns("owner")})
     refused("The judge 'jury' has no metric", judges={"jury": LengthJudge()})
