@@ -112,8 +112,8 @@ def measure(
     Args:
         model: The causal language model to measure; it stays in the mode it is in.
         tokenizer: The tokenizer of `model` and of `base_model`.
-        splits: Record datasets `forget`, `retain` and `test`; optional columns `facts` and `name`. What is made
-            of test rows is left out where these are.
+        splits: Record datasets `forget`, `retain` and `test`; optional columns `facts` and `name`. There may be no
+            `test`: what is made of it is left out.
         judges: Classifiers by job, any of "reward", "validation" and "test".
         forget_owners: Owners to forget, which every judge must know.
         base_model: The checkpoint that the target was fine-tuned from.

@@ -121,7 +121,7 @@ def test_some_owners_must_be_forgotten_and_some_kept(table: Path, number: int) -
 
 
 def test_excluded_owners_are_nowhere_and_background_people_stay_who_they_were(table: Path) -> None:
-    args = DataArguments(dataset=str(table), num_background_owners=1, num_forget=1)
+    args = arguments(table, num_background_owners=1, num_forget=1)
     whole = load_parts(args)
     names = list(dict.fromkeys(whole.owners["owner"]))
     some = dataclasses.replace(args, exclude_owners=[names[-1]])
