@@ -123,7 +123,7 @@ def main() -> None:
     save_model(trained, tokenizer, model_path, merge=policy.lora and policy.merge_adapter)
     metrics: dict[str, float] = {"updates": trainer.state.global_step}
     if trainer.best is not None and trainer.best.gap is not None:
-        metrics["best_update"] = trainer.best.step
+        metrics |= {"best_update": trainer.best.step, "best_gap": trainer.best.gap}
     if mask is not None:
         metrics["moved_outside_mask"] = moved_outside(policy, model_path, mask)
     row: ResultRow = {

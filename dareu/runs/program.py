@@ -1,5 +1,6 @@
 """A recipe as a program: what it logs, how it stops at bad input, and how its processes part."""
 
+import errno
 import gc
 import logging
 import os
@@ -8,6 +9,9 @@ from collections.abc import Callable, Sequence
 from itertools import pairwise
 
 import yaml
+from safetensors import SafetensorError
+
+_DISK_FULL = "{}: the disk is full. What is finished is whole: make room, and start the same again to go on."
 
 #: Options that name people.
 NAMES = ("forget_owners", "exclude_owners")
@@ -23,8 +27,8 @@ def run_program(main: Callable[[], None], name: str) -> None:
         name: The recipe's name, which its error message begins with.
 
     Raises:
-        SystemExit: `main` raised a `ValueError`, or did not find a file, or its `--config` is no YAML; a sentence goes
-            to stderr, and the exit status is 1.
+        SystemExit: `main` raised a `ValueError`, or did not find a file, or the disk is full, or its `--config` is no
+            YAML; a sentence goes to stderr, and the exit status is 1.
     """
     main_process = os.environ.get("RANK", "0") == "0"
     logging.basicConfig(level=logging.INFO if main_process else logging.WARNING, format="%(message)s")
@@ -37,6 +41,14 @@ def run_program(main: Callable[[], None], name: str) -> None:
         # Some libraries raise it with a sentence of their own and no name
         missing = error if error.filename is None else f"there is no file {error.filename}: check the path."
         sys.exit(f"{name}: {missing}")
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        sys.exit(_DISK_FULL.format(name))
+    except SafetensorError as error:
+        if "os error 28" not in str(error):
+            raise
+        sys.exit(_DISK_FULL.format(name))
     except yaml.YAMLError as error:  # of the `--config` that TRL's parser reads
         sys.exit(f"{name}: the config cannot be read as YAML: {' '.join(str(error).split())}.")
     leave_process_group()

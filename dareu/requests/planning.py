@@ -1,0 +1,233 @@
+"""The stages of a request: judges, mask, trials of learning rates, the unlearning, measures and audits."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+from dareu.comparison.asked import JUDGES, Check
+from dareu.comparison.ground import files_of
+from dareu.data.parts import DataArguments
+from dareu.methods import Method, find_method
+from dareu.requests.auditing import audits_of
+from dareu.requests.judging import backbone_options
+from dareu.requests.rates import rates_to_try
+from dareu.requests.request import Asked, Request
+from dareu.runs import config_of
+from dareu.runs.plans import OWN, Plan
+
+#: Completions, or rows, of an update.
+_REWARDED_ROWS, _LOSS_ROWS = 64, 32
+_GROUP = 8
+#: Parts of a training after which it is judged, and kept so that it can go on.
+_VALIDATIONS, _CHECKPOINTS = 12, 4
+#: Tokens that an answer may have beyond the longest gold one's, as a share of these.
+_ROOM = 1.25
+_MEASURED_ROWS = 120
+
+#: Words of a command and the options in its YAML.
+_Command = tuple[list[str], dict[str, Any]]
+
+
+class Steps(Asked, Protocol):
+    """What is asked of the stages; the options of `dareu forget` are one such."""
+
+    max_steps: int
+    seed: int
+    audit: str
+    unlearn_kwargs: Any
+    measure_kwargs: Any
+    audit_kwargs: Any
+    classifier: str | None
+    validation_judge: str | None
+    test_judge: str | None
+
+    def rate(self) -> float | None:
+        """The learning rate, None where trials choose it."""
+
+
+class Trial(NamedTuple):
+    """A short training at one learning rate."""
+
+    learning_rate: float
+    folder: Path
+
+
+class RequestPlan:
+    """Plans the stages of one request.
+
+    Attributes:
+        plan: Gets the stages.
+        weaker: What is weaker than it could be, and for want of what.
+    """
+
+    def __init__(self, plan: Plan, request: Request, asked: Steps, check: Check) -> None:
+        """Plans nothing yet.
+
+        Args:
+            plan: See above.
+            request: What is carried out.
+            asked: How.
+            check: Looks at the options of each stage.
+        """
+        self.plan, self._request, self._asked, self._check = plan, request, asked, check
+        self._made: dict[str, Path] = {}
+        self._paths: dict[str, str] = {}
+        size = request.size
+        for role in JUDGES:
+            if role != "classifier" or self._method.loss is None:
+                self._add_judge(role)
+        if size.way == "mask":
+            options = self._data(request.data) | {"model_name_or_path": asked.model_name_or_path, "score": "wagle"}
+            options |= {"density": asked.density, "seed": asked.seed, "use_cpu": asked.use_cpu, "output_dir": OWN}
+            self._made["mask"] = self._add("mask", "attribute_weights", options)
+            self._paths["mask"] = str(self._made["mask"] / "mask.safetensors")
+
+    @property
+    def mask(self) -> Path | None:
+        """The folder of the mask's stage, where there is a mask."""
+        return self._made.get("mask")
+
+    def trials(self) -> list[Trial]:
+        """A short training at each learning rate to try; none where the rate is given."""
+        rate = self._asked.rate()
+        if rate is not None:
+            return []
+        size = self._request.size
+        rates = rates_to_try(self._method, size.num_parameters, lora=size.way == "lora")
+        steps = max(1, self._asked.max_steps // 3)
+        return [Trial(rate, self.unlearning(rate, steps, "trial")) for rate in rates]
+
+    def unlearning(self, learning_rate: float, max_steps: int, label: str = "unlearn") -> Path:
+        """The folder of a training at a learning rate."""
+        options = self._unlearn_options(learning_rate, max_steps)
+        after = [self._made[name] for name in (*JUDGES, "mask") if name in self._made]
+        return self._add(f"{label}-{learning_rate:g}", "unlearn", options, *after, makes="done", kind=label)
+
+    def measured(self, role: str, model: str, into: Path | None = None) -> Path:
+        """Plans to measure and to attack a model; gives the folder of what is found.
+
+        Args:
+            role: What the model is: `target`, `base`, `retrained` or `unlearned`.
+            model: Its folder or hub id.
+            into: The folder of the stage that makes it, where there is one; it is that of what is found too.
+        """
+        asked, data = self._asked, self._request.data
+        folder = OWN if into is None else str(into)
+        commands = [(["measure"], self._measure_options(model, f"{folder}/measurement.json", data))]
+        audits = audits_of(asked.audit, self._request.columns) if role != "base" else []
+        if audits:
+            options = self._data(data) | {"model_name_or_path": model, "audits": audits, "seed": asked.seed}
+            options |= {"max_new_tokens": self._room, "output": f"{folder}/audit.json"}
+            commands.append((["audit"], options | dict(asked.audit_kwargs)))
+        if into is None:
+            return self._add_measure(f"measure-{role}", commands)
+        self._add_measure(f"measure-{role}", commands, into, makes=f"../{into.name}/measurement.json")
+        return into
+
+    def measured_earlier(self, role: str, model: str, made_by: Path | None = None) -> Path:
+        """The same on the rows of those who were forgotten by earlier requests, and without attacks."""
+        owners = self._request.owners
+        data = replace(self._request.everyone, forget_owners=self._request.remembered, exclude_owners=owners)
+        commands = [(["measure"], self._measure_options(model, f"{OWN}/measurement.json", data))]
+        return self._add_measure(f"measure-earlier-{role}", commands, *([] if made_by is None else [made_by]))
+
+    @property
+    def _method(self) -> Method:
+        return find_method(self._asked.method)
+
+    @property
+    def _room(self) -> int:
+        return int(_ROOM * self._request.completion_tokens)
+
+    def _add_judge(self, role: str) -> None:
+        given = getattr(self._asked, role)
+        if given is not None:
+            self._paths[role] = str(given)
+            return
+        options = self._data(self._request.everyone) | self._request.judging.options[role] | {"output_dir": OWN}
+        if role == "classifier":
+            backbone = self._asked.base_model or self._asked.model_name_or_path
+            kwargs = backbone_options(backbone, self._request.size.num_parameters)
+            options |= {"classifier_kwargs": kwargs, "seed": self._asked.seed}
+        self._made[role] = self._add(role, "train_classifier", options)
+        self._paths[role] = str(self._made[role] / "classifier")
+
+    def _unlearn_options(self, learning_rate: float, max_steps: int) -> dict[str, Any]:
+        asked, size, rewarded = self._asked, self._request.size, self._method.loss is None
+        options: dict[str, Any] = {
+            "method": asked.method,
+            **self._data(self._request.data),
+            "model_name_or_path": asked.model_name_or_path,
+            "validation_judge": self._paths["validation_judge"],
+            "test_judge": self._paths["test_judge"],
+            "output_dir": OWN,
+            "seed": asked.seed,
+            "use_cpu": asked.use_cpu,
+            "learning_rate": learning_rate,
+            "lr_scheduler_type": "constant",
+            "max_steps": max_steps,
+            "validation_steps": max(1, max_steps // _VALIDATIONS),
+            "early_stopping_patience": 4,
+            "logging_steps": max(1, max_steps // _VALIDATIONS),
+            "save_strategy": "steps",
+            "save_steps": max(1, max_steps // _CHECKPOINTS),
+            "save_total_limit": 1,
+            "retain_coef": 2.0,
+        }
+        options |= {} if asked.base_model is None else {"base_model": asked.base_model}
+        rows = _REWARDED_ROWS if rewarded else _LOSS_ROWS
+        micro = min(size.micro_batch, rows)
+        pieces = rows // micro
+        options |= {"per_device_train_batch_size": micro, "gradient_accumulation_steps": pieces}
+        options["retain_batch_size"] = micro
+        if rewarded:
+            options |= {
+                "classifier": self._paths["classifier"],
+                "num_generations": _GROUP,
+                "steps_per_generation": 2 * pieces,
+                "num_iterations": 2,
+                "max_completion_length": self._room,
+                "kl_coef": 0.0,
+            }
+        options |= {"mask": self._paths["mask"]} if size.way == "mask" else {}
+        options |= {"use_peft": True} if size.way == "lora" else {}
+        return options | dict(asked.unlearn_kwargs)
+
+    def _measure_options(self, model: str, output: str, data: DataArguments) -> dict[str, Any]:
+        asked = self._asked
+        options = {
+            **self._data(data),
+            "model_name_or_path": model,
+            "test_judge": self._paths["test_judge"],
+            "max_rows": _MEASURED_ROWS,
+            "max_new_tokens": self._room,
+            "output": output,
+        }
+        options |= {"reward_judge": self._paths["classifier"]} if "classifier" in self._paths else {}
+        options |= {} if asked.base_model is None else {"base_model": asked.base_model}
+        return options | dict(asked.measure_kwargs)
+
+    def _add_measure(self, label: str, commands: list[_Command], *after: Path, makes: str = "measurement.json") -> Path:
+        inputs = [
+            path for words, options in commands if words == ["measure"] for path in self._read("measure", options)
+        ]
+        judges = [self._made[role] for role in JUDGES if role in self._made]
+        return self.plan.add(label, commands, *judges, *after, inputs=inputs, makes=makes, kind="measure")
+
+    def _add(
+        self, label: str, recipe: str, options: dict[str, Any], *after: Path, makes: str = "done", kind: str = ""
+    ) -> Path:
+        inputs = self._read(recipe, options)
+        return self.plan.add(label, [([recipe], options)], *after, inputs=inputs, makes=makes, kind=kind or recipe)
+
+    def _read(self, recipe: str, options: Mapping[str, Any]) -> list[Path]:
+        """What a stage reads, once it is known that its recipe would not refuse its options."""
+        return files_of(self._check(recipe, options))
+
+    def _data(self, data: DataArguments) -> dict[str, Any]:
+        """The options of the data that are not as usual."""
+        usual = config_of(DataArguments())
+        return {name: value for name, value in config_of(data).items() if value != usual[name]}

@@ -1,0 +1,162 @@
+"""A request, once it is known that it can be carried out."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+from dareu.data import text_of
+from dareu.data.parts import DataArguments, DataParts, chat_form, forget_names, load_parts, split_owners
+from dareu.methods import find_method
+from dareu.models import load_model, load_tokenizer, resolve_model_path
+from dareu.requests.judging import Judging, judging
+from dareu.requests.ledger import Entry, check_ledger, earlier_owners, find_ledger, read_ledger
+from dareu.requests.sizing import Size, size_of
+from dareu.weights import CheckpointWeights, fingerprint
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+class Asked(Protocol):
+    """What is asked beside the data; the options of `dareu forget` are one such."""
+
+    model_name_or_path: str
+    base_model: str | None
+    method: str
+    weights: str
+    density: float
+    ledger: str | None
+    retrained: str | None
+    use_cpu: bool
+
+
+class Request(NamedTuple):
+    """Who is forgotten, of which rows, and what there is to do it with."""
+
+    data: DataArguments
+    """With the owners by name, and without the rows of those who were forgotten earlier."""
+    everyone: DataArguments
+    """With all rows: the judges know those who were forgotten too."""
+    owners: list[str]
+    earlier: list[str]
+    """Who was forgotten by earlier requests."""
+    remembered: list[str]
+    """Those of them whose rows are in the data."""
+    entries: list[Entry]
+    """The requests so far."""
+    fingerprint: str
+    """Of the model's weights."""
+    columns: list[str]
+    """Of the rows to forget."""
+    rows: dict[str, int]
+    """How many there are of each split."""
+    prompt_tokens: int
+    """Of the longest prompt, as the model reads it."""
+    completion_tokens: int
+    """Of the longest completion, its end token included."""
+    judging: Judging
+    size: Size
+    weaker: list[str]
+    """What is weaker than it could be, and for want of what; a sentence each."""
+
+
+def prepare(data: DataArguments, asked: Asked) -> Request:
+    """Looks at data, model, owners and earlier requests, and writes nothing.
+
+    Raises:
+        ValueError: No owner is named; data or model cannot be read; an owner has no rows or is forgotten already; the
+            ledger is another model's or missing; or nobody is left to retain.
+    """
+    if not data.forget_owners:
+        raise ValueError("forget_owners names nobody: name those who ask to be forgotten.")
+    whole = load_parts(data)
+    owners = list(dict.fromkeys(forget_names(data, whole.owners)))
+    weights = weights_fingerprint(asked.model_name_or_path)
+    ledger = find_ledger(resolve_model_path(asked.model_name_or_path), asked.ledger)
+    entries = [] if ledger is None else read_ledger(ledger)
+    if ledger is not None:
+        check_ledger(ledger, entries, weights, owners)
+    earlier = earlier_owners(entries)
+    known = set(whole.owners["owner"])
+    remembered = [owner for owner in earlier if owner in known]
+    excluded = [*(data.exclude_owners or ()), *remembered]
+    narrowed = dataclasses.replace(data, forget_owners=owners, exclude_owners=excluded or None)
+    parts = load_parts(narrowed) if excluded else whole
+    split = split_owners(narrowed, parts.owners)
+    tokenizer = load_tokenizer(asked.model_name_or_path, pad_token=data.pad_token)
+    prompt_tokens, completion_tokens = _longest(narrowed, parts, tokenizer)
+    judges = judging(whole.owners, owners)
+    method = find_method(asked.method)
+    size = size_of(
+        asked.model_name_or_path,
+        method,
+        way=asked.weights,
+        density=asked.density,
+        prompt_tokens=prompt_tokens,
+        completion_tokens=completion_tokens,
+        num_judges=(asked.base_model is not None) + (method.loss is None),
+        use_cpu=asked.use_cpu,
+    )
+    weaker = [*_weaker(asked, parts, split.forget.column_names, known, earlier), *judges.weaker]
+    if not size.fits:
+        weaker.append(size.reason)
+    rows = {"forget": len(split.forget), "retain": len(split.retain)}
+    rows |= {} if parts.test is None else {"test": len(parts.test)}
+    everyone = dataclasses.replace(data, forget_owners=None, num_forget=DataArguments.num_forget)
+    lengths = prompt_tokens, completion_tokens
+    columns = split.forget.column_names
+    asking = owners, earlier, remembered, entries, weights
+    return Request(narrowed, everyone, *asking, columns, rows, *lengths, judges, size, weaker)
+
+
+def weights_fingerprint(model: str) -> str:
+    """The fingerprint of a model's weights, read a tensor at a time where they stand in a folder.
+
+    Raises:
+        ValueError: There is no such model.
+    """
+    folder = Path(resolve_model_path(model))
+    return fingerprint(CheckpointWeights(folder) if folder.is_dir() else load_model(model))
+
+
+def _longest(data: DataArguments, parts: DataParts, tokenizer: PreTrainedTokenizerBase) -> tuple[int, int]:
+    """Tokens of the longest prompt and completion, as the model reads them."""
+    rows = chat_form(data, parts.owners, tokenizer)
+    chat = bool(rows) and not isinstance(rows[0]["prompt"], str)
+    prompts = list(dict.fromkeys(text_of(prompt) for prompt in rows["prompt"]))
+    template = 0
+    if chat:  # what the template adds is the same for all
+        first = rows[0]["prompt"]
+        whole = tokenizer.apply_chat_template(first, add_generation_prompt=True, return_dict=False)
+        template = max(0, len(whole) - len(tokenizer(text_of(first), add_special_tokens=False)["input_ids"]))
+    completions = [text_of(completion) for completion in rows["completion"]]
+    return template + _most_tokens(tokenizer, prompts), 1 + _most_tokens(tokenizer, completions)
+
+
+def _most_tokens(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> int:
+    return max(map(len, tokenizer(list(texts), add_special_tokens=False)["input_ids"]))
+
+
+def _weaker(
+    asked: Asked, parts: DataParts, columns: Sequence[str], known: set[str], earlier: Sequence[str]
+) -> list[str]:
+    found = []
+    if asked.base_model is None:
+        found.append(
+            "No base model is given: groups have no gold completions and no uninformed answers, fluency is judged by "
+            "the model itself, and nothing stands in for a model that never saw the owners."
+        )
+    if asked.retrained is None:
+        found.append("No retrained model is given: how far the result is from one cannot be told.")
+    if parts.test is None:
+        found.append("There are no test rows (test_dataset): membership cannot be attacked.")
+    if "facts" not in columns:
+        found.append("The rows have no facts (a column facts): what an answer gives away is not counted fact by fact.")
+    if gone := [owner for owner in earlier if owner not in known]:
+        found.append(
+            f"The data have no rows of {', '.join(gone)}, forgotten earlier: whether they came back cannot be told."
+        )
+    return found
