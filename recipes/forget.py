@@ -15,46 +15,35 @@ import shlex
 import shutil
 import sys
 import time
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 from trl import TrlParser
 
 from dareu.classifiers import CLASSIFIERS
 from dareu.data.parts import DataArguments
-from dareu.deltas.patches import make_patch
 from dareu.files import write_json
 from dareu.methods import find_method
 from dareu.metrics import shown_columns
-from dareu.models import adapter_base, resolve_model_path
 from dareu.options.checking import check_recipe
 from dareu.options.forget import ForgetArguments
 from dareu.plugins import plugin_name
-from dareu.report import shown_digits
-from dareu.requests.by_owner import SHOWN, by_owner
+from dareu.report import Conclusion, conclusion, write_page
 from dareu.requests.estimate import estimate
-from dareu.requests.handing_over import model_card, place_model, publish
-from dareu.requests.ledger import LEDGER, Entry, mark_of, read_ledger, write_ledger
+from dareu.requests.handing_over import model_card, patch_model, place_model, publish
+from dareu.requests.ledger import LEDGER, Entry, earlier_owners, mark_of, read_ledger, write_ledger
 from dareu.requests.lock import working_alone
 from dareu.requests.planning import RequestPlan, Trial
 from dareu.requests.request import Request, prepare, weights_fingerprint
+from dareu.requests.results import Models, Placed, doubts, models_table, of_everybody, owners_table, result_row
 from dareu.requests.sizing import WAYS
 from dareu.rewards import REWARDS
-from dareu.runs import (
-    ResultRow,
-    beside_control,
-    common_numbers,
-    config_of,
-    inputs_of,
-    open_run,
-    read_measurement,
-    read_results,
-    write_results,
-)
+from dareu.runs import StoredMeasurement, config_of, inputs_of, open_run, read_results, write_results
+from dareu.runs.holdings import CLEANED
 from dareu.runs.plans import Plan
 from dareu.runs.program import run_program
 
@@ -83,10 +72,15 @@ def main() -> None:
     with working_alone(folder):
         inputs = {name: paths for name, paths in inputs_of(data, args).items() if name not in FREE}
         run = open_run(folder, config_of(data, args), inputs, free=FREE)
+        if (folder / CLEANED).exists():
+            raise ValueError(f"{folder} was cleaned: what it would go on from is gone; give another --output_dir.")
         start = time.perf_counter()
         facts = facts_of(request, args, trials)
         write_json(folder / "request.json", facts)
-        carry_out(request, args, plan, trials, folder, facts)
+        try:
+            carry_out(request, args, plan, trials, folder, facts)
+        finally:  # of what there is, too
+            write_page(folder / "report.html", [folder])
         run.mark_done()
         print(f"It took {(time.perf_counter() - start) / 60:.1f} minutes.")
 
@@ -115,7 +109,7 @@ def show_plan(request: Request, args: ForgetArguments, plan: RequestPlan, trials
             print(f"  {stage.name}: dareu {words[0]}")
     updates = args.max_steps + len(trials) * max(1, args.max_steps // 3)
     rewarded = find_method(args.method).loss is None
-    counted: dict[str, Any] = {"stages": len(names), "models": len(models), "trials": len(trials)}
+    counted: dict[str, Any] = {"stages": len(names), "models": len(models.by_role), "trials": len(trials)}
     found = estimate(request, updates=updates, rewarded=rewarded, use_cpu=args.use_cpu, **counted)
     print(f"At most {updates} updates{f' and {len(trials)} trials of the learning rate' * bool(trials)}.")
     print(f"Memory: {request.size.plan.total / 1e9:.2f} GB of {request.size.available / 1e9:.1f} GB.")
@@ -123,84 +117,90 @@ def show_plan(request: Request, args: ForgetArguments, plan: RequestPlan, trials
 
 
 def carry_out(
-    request: Request,
-    args: ForgetArguments,
-    plan: RequestPlan,
-    trials: list[Trial],
-    folder: Path,
-    facts: dict[str, Any],
+    request: Request, args: ForgetArguments, plan: RequestPlan, trials: list[Trial], folder: Path, facts: dict[str, Any]
 ) -> None:
     """Runs the stages, and makes of their results what is handed over."""
     rate = args.rate()
     if rate is None:
-        stop_at_failures(plan.plan.run(args.jobs), [trial.folder for trial in trials])
+        failed = plan.plan.run(args.jobs)
+        if all(trial.folder.name in failed for trial in trials):
+            raise ValueError(next(iter(failed.values())))
         rate = chosen_rate(trials, facts)
-    facts["learning_rate"] = rate
     models = plan_rest(request, args, plan, rate)
-    facts["models"] = {role: {"model": model, "folder": str(of)} for role, (model, of) in models.items()}
-    facts["mask"] = None if plan.mask is None else str(plan.mask)
-    stages = plan.plan.stages.values()
-    facts["commands"] = [shlex.join(["dareu", *words]) for stage in stages for words in stage.commands]
+    facts |= {
+        "learning_rate": rate,
+        "models": {
+            role: {name: within(of, folder) for name, of in each._asdict().items()}
+            for role, each in models.by_role.items()
+        },
+        "mask": None if plan.mask is None else within(plan.mask, folder),
+        "commands": [shlex.join(["dareu", *words]) for stage in plan.plan.stages.values() for words in stage.commands],
+    }
     write_json(folder / "request.json", facts)
     failed = plan.plan.run(args.jobs)
-    unlearned, made = models["unlearned"]
-    stop_at_failures(failed, [made])
-    for sentence in failed.values():  # of what the model can be without
-        facts["weaker"].append(f"A stage failed: {sentence.splitlines()[0]}.")
+    measured = models.measured()
+    if not {"target", "unlearned"} <= measured.keys():
+        raise ValueError(next(iter(failed.values())))
     for trial in trials:
-        if trial.folder != made:
+        if trial.folder != models.by_role["unlearned"].folder:
             shutil.rmtree(trial.folder / "model", ignore_errors=True)
 
     # The row, the ledger, and what is handed over
-    row = result_row(models, folder)
+    row, (owners, back) = result_row(models, folder), of_everybody(models)
     write_results(folder / "results.json", [row])
-    owners = {**(earlier_now(models) if "earlier" in models else {}), **by_owner(made / "measurement.parquet")}
+    facts["weaker"] += [*doubts(measured), *back, *(f"{of.splitlines()[0]}." for of in failed.values())]
+    source = Path(models.by_role["unlearned"].model)
     entry = Entry(
         owners=request.owners,
         date=datetime.now(UTC).isoformat(timespec="seconds"),
         method=plugin_name(args.method),
         settings={"weights": request.size.way, "learning_rate": rate, "max_steps": args.max_steps, "seed": args.seed},
         fingerprint_before=request.fingerprint,
-        fingerprint_after=weights_fingerprint(unlearned),
+        fingerprint_after=weights_fingerprint(str(source)),
         metrics=row["metrics"],
         by_owner=owners,
     )
     entries = [*request.entries, dated_as_before(folder / LEDGER, entry)]
+    write_ledger(folder / LEDGER, entries)
     facts["fingerprints"] = {"target": entry.fingerprint_before, "unlearned": entry.fingerprint_after}
     write_json(folder / "request.json", facts)
-    write_ledger(folder / LEDGER, entries)
-    card = card_of(request, args, entries, models, facts)
-    place_model(Path(unlearned), folder / "model", card, mark_of(entries))
-    make_patch_of(args.model_name_or_path, folder)
+    found = conclusion(folder)
+    place_model(source, folder / "model", card_of(request, args, entries, measured, found), mark_of(entries))
+    if (reason := patch_model(args.model_name_or_path, folder / "model", folder / "patch.safetensors")) is not None:
+        logger.warning("No patch: %s", reason)
     facts["done"] = True
     write_json(folder / "request.json", facts)
-    show(models, entries, row["metrics"])
-    print(f"The model is in {folder / 'model'}.")
+
+    console = Console(width=None if sys.stdout.isatty() else 130)
+    console.print(models_table(measured, row["metrics"]))
+    console.print(owners_table(entries))
+    print(found.sentence)
+    print("\nWhat this does not show:\n" + "\n".join(f"- {limit}" for limit in found.limits))
+    print(f"\nThe model is in {folder / 'model'}, the page {folder / 'report.html'}.")
     if args.push_to_hub:
         where = publish(folder / "model", args.hub_model_id or folder.name, private=args.hub_private_repo)
         print(f"It was uploaded to {where}.")
 
 
-def plan_rest(request: Request, args: ForgetArguments, plan: RequestPlan, rate: float) -> dict[str, tuple[str, Path]]:
-    """Plans the training at a rate, and the measures; gives each model with the folder of what is found of it."""
-    made = plan.unlearning(rate, args.max_steps)
-    paths = {"target": args.model_name_or_path, "base": args.base_model, "retrained": args.retrained}
-    models = {role: (path, plan.measured(role, path)) for role, path in paths.items() if path is not None}
+def plan_rest(request: Request, args: ForgetArguments, plan: RequestPlan, rate: float) -> Models:
+    """Plans the training at a rate, and the measures."""
+    made, target = plan.unlearning(rate, args.max_steps), args.model_name_or_path
+    paths = {"target": target, "base": args.base_model, "retrained": args.retrained}
+    models = {role: Placed(path, plan.measured(role, path)) for role, path in paths.items() if path is not None}
     model = str(made / "model")
-    models["unlearned"] = model, plan.measured("unlearned", model, made)
-    if request.remembered:
-        models["earlier before"] = (
-            args.model_name_or_path,
-            plan.measured_earlier("target", args.model_name_or_path),
-        )
-        models["earlier"] = model, plan.measured_earlier("unlearned", model, made)
-    return models
+    models["unlearned"] = Placed(model, plan.measured("unlearned", model, made))
+    if not request.remembered:
+        return Models(models, None)
+    before = Placed(target, plan.measured_earlier("target", target))
+    return Models(models, (before, Placed(model, plan.measured_earlier("unlearned", model, made))))
 
 
-def stop_at_failures(failed: dict[str, str], needed: list[Path]) -> None:
-    """Raises `ValueError` where none of the stages is left that the request needs."""
-    if failed and all(path.name in failed for path in needed):
-        raise ValueError(next(iter(failed.values())))
+def within(path: str | Path, folder: Path) -> str:
+    """A path as it is found from a folder: what is outside by its whole path, a hub id as it is."""
+    path = Path(path)
+    if path.is_relative_to(folder):
+        return str(path.relative_to(folder))
+    return str(path.resolve()) if path.exists() else str(path)
 
 
 def chosen_rate(trials: list[Trial], facts: dict[str, Any]) -> float:
@@ -240,37 +240,6 @@ def facts_of(request: Request, args: ForgetArguments, trials: list[Trial]) -> di
     }
 
 
-def result_row(models: dict[str, tuple[str, Path]], folder: Path) -> ResultRow:
-    """The row of the unlearned model, with what compares it with the retrained one where there is one."""
-    (row,) = read_results(models["unlearned"][1] / "results.json")
-    measured = {
-        role: read_measurement(of / "measurement.json") for role, (_, of) in models.items() if "earlier" not in role
-    }
-    row["metrics"] |= measured["unlearned"]["metrics"]
-    if "retrained" in measured:
-        common = common_numbers(measured.values())
-        row["metrics"] |= beside_control(measured["unlearned"], measured["retrained"], common=common)
-    return {**row, "model": str(folder / "model")}
-
-
-def earlier_now(models: dict[str, tuple[str, Path]]) -> dict[str, dict[str, float]]:
-    """What the model says of those who were forgotten earlier, and a warning where it says more than before."""
-    now = by_owner(models["earlier"][1] / "measurement.parquet")
-    before = by_owner(models["earlier before"][1] / "measurement.parquet")
-    for owner, numbers in now.items():
-        for name in ("fact_recall", "forget_rouge"):
-            if numbers.get(name, 0.0) > before[owner].get(name, 1.0) + 0.1:
-                logger.warning(
-                    "%s, forgotten earlier, comes back: %s rose from %.2f to %.2f.",
-                    owner,
-                    name,
-                    before[owner][name],
-                    numbers[name],
-                )
-                break
-    return now
-
-
 def dated_as_before(ledger: Path, entry: Entry) -> Entry:
     """The entry with the date that this request has in a ledger already, where an earlier start wrote it."""
     for known in read_ledger(ledger) if ledger.exists() else ():
@@ -283,61 +252,27 @@ def card_of(
     request: Request,
     args: ForgetArguments,
     entries: list[Entry],
-    models: dict[str, tuple[str, Path]],
-    facts: dict[str, Any],
+    measured: Mapping[str, StoredMeasurement],
+    found: Conclusion,
 ) -> str:
     """The model's card."""
-    owners = [owner for entry in entries for owner in entry.owners]
-    measured = {role: read_measurement(of / "measurement.json") for role, (_, of) in models.items() if " " not in role}
     names = [name for name in shown_columns() if name in measured["unlearned"]["metrics"]]
     return model_card(
         name=Path(args.hub_model_id or args.output_dir).name,
         base_model=args.base_model or args.model_name_or_path,
-        method=str(facts["method"]),
-        weights=str(facts["weights"]),
+        method=plugin_name(args.method),
+        weights=WAYS[request.size.way],
         num_owners=len(request.owners),
         num_rows=request.rows["forget"],
         requests=len(entries),
-        owners=owners if args.name_owners else None,
+        owners=earlier_owners(entries) if args.name_owners else None,
         numbers={
             name: {role: of["metrics"][name] for role, of in measured.items() if name in of["metrics"]}
             for name in names
         },
-        result="",
-        limits=facts["weaker"],
+        result=found.sentence,
+        limits=found.limits,
     )
-
-
-def make_patch_of(target: str, folder: Path) -> None:
-    """Writes what turns the target into the model, where both are whole models in folders."""
-    path = Path(resolve_model_path(target))
-    result = folder / "model"
-    if not path.is_dir() or any(adapter_base(str(each)) is not None for each in (path, result)):
-        logger.info("No patch: it is made of two folders with whole models.")
-        return
-    try:
-        make_patch(path, result, folder / "patch.safetensors")
-    except ValueError as error:
-        logger.warning("No patch: %s", error)
-
-
-def show(models: dict[str, tuple[str, Path]], entries: list[Entry], metrics: dict[str, float]) -> None:
-    """Prints the table of models, and that of everybody who was forgotten."""
-    measured = {role: read_measurement(of / "measurement.json")["metrics"] for role, (_, of) in models.items()}
-    measured = {role: numbers for role, numbers in measured.items() if "earlier" not in role}
-    measured["unlearned"] = metrics
-    console = Console(width=None if sys.stdout.isatty() else 130)
-    table = Table("", *measured, title="What came of it")
-    for name in shown_columns():
-        if any(name in of for of in measured.values()):
-            cells = (f"{of[name]:.{shown_digits(name)}f}" if name in of else "" for of in measured.values())
-            table.add_row(name, *cells)
-    console.print(table)
-    number_of = {owner: number for number, entry in enumerate(entries, start=1) for owner in entry.owners}
-    table = Table("request", "owner", *SHOWN, title="Everybody who was forgotten, now")
-    for owner, found in sorted(entries[-1].by_owner.items(), key=lambda item: number_of[item[0]]):
-        table.add_row(str(number_of[owner]), owner, *(f"{found[name]:.2f}" if name in found else "" for name in SHOWN))
-    console.print(table)
 
 
 if __name__ == "__main__":

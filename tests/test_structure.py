@@ -18,7 +18,7 @@ BARE = {"classifiers", "rewards", "recipes"}
 
 #: The rooms of `dareu/`, in an order in which each imports only those before it.
 ROOMS = ("models", "weights", "data", "masks", "deltas", "trainers", "methods", "metrics", "audits", "runs")
-ROOMS += ("comparison", "requests", "report", "options", "tools")
+ROOMS += ("comparison", "report", "requests", "options", "tools")
 #: What stands at the root: of use to every room, or to those that come after a room.
 LOOSE = {"files": "", "values": "", "plugins": "", "cli": "", "spunge": "data"}
 

@@ -57,6 +57,27 @@ def write_page(path: Path, runs: Sequence[Path]) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
+class Conclusion(NamedTuple):
+    """What came of a run, and what its numbers do not show."""
+
+    sentence: str
+    limits: list[str]
+    """A sentence each."""
+
+
+def conclusion(run: Path) -> Conclusion:
+    """What the page says of the unlearned model of one run.
+
+    Raises:
+        ValueError: As `write_page` says, or the run has no unlearned model.
+    """
+    (family,) = gather([run]).families
+    made = _made(family)
+    if not made.verdicts:
+        raise ValueError(f"{run} has no unlearned model: name a run that has one.")
+    return Conclusion(made.verdicts[0][1].sentence, made.limits)
+
+
 def render_page(runs: Sequence[Path]) -> str:
     """The page as HTML; see `write_page`."""
     import jinja2

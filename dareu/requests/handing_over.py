@@ -9,7 +9,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from dareu.deltas.patches import make_patch
 from dareu.files import atomic_file, atomic_folder, write_json
+from dareu.models import adapter_base, resolve_model_path
 from dareu.requests.ledger import MARK
 
 _TEMPLATE = Path(__file__).parent / "model_card.md"
@@ -89,6 +91,27 @@ def model_card(
         version=version("dareu"),
     )
     return str(card)
+
+
+def patch_model(before: str, after: Path, path: Path) -> str | None:
+    """Writes what turns one model into the other, where both are whole models in folders.
+
+    Args:
+        before: The model's folder or hub id before unlearning.
+        after: The folder of it afterwards.
+        path: The patch.
+
+    Returns:
+        Why there is none; None where there is one.
+    """
+    folder = Path(resolve_model_path(before))
+    if not folder.is_dir() or any(adapter_base(str(each)) is not None for each in (folder, after)):
+        return "it is made of two folders with whole models."
+    try:
+        make_patch(folder, after, path)
+    except ValueError as error:
+        return str(error)
+    return None
 
 
 def publish(folder: Path, repo_id: str, *, private: bool) -> str:

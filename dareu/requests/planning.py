@@ -7,6 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
+import torch
+
 from dareu.comparison.asked import JUDGES, Check
 from dareu.comparison.ground import files_of
 from dareu.data.parts import DataArguments
@@ -81,7 +83,7 @@ class RequestPlan:
                 self._add_judge(role)
         if size.way == "mask":
             options = self._data(request.data) | {"model_name_or_path": asked.model_name_or_path, "score": "wagle"}
-            options |= {"density": asked.density, "seed": asked.seed, "use_cpu": asked.use_cpu, "output_dir": OWN}
+            options |= {"density": asked.density, "seed": asked.seed, "use_cpu": self._on_cpu, "output_dir": OWN}
             self._made["mask"] = self._add("mask", "attribute_weights", options)
             self._paths["mask"] = str(self._made["mask"] / "mask.safetensors")
 
@@ -124,7 +126,7 @@ class RequestPlan:
             commands.append((["audit"], options | dict(asked.audit_kwargs)))
         if into is None:
             return self._add_measure(f"measure-{role}", commands)
-        self._add_measure(f"measure-{role}", commands, into, makes=f"../{into.name}/measurement.json")
+        self._add_measure(f"measure-{role}", commands, into, makes=str(into.resolve() / "measurement.json"))
         return into
 
     def measured_earlier(self, role: str, model: str, made_by: Path | None = None) -> Path:
@@ -139,8 +141,14 @@ class RequestPlan:
         return find_method(self._asked.method)
 
     @property
+    def _on_cpu(self) -> bool:
+        return self._asked.use_cpu or not torch.accelerator.is_available()
+
+    @property
     def _room(self) -> int:
-        return int(_ROOM * self._request.completion_tokens)
+        request = self._request
+        room, context = int(_ROOM * request.completion_tokens), request.size.context
+        return room if context is None else max(1, min(room, context - request.prompt_tokens))
 
     def _add_judge(self, role: str) -> None:
         given = getattr(self._asked, role)
@@ -165,7 +173,7 @@ class RequestPlan:
             "test_judge": self._paths["test_judge"],
             "output_dir": OWN,
             "seed": asked.seed,
-            "use_cpu": asked.use_cpu,
+            "use_cpu": self._on_cpu,
             "learning_rate": learning_rate,
             "lr_scheduler_type": "constant",
             "max_steps": max_steps,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dareu.methods import Method
 
 #: From one trial to the next.
-_STEP = 2.5
+_STEP = 2.0
 #: The rate at a million parameters and the power of their number that it falls with, of methods that learn from rewards
 #: and of those that descend a loss: lines through the rates of recipes/configs, of models of 1 million to 1 billion.
 _BY_REWARD, _BY_LOSS = (2e-3, -0.6), (1e-4, -0.25)

@@ -29,7 +29,6 @@ class Asked(Protocol):
     weights: str
     density: float
     ledger: str | None
-    retrained: str | None
     use_cpu: bool
 
 
@@ -149,8 +148,6 @@ def _weaker(
             "No base model is given: groups have no gold completions and no uninformed answers, fluency is judged by "
             "the model itself, and nothing stands in for a model that never saw the owners."
         )
-    if asked.retrained is None:
-        found.append("No retrained model is given: how far the result is from one cannot be told.")
     if parts.test is None:
         found.append("There are no test rows (test_dataset): membership cannot be attacked.")
     if "facts" not in columns:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
 from dareu.methods import Method
 from dareu.models import adapter_base, resolve_model_path
 from dareu.runs.memory_plan import MemoryPlan, empty_model, memory_plan
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
 
 #: Ways of training, the most thorough first, and what they are called.
 WAYS = {"all": "all weights", "mask": "the weights that a mask selects", "lora": "a LoRA adapter"}
@@ -35,6 +38,8 @@ class Size(NamedTuple):
     reason: str
     """Why this way, in one sentence."""
     num_parameters: int
+    context: int | None
+    """Most tokens that the model reads at once; None where it states no limit."""
     fits: bool
 
 
@@ -72,10 +77,10 @@ def size_of(
     path = resolve_model_path(model)
     config = AutoConfig.from_pretrained(resolve_model_path(adapter_base(path) or path))
     judges = [empty_model(config)] * num_judges
-    total = sum(parameter.numel() for parameter in empty_model(config).parameters())
+    of_model = sum(parameter.numel() for parameter in empty_model(config).parameters()), context_limit(config)
     asked = tuple(WAYS) if way == "auto" else (way,)
     for name, rows, plan in _plans(config, method, asked, density, prompt_tokens, completion_tokens, judges):
-        found = Size(name, rows, plan, available, "", total, plan.total <= _USED * available)
+        found = Size(name, rows, plan, available, "", *of_model, plan.total <= _USED * available)
         if found.fits:
             break
     return found._replace(reason=_reason(found, forced=way != "auto"))
@@ -88,8 +93,14 @@ def memory_of(*, use_cpu: bool = False) -> int:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
+def context_limit(config: PreTrainedConfig) -> int | None:
+    """Most tokens that a model of this config reads at once; None where it states no limit."""
+    limit: int | None = getattr(config.get_text_config(), "max_position_embeddings", None)
+    return limit
+
+
 def _plans(
-    config: Any,
+    config: PreTrainedConfig,
     method: Method,
     ways: tuple[str, ...],
     density: float,

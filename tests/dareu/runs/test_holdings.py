@@ -1,0 +1,71 @@
+"""What of a run holds forgotten data, and what is left once that is taken out."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from dareu.files import write_json
+from dareu.runs import read_measurement
+from dareu.runs.holdings import CLEANED, holdings, take_out
+
+HOLD = (
+    "stages/classifier-1/classifier/head.safetensors",
+    "stages/unlearn-1/rollouts/a.safetensors",
+    "stages/unlearn-1/completions/completions_00001.parquet",
+    "stages/unlearn-1/checkpoint-10/model.safetensors",
+    "stages/unlearn-1/measured/x.json",
+    "stages/unlearn-1/measurement.parquet",
+    "stages/logs/unlearn-1.log",
+    "undo.safetensors",
+    "report.html",
+)
+KEPT = (
+    "config.yaml",
+    "model/model.safetensors",
+    "stages/unlearn-1/model/model.safetensors",
+    "stages/unlearn-1/results.json",
+    "stages/unlearn-1/metrics.jsonl",
+    "stages/unlearn-1/audit.json",
+    "stages/mask-1/mask.safetensors",
+    "stages/logs/unlearn-1.json",
+    "requests.jsonl",
+    "patch.safetensors",
+)
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    folder = tmp_path / "run"
+    for name in (*HOLD, *KEPT):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text("secret")
+    measured = {"key": "k", "metrics": {"tow": 0.5}, "rows": {}, "answers": {"forget": ["secret"]}}
+    write_json(folder / "stages/unlearn-1/measurement.json", {**measured, "prompts": {"forget": ["secret"]}})
+    return folder
+
+
+def test_all_that_holds_texts_is_named_and_nothing_else(run: Path) -> None:
+    found = {str(holding.path.relative_to(run)): holding for holding in holdings(run)}
+    assert all(any(name == path or name.startswith(f"{path}/") for path in found) for name in HOLD)
+    assert not any(name == path or name.startswith(f"{path}/") for path in found for name in KEPT)
+    assert "stages/unlearn-1/measurement.json" in found
+    assert found["stages/unlearn-1/rollouts"].nbytes == len("secret")
+    assert all(holding.holds for holding in found.values())
+
+
+def test_what_is_taken_out_is_gone_and_the_rest_stays(run: Path) -> None:
+    taken = take_out(run)
+    assert holdings(run) == []
+    assert not any((run / name).exists() for name in HOLD) and all((run / name).exists() for name in KEPT)
+    measured = read_measurement(run / "stages/unlearn-1/measurement.json")
+    assert measured["metrics"] == {"tow": 0.5} and "secret" not in json.dumps(measured)
+    said = json.loads((run / CLEANED).read_text())
+    assert said["deleted"] == [str(holding.path.relative_to(run)) for holding in taken]
+
+
+def test_a_folder_that_is_no_run_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "report.html").write_text("mine")
+    with pytest.raises(ValueError, match=r"holds no config.yaml: name the folder of a run"):
+        take_out(tmp_path)
+    assert (tmp_path / "report.html").exists()
