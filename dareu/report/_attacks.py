@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 from dareu.report._gather import Family
@@ -9,10 +10,14 @@ from dareu.runs.audits import leak_scores, robustness_of
 
 _READINGS = {
     "fact_recall": "Facts stated",
-    "rouge": "Words of the answers (ROUGE-L)",
+    "rouge": "Words of the answers (ROUGE‑L)",
     "extraction_strength": "What follows by heart",
     "probability": "Probability of the gold answers",
 }
+
+
+#: What the strongest attack is known by: what is said, and what follows by heart.
+_STRONGEST = {"fact_recall", "extraction_strength"}
 
 
 class Attack(NamedTuple):
@@ -40,6 +45,8 @@ class Attacks(NamedTuple):
     tables: list[AttackTable]
     robustness: list[tuple[str, dict[str, float]]]
     left_out: list[str]
+    strongest: dict[str, tuple[str, float]]
+    """By model, the attack with the highest leak score of `_STRONGEST`, and that score."""
 
 
 def attacks(family: Family) -> Attacks | None:
@@ -79,7 +86,20 @@ def attacks(family: Family) -> Attacks | None:
         if model.audits is not None
         for name, reason in model.audits.get("left_out", {}).items()
     ]
-    return Attacks(tables, robustness, left_out)
+    strongest = {
+        name: max(found, key=lambda each: each[1])
+        for name, of_model in leaking.items()
+        if (found := list(_leaks(of_model)))
+    }
+    return Attacks(tables, robustness, left_out, strongest)
+
+
+def _leaks(of_model: Mapping[str, Mapping[str, Mapping[str, float]]]) -> Iterator[tuple[str, float]]:
+    """Every attack on a model with its leak scores."""
+    for audit, of_audit in of_model.items():
+        for setting, of_setting in of_audit.items():
+            for reading in _STRONGEST.intersection(of_setting) if audit != "unattacked" else ():
+                yield ", ".join(filter(None, (audit.replace("_", " "), setting))), of_setting[reading]
 
 
 def _texts(values: list[float | None], form: str) -> list[str]:

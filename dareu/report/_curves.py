@@ -14,7 +14,7 @@ _CHARTS: dict[str, dict[str, str]] = {
         "forget_attribution": "in training, by the reward's classifier",
         "validation/forget_attribution": "by the validation judge",
     },
-    "Retained: distance from the model before": {
+    "Drift on retained rows": {
         "retain_kl": "retain KL, nats a token",
         "retain_loss": "retain loss",
     },
@@ -26,7 +26,7 @@ _CHARTS: dict[str, dict[str, str]] = {
         "validation/name_kept": "names kept",
         "validation/gibberish": "gibberish",
     },
-    "Surprise of the base model at the answers, nats a token": {
+    "Surprise of the base model, nats": {
         "fluency_nll": "in training",
         "validation/fluency_nll": "validation",
     },

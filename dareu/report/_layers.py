@@ -39,7 +39,9 @@ def _table(caption: str, grid: MaskGrid) -> MaskTable:
         for layer in grid.layers
     ]
     outside = [(name, _percent(grid.share([OUTSIDE], [name]))) for name in grid.outside]
-    return MaskTable(caption, [*grid.kinds, "all"], layers, outside)
+    last = [kind.rpartition(".")[2] for kind in grid.kinds]  # "q_proj" of "self_attn.q_proj" says enough
+    kinds = last if len(set(last)) == len(last) else grid.kinds
+    return MaskTable(caption, [*kinds, "all"], layers, outside)
 
 
 def _percent(share: float) -> float:

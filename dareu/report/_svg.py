@@ -10,7 +10,7 @@ from dareu.report._verdict import Reading
 
 #: Of the drawing and of the margins around it, in the picture's own units; a unit is about a pixel on a phone.
 WIDTH, HEIGHT = 340, 230
-LEFT, RIGHT, TOP, BOTTOM = 44, 12, 14, 38
+LEFT, RIGHT, TOP, BOTTOM = 44, 12, 28, 38
 
 
 class Tick(NamedTuple):
@@ -82,7 +82,7 @@ def line_chart(
 
 
 def plane(title: str, xlabel: str, ylabel: str, models: Sequence[tuple[str, str, Reading, Reading]]) -> Chart:
-    """Models as points between two numbers in [0, 1], or wider where one lies outside.
+    """Models as points between two numbers, on axes as long as they need.
 
     Args:
         title: Of the chart.
@@ -90,10 +90,8 @@ def plane(title: str, xlabel: str, ylabel: str, models: Sequence[tuple[str, str,
         ylabel: Of that up the side.
         models: Name, role, and both readings of each; at least one.
     """
-    ends = [end for _, _, across, up in models for end in (across.low, across.high, up.low, up.high)]
-    low, high = min(0.0, *ends), max(1.0, *ends)
-    xticks, x = _axis(low, high, LEFT, WIDTH - RIGHT)
-    yticks, y = _axis(low, high, HEIGHT - BOTTOM, TOP)
+    xticks, x = _axis(*_wide([across for _, _, across, _ in models]), LEFT, WIDTH - RIGHT)
+    yticks, y = _axis(*_wide([up for _, _, _, up in models]), HEIGHT - BOTTOM, TOP)
     dots, number = [], 0
     for name, role, across, up in models:
         number += role == "unlearned"
@@ -105,6 +103,21 @@ def plane(title: str, xlabel: str, ylabel: str, models: Sequence[tuple[str, str,
             )
         )
     return Chart(title, "; ".join(dot.text for dot in dots) + ".", xlabel, ylabel, xticks, yticks, (), dots)
+
+
+def _wide(readings: Sequence[Reading]) -> tuple[float, float]:
+    """The range of readings with their intervals, and at least a fifth, so that noise fills no picture.
+
+    Shares stay between 0 and 1.
+    """
+    least, most = min(reading.low for reading in readings), max(reading.high for reading in readings)
+    missing = max(0.0, 0.2 - (most - least)) / 2
+    low, high = least - missing, most + missing
+    if least >= 0 and low < 0:
+        low, high = 0.0, high - low
+    if most <= 1 and high > 1:
+        low, high = low - (high - 1.0), 1.0
+    return low, high
 
 
 class _Scale(NamedTuple):

@@ -40,6 +40,9 @@ GREAT_LOSS, SMALL_LOSS = 0.2, 0.02
 #: More than this beyond the control's, for certain, is blame moved to others.
 MOST_BLAME = 0.05
 
+#: A lower leak score of the strongest attack is within the noise of a few rows; from the greater one on, it leads.
+LITTLE_LEAK, GREAT_LEAK = 0.1, 0.25
+
 
 class Outcome(StrEnum):
     """What came of it, as a label."""
@@ -51,6 +54,7 @@ class Outcome(StrEnum):
     PARTLY = "Forgotten in part"
     LESS = "Less is told"
     FORGOTTEN = "Forgotten, as far as measured"
+    RETURNS = "Forgotten, but attacks bring it back"
     BROKEN = "Answers are broken"
     LOST = "Retained knowledge lost"
 
@@ -90,7 +94,11 @@ class Verdict(NamedTuple):
 
 
 def judge(
-    model: Standing | None, target: Standing | None, base: Standing | None = None, retrained: Standing | None = None
+    model: Standing | None,
+    target: Standing | None,
+    base: Standing | None = None,
+    retrained: Standing | None = None,
+    strongest: tuple[str, float] | None = None,
 ) -> Verdict:
     """What can be said of an unlearned model, read beside the retrained model, or else the base model.
 
@@ -103,6 +111,7 @@ def judge(
         target: The model before unlearning.
         base: The checkpoint that the target was fine-tuned from.
         retrained: The target's training without the owners.
+        strongest: The attack that brought back most, and its leak score; None: nobody attacked.
     """
     if model is None or target is None:
         what = "The unlearned model" if model is None else "The target"
@@ -116,10 +125,13 @@ def judge(
     broken = _broken(model, control or target, control_name if control else "the target")
     if blame := _blame(model, control, control_name):
         clauses.append(blame)
-    if keeps:
-        clauses.append(keeps)
+    clauses.append(keeps)
+    if strongest is not None:
+        clauses.append(_attacked(*strongest))
     if broken:
         clauses.insert(0, broken)
+    if outcome is Outcome.FORGOTTEN and strongest is not None and strongest[1] >= GREAT_LEAK:
+        outcome = Outcome.RETURNS
     told = outcome not in (Outcome.UNMEASURED, Outcome.NO_TASK)
     outcome = Outcome.BROKEN if broken and told else Outcome.LOST if lost and told else outcome
     sentence = "; ".join(clauses)
@@ -165,12 +177,18 @@ def _forgotten(model: Standing, target: Standing, control: Standing | None, cont
     if left:
         return Outcome.PARTLY, f"{said}, but more than there is left of {_listed(left)}"
     below = " or less" if now.high < after.low else ""
-    return Outcome.FORGOTTEN, f"{said}: as little as there{below}, by all {len(telling)} measures that can tell" if len(
-        telling
-    ) > 1 else f"{said}: as little as there{below}"
+    by = f", by all {len(telling)} measures that can tell" if len(telling) > 1 else ""
+    return Outcome.FORGOTTEN, f"{said}: as little as there{below}{by}"
 
 
-def _kept(model: Standing, target: Standing) -> tuple[bool, str | None]:
+def _attacked(attack: str, leak: float) -> str:
+    """A clause about what the strongest attack brought back."""
+    if leak < LITTLE_LEAK:
+        return f"no attack that was made brings back more than {LITTLE_LEAK:.0%} of what was forgotten"
+    return f"but an attack brings back {leak:.0%} of what was forgotten ({attack})"
+
+
+def _kept(model: Standing, target: Standing) -> tuple[bool, str]:
     """Whether much of the retained knowledge is lost, and a clause about it."""
     falls = []
     for name, what in KEPT.items():

@@ -20,9 +20,15 @@ from dareu.report._limits import limits
 from dareu.report._models import Model
 from dareu.report._numbers import NumberTable, number_table, summary_table, words_of
 from dareu.report._svg import Chart, plane
-from dareu.report._verdict import Standing, Verdict, judge
-from dareu.report.picture import PANELS
+from dareu.report._verdict import TOLD, Standing, Verdict, judge
 from dareu.report.table import Summary
+
+#: Pictures of forgetting against retaining: the number along the bottom, and the one up the side.
+_PLANES = (
+    ("Facts stated", "fact_recall", "retain_fact_recall"),
+    ("Words of the answers", "forget_rouge", "retain_rouge"),
+    ("Probability of the answers", "forget_probability", "retain_probability"),
+)
 
 
 class Made(NamedTuple):
@@ -132,7 +138,9 @@ def _title(gathered: Gathered) -> str:
 
 def _made(family: Family) -> Made:
     control = [None if m is None else _standing(m) for m in (family.target, family.base, family.retrained)]
-    verdicts = [(model.name, judge(_standing(model), *control)) for model in family.unlearned]
+    attacked = attacks(family)
+    strongest = {} if attacked is None else attacked.strongest
+    verdicts = [(m.name, judge(_standing(m), *control, strongest.get(m.name))) for m in family.unlearned]
     masks, unread = mask_tables(family)
     return Made(
         family,
@@ -142,7 +150,7 @@ def _made(family: Family) -> Made:
         number_table([model for model in family.models if model.numbers]),
         _pictures([(m.name, m.role, Standing(m.numbers, m.intervals)) for m in family.models]),
         [found for model in family.unlearned or family.models if (found := curves(model)) is not None],
-        attacks(family),
+        attacked,
         masks,
         [*missing(family), *unread],
     )
@@ -150,27 +158,27 @@ def _made(family: Family) -> Made:
 
 def _standing(model: Model) -> Standing | None:
     """The numbers of a model where it was measured; those of its results where only these are left."""
-    measured = model.measured is not None or any(name.startswith("forget_") for name in model.numbers)
+    measured = model.measured is not None or not model.numbers.keys().isdisjoint(TOLD)
     return Standing(model.numbers, model.intervals) if measured else None
 
 
 def _pictures(models: Sequence[tuple[str, str, Standing]]) -> list[Chart]:
     """Models between forgetting and retaining."""
     charts = []
-    for across, up in (("fact_recall", "retain_fact_recall"), *PANELS):
+    for title, across, up in _PLANES:
         placed = [
             (name, role, x, y)
             for name, role, standing in models
             if (x := standing.reading(across)) is not None and (y := standing.reading(up)) is not None
         ]
         if len(placed) > 1 or any(role == "unlearned" for _, role, _, _ in placed):
-            charts.append(plane(words_of(across), words_of(across), words_of(up), placed))
+            charts.append(plane(title, words_of(across), words_of(up), placed))
     return charts
 
 
 def _pictures_of_summaries(summaries: Sequence[Summary]) -> list[Chart]:
     """The same of methods, at their means over seeds."""
-    names = {name for panel in (("fact_recall", "retain_fact_recall"), *PANELS) for name in panel}
+    names = {name for _, *of_plane in _PLANES for name in of_plane}
     models = []
     for summary in summaries:
         role = summary.method if summary.method in ("target", "retrained", "base") else "unlearned"
@@ -193,5 +201,5 @@ def _requests(ledger: list[dict[str, Any]]) -> dict[str, Any] | None:
         for owner in dict.fromkeys([*new, *by_owner]):
             values = by_owner.get(owner) or {}
             cells = [f"{values[n]:.2f}" if isinstance(values.get(n), int | float) else "" for n in numbers]
-            lines.append((place, str(entry.get("date") or ""), owner, owner in new, cells))
+            lines.append((place, str(entry.get("date") or "")[:16].replace("T", " "), owner, owner in new, cells))
     return {"numbers": [(name, words_of(name)) for name in numbers], "lines": lines}

@@ -1,5 +1,6 @@
 """Run folders as recipes leave them, and a browser to look at the page of them."""
 
+import fcntl
 import json
 import os
 import select
@@ -106,18 +107,20 @@ class Browser:
     """A tab of Chromium without a window, spoken to through its DevTools pipe."""
 
     def __init__(self, program: str, profile: Path) -> None:
-        (their_in, self._out), (self._in, their_out) = os.pipe(), os.pipe()
+        (read, self._out), (self._in, write) = os.pipe(), os.pipe()
+        # Chromium reads from 3 and writes to 4, which neither end must be already
+        theirs = [fcntl.fcntl(end, fcntl.F_DUPFD, 10) for end in (read, write)]
         flags = ["--headless=new", "--no-sandbox", "--disable-gpu", "--remote-debugging-pipe", "--no-first-run"]
         command = [program, *flags, f"--user-data-dir={profile}", "about:blank"]
-        redirected = f'exec "$0" "$@" 3<&{their_in} 4>&{their_out} {their_in}<&- {their_out}>&-'
+        redirected = f'exec "$0" "$@" 3<&{theirs[0]} 4>&{theirs[1]} {theirs[0]}<&- {theirs[1]}>&-'
         self._process = subprocess.Popen(
             ["bash", "-c", redirected, *command],
-            pass_fds=(their_in, their_out),
+            pass_fds=theirs,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
-        os.close(their_in)
-        os.close(their_out)
+        for end in (read, write, *theirs):
+            os.close(end)
         self._number, self._buffer, self._session = 0, b"", None
         self.events: list[dict[str, Any]] = []
         target = self.call("Target.createTarget", url="about:blank")["targetId"]

@@ -203,7 +203,7 @@ def test_the_mask_is_shown_by_layer(runs: Path) -> None:
     config = runs / "dareu" / "config.yaml"
     config.write_text(config.read_text().replace("mask: null", "mask: runs/mask/mask.safetensors"), encoding="utf-8")
     rows = Parsed(render_page([runs / "dareu"])).text("tr")
-    assert {"0 25.0 25.0", "1 75.0 75.0", "lm_head 25.0"} <= set(rows)
+    assert {"0 25.0 25.0", "1 75.0 75.0", "lm_head 25.0", "Layer up_proj all"} <= set(rows)
 
 
 def test_audits_stand_beside_those_of_target_and_control(runs: Path) -> None:

@@ -95,3 +95,16 @@ def test_blame_moved_to_others_is_told() -> None:
 def test_what_was_not_measured_is_not_judged() -> None:
     assert judge(None, TARGET).outcome is judge(TARGET, None).outcome is Outcome.UNMEASURED
     assert judge(standing(retain_rouge=0.9), standing(retain_rouge=0.9)).outcome is Outcome.UNMEASURED
+
+
+def test_what_attacks_bring_back_is_told_and_leads_where_it_is_much() -> None:
+    model = standing(fact_recall=0.1)
+    for leak, outcome, said in (
+        (0.05, Outcome.FORGOTTEN, "no attack that was made brings back more than 10%"),
+        (0.15, Outcome.FORGOTTEN, "an attack brings back 15% of what was forgotten (few shot, 4-shot)"),
+        (0.4, Outcome.RETURNS, "an attack brings back 40% of what was forgotten (few shot, 4-shot)"),
+    ):
+        found = judge(model, TARGET, None, RETRAINED, ("few shot, 4-shot", leak))
+        assert found.outcome is outcome and said in found.sentence
+    part = judge(standing(fact_recall=0.5), TARGET, None, RETRAINED, ("few shot, 4-shot", 0.4))
+    assert part.outcome is Outcome.PARTLY
