@@ -272,7 +272,8 @@ def test_what_is_left_out_is_told_and_forbidden_where_asked(
 def test_rows_are_a_table(measured: Callable[..., dict[str, Any]], model: Path) -> None:
     found = measured("--metrics", "rouge", "probability", "exact_memorisation")
     rows = pandas.read_parquet(model.parent / "measurement.parquet")
-    assert list(rows.columns[:6]) == ["split", "row", "owner", "prompt", "completion", "answer"]
+    assert list(rows.columns[:7]) == ["split", "row", "owner", "prompt", "completion", "answer", "facts"]
+    assert all(isinstance(fact, str) for facts in rows["facts"] for fact in facts)
     assert {name: list(part["answer"]) for name, part in rows.groupby("split")} == found["answers"]
     assert {name: list(part["prompt"]) for name, part in rows.groupby("split")} == {
         name: [prompt.strip() for prompt in prompts] for name, prompts in found["prompts"].items()

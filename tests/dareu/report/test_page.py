@@ -224,3 +224,17 @@ def test_a_folder_that_is_no_run_is_refused(tmp_path: Path, there: bool, message
     with pytest.raises(ValueError, match=message):
         write_page(tmp_path / "report.html", [tmp_path / "other"])
     assert not (tmp_path / "report.html").exists()
+
+
+def test_the_tool_writes_the_page_into_the_run_or_says_what_is_wrong(
+    runs: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from dareu.tools import report
+
+    monkeypatch.setattr("sys.argv", ["report", str(runs / "dareu")])
+    report.main()
+    assert (runs / "dareu" / "report.html").read_text(encoding="utf-8").startswith("<!doctype html>")
+    assert "it needs no network" in capsys.readouterr().out
+    monkeypatch.setattr("sys.argv", ["report", str(runs), "--output", str(runs / "x.html")])
+    with pytest.raises(ValueError, match="is no run of forget"):
+        report.main()
