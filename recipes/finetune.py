@@ -25,6 +25,7 @@ from dareu.runs.program import run_program
 from dareu.trainers.checkpoints import last_checkpoint
 from dareu.trainers.finetune import FinetuneConfig, FinetuneTrainer
 from dareu.trainers.processes import check_launch, check_started, gathered_weights, load_whole_weights
+from dareu.trainers.trackers import TRACKING
 
 logger = logging.getLogger("dareu.finetune")
 
@@ -72,7 +73,7 @@ def main() -> None:
         records = records * max(1, round(wanted / len(records))) + background
     # Everything that can be wrong was looked at before anything is written
     with training.main_process_first(local=False, desc="opening the run"):
-        run = open_run(training.output_dir, config, inputs_of(data, args))
+        run = open_run(training.output_dir, config, inputs_of(data, args), free=TRACKING)
     if run.done:
         if training.process_index == 0:
             print(f"{run.folder} is done: delete it to run again.")

@@ -40,6 +40,7 @@ from dareu.trainers.checkpoints import last_checkpoint
 from dareu.trainers.processes import gathered_weights, load_whole_weights
 from dareu.trainers.shared import load_policy
 from dareu.trainers.stopwatch import Stopwatch
+from dareu.trainers.trackers import TRACKING
 from dareu.values import as_mapping
 from dareu.weights import CheckpointWeights
 
@@ -105,7 +106,7 @@ def main() -> None:
             callbacks=[],
         )
         with training.main_process_first(local=False, desc="opening the run"):
-            run = open_run(training.output_dir, config, inputs_of(*options.parts))
+            run = open_run(training.output_dir, config, inputs_of(*options.parts), free=TRACKING)
         if run.done:
             if trainer.is_world_process_zero():
                 print(f"{run.folder} is done: delete it to run again.")

@@ -111,7 +111,8 @@ class DeattributionReward:
             completions: B completions, strings or one assistant message each.
             ends: For each completion the character offsets at which the prefixes end, ascending.
             columns: Other columns of the data: `owner`, where the own owner is scored; `log_metric` (TRL's) is told
-                the mean attribution of the whole completions as `forget_attribution`.
+                the mean attribution of the whole completions as `forget_attribution`, and `log_extra` that of each
+                as `deattribution/forget_attribution`, after the reward's name.
 
         Returns:
             B lists as long as `ends[i]`.
@@ -133,8 +134,11 @@ class DeattributionReward:
         scored = [self._columns] * len(texts) if self.scored_owners == "all" else self._own(columns.get("owner"))
         probabilities = proba_at(self.classifier, texts, cuts)
         attribution = [rows[:, owners].sum(axis=1) for rows, owners in zip(probabilities, scored, strict=True)]
+        whole = [float(rows[-1]) for rows in attribution]
         if (log_metric := columns.get("log_metric")) is not None:
-            log_metric("forget_attribution", float(np.mean([rows[-1] for rows in attribution])))
+            log_metric("forget_attribution", float(np.mean(whole)))
+        if (log_extra := columns.get("log_extra")) is not None:
+            log_extra(f"{self.__name__}/forget_attribution", whole)
         return [TRANSFORMS[self.transform](rows).tolist() for rows in attribution]
 
     def _own(self, owners: Sequence[str] | None) -> list[list[int]]:

@@ -66,7 +66,7 @@ def open_run(
     All processes of a distributed run may call this.
 
     Args:
-        folder: The run's folder; a missing or an empty one is new.
+        folder: The run's folder; a missing one is new, and one without files.
         config: The resolved settings, of the types that `to_plain` takes. The entry `output_dir` is not
             compared, since it is the folder itself, which may have moved.
         inputs: Files and folders that the run reads, as `inputs_of` finds them; they are known by their content, so
@@ -98,13 +98,20 @@ def open_run(
         if _without(earlier, ()) != _without(plain, ()):
             write_yaml(path, plain, comment=_circumstances())
         logger.info("Found a run of the same config in %s.", folder)
-    elif folder.exists() and any(not item.name.startswith(".") and item != path for item in folder.iterdir()):
+    elif folder.exists() and any(_holds_files(item) for item in folder.iterdir() if item != path):
         raise ValueError(f"{folder} holds files but no config.yaml of a run; give another --output_dir.")
     else:
         if hashes:
             write_json(inputs_file, hashes)
         write_yaml(path, plain, comment=_circumstances())
     return Run(folder)
+
+
+def _holds_files(item: Path) -> bool:
+    """Whether it is a file or a folder with one, hidden ones aside: trainers make folders before the run is opened."""
+    if item.name.startswith("."):
+        return False
+    return not item.is_dir() or any(_holds_files(part) for part in item.iterdir())
 
 
 def _without(config: Mapping[str, Any], free: Collection[str]) -> dict[str, Any]:

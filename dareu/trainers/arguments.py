@@ -6,12 +6,17 @@ from dataclasses import dataclass, field
 
 import torch
 
+from dareu.trainers.trackers import check_trackers
+
 RETAIN_LOSSES = ("kl", "nll", "none")
 
 
 @dataclass
 class DevicePrecision:
-    """bfloat16 where the device has it, for a `TrainingArguments`; stands before it in the bases."""
+    """bfloat16 where the device has it, and no tracker that is not installed, for a `TrainingArguments`.
+
+    Stands before it in the bases.
+    """
 
     bf16: bool | None = field(  # None until the device is looked at
         default=None, metadata={"help": "Compute in bfloat16; by default where the GPU has it."}
@@ -29,6 +34,7 @@ class DevicePrecision:
             fp16 = self.fp16  # type: ignore[attr-defined]  # of the TrainingArguments
             self.bf16 = not fp16 and self._device_has_bfloat16()
         super().__post_init__()  # type: ignore[misc]  # the TrainingArguments'
+        check_trackers(self.report_to)  # type: ignore[attr-defined]
 
     def _device_has_bfloat16(self) -> bool:
         if torch.cuda.is_available():

@@ -13,6 +13,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import pandas as pd
 import pytest
 import torch
 import yaml
@@ -58,6 +59,7 @@ def chain(
     unlearn += ["--validation_steps", 2]
     dareu = ["--classifier", judges["classifier"], "--num_generations", 4, "--max_completion_length", 12]
     dareu += ["--mask_truncated_completions", "false", "--num_slices", 3]
+    dareu += ["--log_completions", "--num_completions_to_print", 1]
     measure = [*data, "--test_judge", judges["test_judge"], "--reward_judge", judges["classifier"]]
     measure += ["--base_model", base, "--max_rows", 6, "--max_new_tokens", 6, "--model_name_or_path"]
     from_base = [*data, "--model_name_or_path", base, *SMALL, *CPU]
@@ -134,6 +136,12 @@ def test_what_training_logged_is_kept(chain: SimpleNamespace) -> None:
             validated = {key: entry[key] for entry in logged for key in entry if key.startswith("validation/")}
             assert 0 <= validated["validation/forget_attribution"] <= 1
             assert validated["validation/fluency_nll"] > 0
+
+
+def test_completions_are_kept_where_asked_for(chain: SimpleNamespace) -> None:
+    (table, *_) = sorted((chain.folder / "dareu" / "completions").iterdir())
+    kept = pd.read_parquet(table)
+    assert set(kept["owner"]) == {chain.forgotten} and kept["deattribution/forget_attribution"].between(0, 1).all()
 
 
 def test_the_quality_cards_tell_both_forms_of_the_texts(chain: SimpleNamespace, world: FictionalWorld) -> None:
@@ -253,6 +261,11 @@ def test_running_again_says_done_and_changes_nothing(chain: SimpleNamespace, rec
         before = {path: path.stat().st_mtime_ns for path in model.rglob("*") if path.is_file()}
         assert "is done" in recipe(*chain.words[name])
         assert {path: path.stat().st_mtime_ns for path in model.rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.parametrize("name", ["target", "npo"])
+def test_another_tracker_is_no_other_run(name: str, chain: SimpleNamespace, recipe: Run) -> None:
+    assert "is done" in recipe(*chain.words[name], "--report_to", "tensorboard")
 
 
 @pytest.mark.parametrize("name", ["target", "classifier", "mask", "dareu", "npo"])

@@ -87,6 +87,12 @@ class Guides:
         """
         return [self.of_rows[row].completion(place) for row, place in zip(rows, places, strict=True)]
 
+    def sources(self, rows: Sequence[int], places: Sequence[int]) -> list[str]:
+        """Of each of B completions whether it is `sampled`, `gold` or `uninformed`."""
+        guided = ["gold" if place < self.num_gold else "uninformed" for place in places]
+        given = self.given(rows, places)
+        return ["sampled" if ids is None else source for ids, source in zip(given, guided, strict=True)]
+
     def tokens(self, rows: Sequence[int], places: Sequence[int], num_tokens: int, device: torch.device) -> GuidedTokens:
         """Lays what is known of guided completions over a batch of B, of at most `num_tokens` tokens."""
         original, floor = torch.zeros(2, len(rows), num_tokens)

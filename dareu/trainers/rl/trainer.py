@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 from transformers import ProcessorMixin
-from trl import GRPOTrainer
 
 from dareu.data.encoding import encode_prompts
 from dareu.models.forward import evaluation_mode, sampled_logps, sampled_terms
@@ -32,6 +31,7 @@ from dareu.trainers.rl._rollouts import (
     stored_rollout,
 )
 from dareu.trainers.rl._scoring import Slices, scorer, token_scores
+from dareu.trainers.rl._table import CompletionsTable
 from dareu.trainers.rl.config import DareUConfig
 from dareu.trainers.rl.estimators import estimate, find_estimator
 from dareu.trainers.shared import SharedMixin, check_room, load_policy
@@ -49,7 +49,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-class DareUTrainer(SharedMixin, GRPOTrainer):
+class DareUTrainer(SharedMixin, CompletionsTable):
     """TRL's `GRPOTrainer` with token-level advantages from slice rewards, a mask and a retain term.
 
     For each prompt of the forget set completions are sampled and every reward scores them, slice by slice where it
@@ -206,7 +206,8 @@ class DareUTrainer(SharedMixin, GRPOTrainer):
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         training = self.model.training
-        if training and self.args.rollout_policy == "original":
+        stored = training and self.args.rollout_policy == "original"
+        if stored:
             assert self._stored is not None
             rollout = stored_rollout(self, self._stored, inputs)
             if self.critic is not None:
@@ -229,7 +230,10 @@ class DareUTrainer(SharedMixin, GRPOTrainer):
             num_tokens = rollout.output["completion_ids"].shape[1]
             tokens = self._guides.tokens(*self._places(inputs), num_tokens, self.accelerator.device)
             rollout.output |= tokens._asdict()
-        return rollout.output | self._advantages(rollout)
+        advantages = self._advantages(rollout)
+        if training and not stored:
+            self.show_advantages(advantages["advantages"], rollout.output["completion_mask"])
+        return rollout.output | advantages
 
     def guided(self, inputs: Sequence[Mapping[str, Any]]) -> list[list[int] | None]:
         """Of each completion of whole groups its token ids where it is gold or an uninformed answer, else None."""
@@ -305,6 +309,10 @@ class DareUTrainer(SharedMixin, GRPOTrainer):
         return sample(self, self._rollout, prompt_ids, num_generations, generate)
 
     def _calculate_rewards(self, inputs: Any, prompts: Any, completions: Any, completion_ids_list: Any) -> Tensor:
+        if "owner" in inputs[0]:
+            self.describe(owner=[row["owner"] for row in inputs])
+        if self.model.training and self._guides is not None:
+            self.describe(source=self._guides.sources(*self._places(inputs)))
         gathered: Tensor = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
         if gathered.isinf().any():
             row, column = (int(i) for i in gathered.isinf().nonzero()[0])

@@ -104,11 +104,19 @@ def test_another_config_is_refused_and_nothing_changes(tmp_path, change, said):
     assert (run.folder / "config.yaml").read_bytes() == before
 
 
-def test_a_folder_of_something_else_is_refused(tmp_path):
-    (tmp_path / "thesis.tex").touch()
+def test_a_folder_of_empty_folders_is_new(tmp_path):
+    (tmp_path / "completions" / "later").mkdir(parents=True)
+    assert open_run(tmp_path, CONFIG).folder == tmp_path
+    assert (tmp_path / "config.yaml").exists()
+
+
+@pytest.mark.parametrize("path", ["thesis.tex", "chapters/one.tex"])
+def test_a_folder_of_something_else_is_refused(tmp_path, path):
+    (tmp_path / path).parent.mkdir(exist_ok=True)
+    (tmp_path / path).touch()
     with pytest.raises(ValueError, match=r"holds files but no config\.yaml.*--output_dir"):
         open_run(tmp_path, CONFIG)
-    assert [item.name for item in tmp_path.iterdir()] == ["thesis.tex"]
+    assert [item for item in tmp_path.rglob("*") if item.is_file()] == [tmp_path / path]
 
 
 def test_a_folder_where_a_process_died_while_writing_is_new(tmp_path):
