@@ -9,6 +9,7 @@ for the model that it names as a folder, or for one of the public models below.
 
 import argparse
 import re
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -92,13 +93,21 @@ def public_models() -> dict[str, PreTrainedConfig]:
     }
 
 
-def source(name: str) -> str:
-    """The model that a run's output was made from: a hub id, or a folder that is there."""
+@cache
+def origins() -> dict[str, Any]:
+    """Of each config that writes a folder, the folder and the model that what is in it was made from."""
+    made: dict[str, Any] = {}
     for path in CONFIGS.rglob("*.yaml"):
         config = yaml.safe_load(path.read_text(encoding="utf-8"))
-        if name.startswith(f"{config.get('output_dir')}/"):
-            return source(config.get("model_name_or_path") or config["classifier_kwargs"]["model"])
-    return name
+        from_model = config.get("model_name_or_path") or (config.get("classifier_kwargs") or {}).get("model")
+        made.setdefault(str(config.get("output_dir")), from_model)
+    return made
+
+
+def source(name: str) -> str:
+    """The model that a run's output was made from: a hub id, or a folder that is there."""
+    found = next((model for folder, model in origins().items() if name.startswith(f"{folder}/")), None)
+    return name if found is None else source(found)
 
 
 def shapes(name: str, dtype: torch.dtype) -> Any:
