@@ -1,5 +1,8 @@
 """What every test shares: an offline environment, a tiny tokenizer and tiny random models."""
 
+from __future__ import annotations
+
+import gc
 import os
 
 # Set before anything imports torch or a Hugging Face library, each of which reads them at import.
@@ -16,13 +19,13 @@ os.environ.update(
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
-import torch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-torch.set_num_threads(1)
+# The process that hands out the tests reads this file too, and needs none of the libraries.
+if TYPE_CHECKING:
+    from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 ROOT = Path(__file__).resolve().parent.parent
 CORPUS = [
@@ -33,12 +36,21 @@ CORPUS = [
 ]
 
 
+def pytest_collection_finish() -> None:
+    """Lets the garbage collector pass over what was imported: every training asks it to look at everything there is."""
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture(scope="session")
 def tokenizer() -> PreTrainedTokenizerFast:
     """A byte-level BPE of 400 tokens with `<pad>` 0, `<s>` 1, `</s>` 2, which puts `<s>` first.
 
     Session-wide: a test that changes it (say, removes the pad token) changes a `copy.deepcopy` of it.
     """
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+    from transformers import PreTrainedTokenizerFast
+
     bpe = Tokenizer(models.BPE())
     bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     bpe.decoder = decoders.ByteLevel()
@@ -64,6 +76,8 @@ def tiny_llama(tokenizer: PreTrainedTokenizerFast) -> Callable[..., LlamaForCaus
     It is in eval mode. The same seed and overrides give the same weights, and the global random state is
     left as it was.
     """
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
 
     def build(seed: int = 0, **config_overrides: object) -> LlamaForCausalLM:
         settings: dict[str, object] = {

@@ -5,6 +5,7 @@ What a recipe imports takes a core about as long as a small model takes to be me
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import os
 import runpy
@@ -98,6 +99,7 @@ def _main(
     program: Path, words: Sequence[str], log: Path, lock: Any, environment: Mapping[str, str], folder: Path
 ) -> None:
     lock.detach()
+    gc.freeze()  # what was imported: each training asks the collector to look at all there is
     os.environ.clear()
     os.environ.update(environment)
     os.chdir(folder)

@@ -1,4 +1,6 @@
+import copy
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -70,16 +72,17 @@ def unlearn_config(tmp_path: Path) -> Callable[..., UnlearnConfig]:
     return build
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def memorised(
     tiny_llama: Callable[..., LlamaForCausalLM],
     tokenizer: PreTrainedTokenizerFast,
     forget_rows: Dataset,
     retain_rows: Dataset,
 ) -> Callable[..., LlamaForCausalLM]:
-    """`memorised(**config)`: a tiny Llama that knows all rows by heart."""
+    """`memorised(**config)`: a tiny Llama that knows all rows by heart, each time a new one of the same weights."""
 
-    def build(**config: Any) -> LlamaForCausalLM:
+    @cache
+    def taught(**config: Any) -> LlamaForCausalLM:
         model = tiny_llama(**config)
         records = [record for part in (forget_rows, retain_rows) for record in encode_dataset(part, tokenizer)]
         batch = CompletionCollator(tokenizer)(records)
@@ -90,7 +93,7 @@ def memorised(
             optimizer.zero_grad()
         return model
 
-    return build
+    return lambda **config: copy.deepcopy(taught(**config))
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ FOLDER holds a model and its tokenizer. Every training has a process of its own,
 it the imports. It leaves its weights and its log in FOLDER/CASE/MOMENT.
 """
 
+import gc
 import json
 import os
 import signal
@@ -191,6 +192,7 @@ def in_a_process(work: Callable[[], None]) -> int:
 
 def main() -> None:
     torch.set_num_threads(1)
+    gc.freeze()  # what was imported, which each training asks the collector to look at
     folder = Path(sys.argv[1])
     for case, moments in CASES.items():
         assert in_a_process(partial(train, case, folder, folder / case / "whole", None)) == 0
