@@ -160,6 +160,7 @@ def main(folder: Path) -> None:
 
 def recipe(folder: Path, *words: str) -> Any:
     """Runs `attribute_weights` under FSDP2; the message with which it stopped."""
+    sys.path.insert(0, str(Path(__file__).parent))
     from cases import as_fsdp2
 
     as_fsdp2()

@@ -19,7 +19,7 @@ def folder(
     tmp_path_factory: pytest.TempPathFactory,
     tiny_llama: Callable[..., LlamaForCausalLM],
     tokenizer: PreTrainedTokenizerFast,
-    two_processes: Callable[..., None],
+    two_processes: Callable[..., str],
 ) -> Path:
     """The folder of the cases, after two processes have gone through them."""
     folder = tmp_path_factory.mktemp("distributed")

@@ -13,7 +13,7 @@ def test_two_processes_go_on_from_their_checkpoint(
     tmp_path: Path,
     tiny_llama: Callable[..., LlamaForCausalLM],
     tokenizer: PreTrainedTokenizerFast,
-    two_processes: Callable[..., None],
+    two_processes: Callable[..., str],
 ) -> None:
     tiny_llama().save_pretrained(tmp_path / "model")
     tokenizer.save_pretrained(tmp_path / "model")

@@ -22,13 +22,13 @@ def folder(
     tmp_path_factory: pytest.TempPathFactory,
     tiny_llama: Callable[..., LlamaForCausalLM],
     tokenizer: PreTrainedTokenizerFast,
-    two_processes: Callable[..., None],
+    two_processes: Callable[..., str],
 ) -> Path:
     """The folder of the cases, after two processes have gone through them."""
     folder = tmp_path_factory.mktemp("zero")
     tiny_llama().save_pretrained(folder / "model")
     tokenizer.save_pretrained(folder / "model")
-    two_processes(HERE / "zero.py", folder, timeout=900, DS_ACCELERATOR="cpu")  # it compiles a part the first time
+    two_processes(HERE / "zero.py", folder, DS_ACCELERATOR="cpu")  # it compiles a part the first time
     return folder
 
 
