@@ -18,7 +18,7 @@ quickstart: $(ENVIRONMENT)
 	$(BIN)/dareu quickstart
 
 test: $(ENVIRONMENT)
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 lint: $(ENVIRONMENT)
 	$(BIN)/ruff check .

@@ -361,13 +361,13 @@ def test_a_killed_run_goes_on_from_its_last_whole_checkpoint(
     chain: SimpleNamespace, recipe: Run, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     script, *words = chain.words["dareu"]
-    words += ["--max_steps", 16, "--save_strategy", "steps", "--save_steps", 2, "--validation_steps", 4]
+    words += ["--max_steps", 10, "--save_strategy", "steps", "--save_steps", 2, "--validation_steps", 4]
     recipe(script, *words, "--output_dir", tmp_path / "whole")
 
     killed = tmp_path / "killed"
     command = [sys.executable, find_recipes()[script], *words, "--output_dir", killed]
     with subprocess.Popen([*map(str, command)], stdout=subprocess.DEVNULL, env=os.environ) as process:
-        while not (killed / "checkpoint-6").exists():
+        while not (killed / "checkpoint-4").exists():
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(timeout=0.005)
                 break
