@@ -24,6 +24,7 @@ from dareu.trainers.rl._scoring import Slices, TokenScores
 if TYPE_CHECKING:
     from datasets import Dataset
 
+    from dareu.trainers.rl._rollout_trainer import RolloutTrainer
     from dareu.trainers.rl.trainer import DareUTrainer
 
 logger = logging.getLogger(__name__)
@@ -104,7 +105,7 @@ def length_sorted_batches(rows: Sequence[int], lengths: Sequence[int], size: int
 
 
 def sample(
-    trainer: DareUTrainer, rollout: Rollout, prompt_ids: Sequence[list[int]], num_generations: int, generate: Any
+    trainer: RolloutTrainer, rollout: Rollout, prompt_ids: Sequence[list[int]], num_generations: int, generate: Any
 ) -> tuple[list[list[int]], list[Any] | None]:
     """Samples those completions of a rollout that are not given, in batches of like length.
 
@@ -248,7 +249,7 @@ def share_of(rows: Sequence[int], process: int, num_processes: int) -> list[int]
 
 
 def stored_rollout(
-    trainer: DareUTrainer, stored: Mapping[int, Sequence[Sample]], inputs: Sequence[Mapping[str, Any]]
+    trainer: RolloutTrainer, stored: Mapping[int, Sequence[Sample]], inputs: Sequence[Mapping[str, Any]]
 ) -> Rollout:
     """The stored completions for these rows, each group's in turn, and what the rewards said of them."""
     first = trainer.accelerator.process_index * len(inputs)

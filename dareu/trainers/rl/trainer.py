@@ -3,37 +3,27 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import Tensor, nn
 from transformers import ProcessorMixin
 
 from dareu.data.encoding import encode_prompts
-from dareu.models.forward import evaluation_mode, sampled_logps, sampled_terms
-from dareu.models.generation import plain_generation_config
 from dareu.trainers._uninformed import Uninformed
 from dareu.trainers.prepared import prepare
 from dareu.trainers.rl._advantages import clipped_value_loss
 from dareu.trainers.rl._barren import BarrenBatches
 from dareu.trainers.rl._critic import Critic
-from dareu.trainers.rl._guides import Guides, make_guides, weigh_gold
+from dareu.trainers.rl._guides import make_guides
+from dareu.trainers.rl._rollout_trainer import RolloutTrainer
 from dareu.trainers.rl._rollouts import (
     ROW,
-    Rollout,
-    Sample,
-    expected_length,
     make_rollouts,
     rows_for_trl,
-    sample,
-    stored_rollout,
 )
-from dareu.trainers.rl._scoring import Slices, scorer, token_scores
-from dareu.trainers.rl._table import CompletionsTable
+from dareu.trainers.rl._scoring import scorer
 from dareu.trainers.rl.config import DareUConfig
-from dareu.trainers.rl.estimators import estimate, find_estimator
 from dareu.trainers.shared import SharedMixin, check_room, load_policy
 
 if TYPE_CHECKING:
@@ -49,7 +39,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-class DareUTrainer(SharedMixin, CompletionsTable):
+class DareUTrainer(SharedMixin, RolloutTrainer):
     """TRL's `GRPOTrainer` with token-level advantages from slice rewards, a mask and a retain term.
 
     For each prompt of the forget set completions are sampled and every reward scores them, slice by slice where it
@@ -80,11 +70,8 @@ class DareUTrainer(SharedMixin, CompletionsTable):
     """
 
     model: nn.Module
-    num_generations: int
-    num_generations_eval: int
     max_completion_length: int
     train_dataset: Any
-    processing_class: Any  # the tokenizer
     _tag_names = ["trl", "dareu", "unlearning"]  # noqa: RUF012  # as in the base
     _name = "DareU"
 
@@ -140,7 +127,7 @@ class DareUTrainer(SharedMixin, CompletionsTable):
                 "Groups are not guided: %s.",
                 "there is no base model" if base_model is None else "they are to be sampled",
             )
-        self._guides: Guides | None = None
+        self._guides = None
         reads_pictures = isinstance(processing_class, ProcessorMixin)
         train_dataset = rows_for_trl(train_dataset, reads_pictures)
         if args.rollout_policy == "original" or self._base is not None:
@@ -150,12 +137,7 @@ class DareUTrainer(SharedMixin, CompletionsTable):
         elif held_out is not None:
             kwargs["eval_dataset"] = rows_for_trl(held_out, reads_pictures)
         self._estimator = args.estimator()
-        self._loss_inputs: dict[str, Any] | None = None
-        """What the loss that TRL is computing is computed of; None at any other time."""
-        self._rollout: Rollout | None = None
-        """The one that TRL is making, for what it calls on the way; None at any other time."""
-        self._stored: dict[int, list[Sample]] | None = None
-        self.critic: Critic | None = None
+        self._loss_inputs = self._rollout = self._stored = self.critic = None
         self._barren = BarrenBatches(args.max_completion_length or 0)
         rewards = list(reward_funcs) if isinstance(reward_funcs, list | tuple) else [reward_funcs]
         super().__init__(
@@ -201,197 +183,6 @@ class DareUTrainer(SharedMixin, CompletionsTable):
     def can_resume_here(self) -> bool:
         """Whether every completion of the last rollout has been used, since checkpoints do not keep them."""
         return bool(self._step % (self.args.steps_per_generation * self.num_iterations) == 0)
-
-    # -- rollouts ----------------------------------------------------------------------------------------------
-
-    def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
-        training = self.model.training
-        stored = training and self.args.rollout_policy == "original"
-        if stored:
-            assert self._stored is not None
-            rollout = stored_rollout(self, self._stored, inputs)
-            if self.critic is not None:
-                self.policy_logps(rollout)  # for the values alone: the policy has moved since
-        else:
-            rollout = self.rollout(inputs, self.guided(inputs) if training else None)
-            logps = rollout.output.get("old_per_token_logps")
-            if training and logps is None and (self.args.kl_coef or self.critic is not None):
-                logps = self.policy_logps(rollout)
-            if training and self.args.kl_coef:
-                assert logps is not None
-                scores, sampled = rollout.scores, rollout.scores.mask
-                if self._guides is not None:  # the others are no samples of the policy
-                    given = torch.tensor([ids is not None for ids in rollout.given], device=sampled.device)
-                    sampled = sampled & ~given[:, None]
-                kl = torch.where(sampled, logps - self._original_logps(rollout.output), 0.0)
-                self._log_token_mean("kl", kl, sampled)
-                rollout.scores = scores._replace(price=self.args.kl_coef * kl)
-        if training and self._guides is not None:
-            num_tokens = rollout.output["completion_ids"].shape[1]
-            tokens = self._guides.tokens(*self._places(inputs), num_tokens, self.accelerator.device)
-            rollout.output |= tokens._asdict()
-        advantages = self._advantages(rollout)
-        if training and not stored:
-            self.show_advantages(advantages["advantages"], rollout.output["completion_mask"])
-        return rollout.output | advantages
-
-    def guided(self, inputs: Sequence[Mapping[str, Any]]) -> list[list[int] | None]:
-        """Of each completion of whole groups its token ids where it is gold or an uninformed answer, else None."""
-        return [] if self._guides is None else self._guides.given(*self._places(inputs))
-
-    def _places(self, inputs: Sequence[Mapping[str, Any]]) -> tuple[list[int], list[int]]:
-        """Of each completion the forget row, and its place in its group."""
-        first = self.accelerator.process_index * len(inputs)
-        return [row[ROW] for row in inputs], [(first + i) % self.num_generations for i in range(len(inputs))]
-
-    def _advantages(self, rollout: Rollout) -> dict[str, Tensor]:
-        args, training = self.args, self.model.training
-        against_critic = training and self.critic is not None
-        tensors, logged = estimate(
-            self._estimator if training or self.critic is None else find_estimator("group", {}),
-            rollout.scores,
-            rollout.values if against_critic else None,
-            self.accelerator,
-            num_generations=self.num_generations if training else self.num_generations_eval,
-            return_mode=args.return_mode,
-            causal_returns=args.causal_returns,
-            scale_rewards=args.scale_rewards,
-            gamma=args.gamma,
-            lam=args.lam,
-            whiten_advantages=args.whiten_advantages,
-        )
-        for name, value in logged.items():
-            self._metrics["train" if training else "eval"][name].append(value)
-        if training:
-            flat = 0.0 if self.critic is not None else logged.get("frac_groups_without_spread", 0.0)
-            self._barren.see(rollout, flat, self.accelerator)
-        return tensors
-
-    @contextmanager
-    def _making(self, rollout: Rollout) -> Iterator[None]:
-        """Within this block, what TRL calls on the way finds the rollout."""
-        self._rollout = rollout
-        try:
-            yield
-        finally:
-            self._rollout = None
-
-    def rollout(self, inputs: list[dict[str, Any]], given: list[list[int] | None] | None = None) -> Rollout:
-        """Generates and scores.
-
-        Args:
-            inputs: Rows of whole groups, over all processes.
-            given: Of each completion its token ids, or None where it is sampled; by default all are.
-        """
-        rollout = Rollout([expected_length(row) for row in inputs], given or [])
-        with self._making(rollout):
-            rollout.output = super()._generate_and_score_completions(inputs)
-        mask = rollout.output["completion_mask"].bool()
-        rollout.scores = token_scores(rollout.sequence_rewards, rollout.slices, self.reward_weights, mask)
-        return rollout
-
-    def _keep(self, index: int, slices: Slices) -> None:
-        assert self._rollout is not None
-        self._rollout.slices[index] = slices
-
-    def _generate_single_turn(
-        self, prompt_ids: Any, images: Any, multimodal_fields: Any, num_generations: Any, has_tool_images: Any = False
-    ) -> Any:
-        assert self._rollout is not None
-        generate: Any = super()._generate_single_turn
-        if images or multimodal_fields:  # tensors of all prompts, which cannot be parted
-            if self._rollout.given:
-                raise ValueError(
-                    "Groups of prompts with images cannot be guided: set num_gold and num_uninformed to 0."
-                )
-            with evaluation_mode(self.model), plain_generation_config(self.model):
-                return generate(prompt_ids, images, multimodal_fields, num_generations, has_tool_images)
-        return sample(self, self._rollout, prompt_ids, num_generations, generate)
-
-    def _calculate_rewards(self, inputs: Any, prompts: Any, completions: Any, completion_ids_list: Any) -> Tensor:
-        if "owner" in inputs[0]:
-            self.describe(owner=[row["owner"] for row in inputs])
-        if self.model.training and self._guides is not None:
-            self.describe(source=self._guides.sources(*self._places(inputs)))
-        gathered: Tensor = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
-        if gathered.isinf().any():
-            row, column = (int(i) for i in gathered.isinf().nonzero()[0])
-            raise ValueError(
-                f"The reward {self.reward_func_names[column]!r} is infinite for completion {row}: "
-                "return a finite number, or None where it does not apply."
-            )
-        assert self._rollout is not None
-        self._rollout.lengths = [len(ids) for ids in completion_ids_list]
-        first = self.accelerator.process_index * len(prompts)
-        self._rollout.sequence_rewards = gathered[first : first + len(prompts)]
-        return gathered
-
-    # -- log-probabilities ---------------------------------------------------------------------------------------
-
-    def _get_per_token_logps_and_entropies(self, *args: Any, **kwargs: Any) -> Any:
-        """As TRL's, without dropout where no gradient is wanted; a rollout gets the critic's values with them."""
-        # The logps of samples are compared with π_N's and with one another.
-        quiet = nullcontext() if torch.is_grad_enabled() else evaluation_mode(self.model)
-        if self.critic is None or self._rollout is None:
-            with quiet:
-                output = self._logps_and_entropies(*args, **kwargs)
-            if self._loss_inputs is not None and "is_gold" in self._loss_inputs:
-                # Before TRL looks at the advantages
-                self._log_token_mean("gold_weight", *weigh_gold(output[0], self._loss_inputs))
-            return output
-        with quiet, self.critic.watch() as hidden:
-            output = self._logps_and_entropies(*args, **kwargs)
-        self._rollout.values = self.critic.values(hidden, output[0].shape[1])
-        return output
-
-    def _logps_and_entropies(
-        self,
-        model: nn.Module,
-        input_ids: Tensor,
-        attention_mask: Tensor,
-        logits_to_keep: int,
-        batch_size: int | None = None,
-        compute_entropy: bool = False,
-        compute_aux_loss: bool = False,
-        **others: Any,
-    ) -> Any:
-        """TRL's own on a GPU; of texts in our tiles elsewhere, where TRL's hold 4096 tokens and seven arrays."""
-        if input_ids.is_cuda or compute_aux_loss or any(other is not None for other in others.values()):
-            given = (model, input_ids, attention_mask, logits_to_keep, batch_size, compute_entropy, compute_aux_loss)
-            return super()._get_per_token_logps_and_entropies(*given, **others)
-        with self.accelerator.autocast():
-            terms = sampled_terms(
-                model,
-                input_ids,
-                attention_mask,
-                logits_to_keep,
-                ("logps", "entropy") if compute_entropy else ("logps",),
-                batch_size=batch_size or len(input_ids),
-                temperature=self.temperature,
-            )
-        return terms["logps"], terms.get("entropy"), None
-
-    def policy_logps(self, rollout: Rollout) -> Tensor:
-        """(B, T) log-probabilities as TRL computes them in the loss, whose ratio they are the denominator of."""
-        output = rollout.output
-        with torch.no_grad(), self._making(rollout):
-            logps: Tensor = self._get_per_token_logps_and_entropies(
-                self.model,
-                torch.cat([output["prompt_ids"], output["completion_ids"]], dim=1),
-                torch.cat([output["prompt_mask"], output["completion_mask"]], dim=1),
-                output["completion_ids"].shape[1],
-                batch_size=self.args.per_device_train_batch_size,
-            )[0]
-        return logps
-
-    def _original_logps(self, output: dict[str, Any]) -> Tensor:
-        """(B, T) log-probabilities under π_N of the sampled tokens at the sampling temperature, 0 on padding."""
-        assert self.original is not None
-        with self.original() as model, self.accelerator.autocast():
-            size = self.args.per_device_train_batch_size
-            return sampled_logps(model, output, batch_size=size, temperature=self.temperature)
-
-    # -- loss --------------------------------------------------------------------------------------------------
 
     def _compute_loss(self, model: nn.Module, inputs: dict[str, Any]) -> Tensor:
         batch = self._prepare_retain()
@@ -443,7 +234,3 @@ class DareUTrainer(SharedMixin, CompletionsTable):
         super()._load_extra(folder)
         if self.critic is not None:
             self.critic.load(folder)
-
-    def _log_token_mean(self, name: str, values: Tensor, mask: Tensor) -> None:
-        totals = self.accelerator.reduce(torch.stack([(values * mask).sum(), mask.sum().float()]), reduction="sum")
-        self._metrics["train"][name].append((totals[0] / totals[1].clamp(min=1.0)).item())
