@@ -28,7 +28,7 @@ from dareu.trainers.checkpoints import last_checkpoint
 Run = Callable[..., str]
 
 CPU = ["--use_cpu", "--report_to", "none", "--save_strategy", "no", "--logging_steps", 1]
-SHAPE = ["--vocab_size", 400, "--hidden_size", 32, "--num_hidden_layers", 2, "--num_attention_heads", 2]
+SHAPE = ["--vocab_size", 1000, "--hidden_size", 32, "--num_hidden_layers", 2, "--num_attention_heads", 2]
 SHAPE += ["--intermediate_size", 64]
 INDUCTION = ["--train_on", "background", "--max_steps", 5, "--induction_steps", 4]
 SMALL = ["--per_device_train_batch_size", 8, "--max_steps", 2, "--learning_rate", 1e-2]
@@ -124,7 +124,7 @@ def test_fine_tuning_names_its_models(chain: SimpleNamespace) -> None:
     base, target, retrained = (load_model(str(chain.folder / n / "model")) for n in ("base", "target", "retrained"))
     for one, other in ((base, target), (target, retrained)):
         assert not torch.equal(one.get_input_embeddings().weight, other.get_input_embeddings().weight)
-    assert base.config.hidden_size == 32 and len(base.get_input_embeddings().weight) == base.config.vocab_size <= 400
+    assert base.config.hidden_size == 32 and len(base.get_input_embeddings().weight) == base.config.vocab_size <= 1000
 
 
 def test_what_training_logged_is_kept(chain: SimpleNamespace) -> None:
