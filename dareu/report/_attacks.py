@@ -87,9 +87,9 @@ def attacks(family: Family) -> Attacks | None:
         for name, reason in model.audits.get("left_out", {}).items()
     ]
     strongest = {
-        name: max(found, key=lambda each: each[1])
+        name: max(_leaks(of_model), key=lambda each: each[1])
         for name, of_model in leaking.items()
-        if (found := list(_leaks(of_model)))
+        if any(_leaks(of_model))
     }
     return Attacks(tables, robustness, left_out, strongest)
 

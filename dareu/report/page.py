@@ -137,10 +137,10 @@ def _title(gathered: Gathered) -> str:
 
 
 def _made(family: Family) -> Made:
-    control = [None if m is None else _standing(m) for m in (family.target, family.base, family.retrained)]
+    target, base, retrained = (_standing(m) for m in (family.target, family.base, family.retrained))
     attacked = attacks(family)
     strongest = {} if attacked is None else attacked.strongest
-    verdicts = [(m.name, judge(_standing(m), *control, strongest.get(m.name))) for m in family.unlearned]
+    verdicts = [(m.name, judge(_standing(m), target, base, retrained, strongest.get(m.name))) for m in family.unlearned]
     masks, unread = mask_tables(family)
     return Made(
         family,
@@ -156,8 +156,10 @@ def _made(family: Family) -> Made:
     )
 
 
-def _standing(model: Model) -> Standing | None:
+def _standing(model: Model | None) -> Standing | None:
     """The numbers of a model where it was measured; those of its results where only these are left."""
+    if model is None:
+        return None
     measured = model.measured is not None or not model.numbers.keys().isdisjoint(TOLD)
     return Standing(model.numbers, model.intervals) if measured else None
 
