@@ -13,9 +13,9 @@ from dareu.comparison.asked import JUDGES, Check
 from dareu.comparison.ground import files_of
 from dareu.data.parts import DataArguments
 from dareu.methods import Method, find_method
+from dareu.requests._judging import backbone_options
+from dareu.requests._rates import rates_to_try
 from dareu.requests.auditing import audits_of
-from dareu.requests.judging import backbone_options
-from dareu.requests.rates import rates_to_try
 from dareu.requests.request import Asked, Request
 from dareu.runs import config_of
 from dareu.runs.plans import OWN, Plan

@@ -11,7 +11,7 @@ from dareu.data import text_of
 from dareu.data.parts import DataArguments, DataParts, chat_form, forget_names, load_parts, split_owners
 from dareu.methods import find_method
 from dareu.models import load_model, load_tokenizer, resolve_model_path
-from dareu.requests.judging import Judging, judging
+from dareu.requests._judging import Judging, judging
 from dareu.requests.ledger import Entry, check_ledger, earlier_owners, find_ledger, read_ledger
 from dareu.requests.sizing import Size, size_of
 from dareu.weights import CheckpointWeights, fingerprint

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from dareu.metrics import shown_columns
 from dareu.report import shown_digits
-from dareu.requests.by_owner import SHOWN, by_owner
+from dareu.requests._by_owner import SHOWN, by_owner
 from dareu.requests.ledger import Entry
 from dareu.runs import (
     ResultRow,

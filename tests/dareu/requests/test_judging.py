@@ -6,7 +6,7 @@ import pytest
 from datasets import Dataset
 
 from dareu.data import take_fold
-from dareu.requests.judging import backbone_options, judging
+from dareu.requests._judging import backbone_options, judging
 
 
 def rows(number: int, **columns: str | None) -> Dataset:

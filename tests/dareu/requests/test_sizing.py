@@ -7,7 +7,7 @@ import pytest
 from transformers import LlamaForCausalLM
 
 from dareu.methods import METHODS
-from dareu.requests.rates import rates_to_try
+from dareu.requests._rates import rates_to_try
 from dareu.requests.sizing import WAYS, Size, memory_of, size_of
 
 
