@@ -65,6 +65,7 @@ def main() -> None:
     check = partial(check_recipe, rewards=REWARDS, classifiers=CLASSIFIERS)
     plan = RequestPlan(Plan(Path(args.stages_dir or folder / "stages")), request, args, check)
     trials = plan.trials()
+    plan.check(args.rate() or trials[0].learning_rate)
     introduce(request, args)
     if args.plan:
         show_plan(request, args, plan, trials)
@@ -145,18 +146,25 @@ def carry_out(
         if trial.folder != models.by_role["unlearned"].folder:
             shutil.rmtree(trial.folder / "model", ignore_errors=True)
 
+    source = Path(models.by_role["unlearned"].model)
+    after = weights_fingerprint(str(source))
+    if after == request.fingerprint:
+        raise ValueError(
+            "Nothing was forgotten: no state of the training was better than the model before it. Nothing is handed "
+            "over; the page says more. Try another --learning_rate, more --max_steps or another --method."
+        )
+
     # The row, the ledger, and what is handed over
     row, (owners, back) = result_row(models, folder), of_everybody(models)
     write_results(folder / "results.json", [row])
     facts["weaker"] += [*doubts(measured), *back, *(f"{of.splitlines()[0]}." for of in failed.values())]
-    source = Path(models.by_role["unlearned"].model)
     entry = Entry(
         owners=request.owners,
         date=datetime.now(UTC).isoformat(timespec="seconds"),
         method=plugin_name(args.method),
         settings={"weights": request.size.way, "learning_rate": rate, "max_steps": args.max_steps, "seed": args.seed},
         fingerprint_before=request.fingerprint,
-        fingerprint_after=weights_fingerprint(str(source)),
+        fingerprint_after=after,
         metrics=row["metrics"],
         by_owner=owners,
     )

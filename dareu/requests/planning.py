@@ -92,6 +92,15 @@ class RequestPlan:
         """The folder of the mask's stage, where there is a mask."""
         return self._made.get("mask")
 
+    def check(self, learning_rate: float) -> None:
+        """Looks at the stages that come after the trials, before any is run.
+
+        Raises:
+            ValueError: A recipe would refuse its options.
+        """
+        self._read("unlearn", self._unlearn_options(learning_rate, self._asked.max_steps))
+        self._read("measure", self._measure_options("-", "-", self._request.data))
+
     def trials(self) -> list[Trial]:
         """A short training at each learning rate to try; none where the rate is given."""
         rate = self._asked.rate()
@@ -178,7 +187,6 @@ class RequestPlan:
             "lr_scheduler_type": "constant",
             "max_steps": max_steps,
             "validation_steps": max(1, max_steps // _VALIDATIONS),
-            "early_stopping_patience": 4,
             "logging_steps": max(1, max_steps // _VALIDATIONS),
             "save_strategy": "steps",
             "save_steps": max(1, max_steps // _CHECKPOINTS),
@@ -202,7 +210,10 @@ class RequestPlan:
             }
         options |= {"mask": self._paths["mask"]} if size.way == "mask" else {}
         options |= {"use_peft": True} if size.way == "lora" else {}
-        return options | dict(asked.unlearn_kwargs)
+        options |= dict(asked.unlearn_kwargs)
+        if options["validation_steps"]:
+            options.setdefault("early_stopping_patience", 4)
+        return options
 
     def _measure_options(self, model: str, output: str, data: DataArguments) -> dict[str, Any]:
         asked = self._asked

@@ -10,17 +10,23 @@ import pytest
 import yaml
 
 from dareu.data.fictional import FictionalWorld
+from dareu.models import new_llama, new_tokenizer
+from dareu.recipes.forget import chosen_rate
 from dareu.requests.ledger import LEDGER, MARK, read_ledger
-from dareu.runs import read_results, stages
+from dareu.requests.planning import Trial
+from dareu.runs import read_results, stages, write_results
 from dareu.runs.holdings import holdings
 from dareu.runs.stages import Stage
 from dareu.weights import CheckpointWeights, fingerprint
 
 #: As little as can be trained and measured.
+ROWS = {"per_device_train_batch_size": 8, "gradient_accumulation_steps": 1}
 SMALL = {
     "--max_steps": 2,
     "--weights": "all",
-    "--unlearn_kwargs": json.dumps({"per_device_train_batch_size": 8, "gradient_accumulation_steps": 1}),
+    "--unlearn_kwargs": json.dumps(
+        {"per_device_train_batch_size": 8, "gradient_accumulation_steps": 1, "validation_steps": 0}
+    ),
     "--measure_kwargs": json.dumps({"num_samples": 1, "max_new_tokens": 4, "max_rows": 8}),
     "--audit": "none",
 }
@@ -29,6 +35,19 @@ SMALL = {
 @pytest.fixture(scope="session")
 def people(world: FictionalWorld) -> list[str]:
     return list(dict.fromkeys(world.owners["owner"]))
+
+
+@pytest.fixture(scope="module")
+def model(world: FictionalWorld, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a tiny random model whose tokens are long, for it fills every answer to the last."""
+    rows = world.owners
+    texts = [prompt + completion for prompt, completion in zip(rows["prompt"], rows["completion"], strict=True)]
+    tokenizer = new_tokenizer(texts, 1000)
+    shape = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
+    folder = tmp_path_factory.mktemp("model") / "model"
+    new_llama(tokenizer, max_position_embeddings=256, **shape).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -59,8 +78,8 @@ def forget(recipe: Callable[..., str], data: list[str], model: Path) -> Callable
             | {f"--{name}": value for name, value in options.items()}
         )
         given = [*data, "--model_name_or_path", target, "--base_model", model, "--stages_dir", folder.parent / "stages"]
-        asked = ["--forget_owners", owner, "--output_dir", folder, *words]
-        return recipe("forget", *given, *asked, *(word for option in chosen.items() for word in option))
+        asked = ["--forget_owners", owner, "--output_dir", folder]
+        return recipe("forget", *given, *asked, *(word for option in chosen.items() for word in option), *words)
 
     return run
 
@@ -86,15 +105,13 @@ def test_what_a_request_leaves(done: Path, model: Path, people: list[str]) -> No
         path.name for path in done.iterdir()
     }
     said = json.loads((done / "request.json").read_text(encoding="utf-8"))
-    assert said["owners"] == people[:1] and said["done"] and len(said["trials"]) == 3
-    gaps = {trial["learning_rate"]: trial["gap"] for trial in said["trials"]}
-    assert said["learning_rate"] == min(gaps, key=lambda rate: gaps[rate])
+    assert said["owners"] == people[:1] and said["done"]
     (entry,) = read_ledger(done / LEDGER)
     assert entry.fingerprint_before == fingerprint(CheckpointWeights(model))
     assert entry.fingerprint_after == fingerprint(CheckpointWeights(done / "model")) != entry.fingerprint_before
     assert entry.by_owner.keys() == {people[0]} and "forget_rouge" in entry.by_owner[people[0]]
     (row,) = read_results(done / "results.json")
-    assert row["model"] == str(done / "model") and {"forget_rouge", "best_gap"} <= row["metrics"].keys()
+    assert row["model"] == str(done / "model") and "forget_rouge" in row["metrics"]
     card, mark = ((done / "model" / name).read_text(encoding="utf-8") for name in ("README.md", MARK))
     assert people[0] not in card + mark and "forget 1 owner" in card
     page = (done / "report.html").read_text(encoding="utf-8")
@@ -144,9 +161,38 @@ def test_three_requests_in_a_row(
     assert not (done.parent / "again").exists()
 
 
+def test_the_rate_is_that_of_the_nearest_trial(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    trials = [Trial(rate, tmp_path / str(rate)) for rate in (1e-4, 2e-4, 4e-4)]
+    facts: dict[str, Any] = {"method": "npo", "weaker": []}
+    assert chosen_rate(trials, facts) == 2e-4 and facts["trials"] == []
+    assert facts["weaker"] == ["npo is not judged in training: its rate 0.0002 was not chosen by trial."]
+    fixed: Any = {"method": "npo", "mask": None, "seed": 0, "model": "m", "seconds": 1.0, "peak_memory_bytes": 1}
+    for trial, gap in ((trials[0], 0.2), (trials[2], 0.1)):  # the other one failed
+        write_results(trial.folder / "results.json", [{**fixed, "metrics": {"best_gap": gap}}])
+    assert chosen_rate(trials, facts) == 4e-4
+    assert facts["trials"] == [{"learning_rate": 1e-4, "gap": 0.2}, {"learning_rate": 4e-4, "gap": 0.1}]
+    assert "Learning rate 0.0004, whose trial came nearest" in capsys.readouterr().out
+
+
+def test_where_nothing_was_forgotten_nothing_is_handed_over(
+    forget: Callable[..., str], people: list[str], done: Path
+) -> None:
+    folder = done.parent / "vain"
+    still = json.dumps({"per_device_train_batch_size": 8, "gradient_accumulation_steps": 1, "weight_decay": 0.0})
+    with pytest.raises(SystemExit, match=r"Nothing was forgotten: .* Nothing is handed over; the page says more"):
+        forget(people[0], folder, learning_rate=1e-30, unlearn_kwargs=still)
+    assert (folder / "report.html").exists()
+    assert not any((folder / name).exists() for name in ("model", LEDGER, "patch.safetensors", "done"))
+
+
 def test_a_plan_does_nothing(forget: Callable[..., str], people: list[str], tmp_path: Path) -> None:
     printed = forget(people[0], tmp_path / "out", "--plan", learning_rate="auto")
-    assert "classifier-" in printed and "dareu unlearn" in printed and "Roughly" in printed and "GB of disk" in printed
+    assert (
+        "validation_judge-" in printed
+        and "dareu unlearn" in printed
+        and "Roughly" in printed
+        and "GB of disk" in printed
+    )
     assert list(tmp_path.iterdir()) == []
 
 
@@ -171,7 +217,8 @@ def test_rows_alone_are_enough_and_what_is_weaker_is_said(
     columns = ["prompt", "completion", "owner"]
     world.owners.select_columns(columns).to_json(tmp_path / "rows.jsonl")
     words = [word for option in SMALL.items() for word in option]
-    asked = ["--dataset", tmp_path / "rows.jsonl", "--forget_owners", *people[:2], "--learning_rate", 1e-3]
+    asked = ["--dataset", tmp_path / "rows.jsonl", "--forget_owners", *people[:2]]
+    asked += ["--learning_rate", 1e-3, "--method", "npo"]
     given = ["--model_name_or_path", model, "--output_dir", tmp_path / "out"]
     printed = recipe("forget", *given, *asked, *words)
     for reason in ("No base model is given", "no answers in other words", "no test rows", "no facts"):
