@@ -1,11 +1,13 @@
 """How a recipe ends as a program."""
 
+import errno
 import logging
 import sys
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors import SafetensorError
 from torch import distributed
 from torch.nn.parallel import DistributedDataParallel
 from trl import TrlParser
@@ -88,3 +90,24 @@ def test_numbers_among_owners_that_yaml_reads_as_others_are_refused(tmp_path: Pa
             check_names(words)
     config.write_text(f"forget_owners: [7, -1, ada, '{written}', [ada]]\nmax_steps: 010\n")
     check_names(["unlearn", "--config", str(config)])
+
+
+@pytest.mark.parametrize(
+    "error",
+    [OSError(errno.ENOSPC, "No space left on device"), SafetensorError("I/O error: No space left (os error 28)")],
+)
+def test_a_full_disk_is_one_sentence(error: Exception) -> None:
+    def main() -> None:
+        raise error
+
+    with pytest.raises(SystemExit, match=r"measure: the disk is full. What is finished is whole: make room"):
+        run_program(main, "measure")
+
+
+@pytest.mark.parametrize("error", [OSError(errno.EACCES, "Permission denied"), SafetensorError("invalid header")])
+def test_other_faults_of_files_keep_their_traceback(error: Exception) -> None:
+    def main() -> None:
+        raise error
+
+    with pytest.raises(type(error)):
+        run_program(main, "measure")
