@@ -14,6 +14,7 @@ README = Path(__file__).resolve().parents[2] / "README.md"
 
 # What makes them short: appended to a recipe's options.
 SMOKE = {
+    "forget": "--plan",  # test_forget carries requests out
     "unlearn": "--max_steps 1 --use_cpu --report_to none --save_strategy no --num_generations 2 "
     "--per_device_train_batch_size 2 --max_completion_length 8 --mask_truncated_completions false",
     "measure": "--max_new_tokens 4 --max_rows 4",
@@ -23,11 +24,12 @@ SMOKE = {
 def commands() -> list[list[str]]:
     """The `dareu …` commands of the section on own data, without the one that installs."""
     section = README.read_text(encoding="utf-8").split("## Your own model and data")[1]
-    block = section.split("```bash")[1].split("```")[0].replace("\\\n", " ")
-    return [shlex.split(line, comments=True)[1:] for line in block.splitlines() if line.startswith("dareu ")]
+    blocks = [part.split("```")[0].replace("\\\n", " ") for part in section.split("```bash")[1:3]]
+    lines = [line for block in blocks for line in block.splitlines()]
+    return [shlex.split(line, comments=True)[1:] for line in lines if line.startswith("dareu ")]
 
 
-def test_own_model_and_data_in_five_commands(
+def test_own_model_and_data_in_six_commands(
     recipe: Callable[..., str], world: FictionalWorld, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -44,14 +46,15 @@ def test_own_model_and_data_in_five_commands(
 
     asked = commands()
     assert [words[0] for words in asked] == [
+        "forget",
         "train_classifier",
         "attribute_weights",
         "unlearn",
         "train_classifier",
         "measure",
     ]
-    for name, *words in asked:
-        recipe(name, *words, *shlex.split(SMOKE.get(name, "")))
+    printed = [recipe(name, *words, *shlex.split(SMOKE.get(name, ""))) for name, *words in asked]
+    assert "To forget: alice, bob" in printed[0] and not Path("runs/forget").exists()
 
     (row,) = read_results("runs/dareu/results.json")
     assert row["method"] == "dareu" and row["mask"] == "wagle" and row["metrics"]["moved_outside_mask"] == 0
