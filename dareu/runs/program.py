@@ -11,8 +11,6 @@ from itertools import pairwise
 import yaml
 from safetensors import SafetensorError
 
-_DISK_FULL = "{}: the disk is full. What is finished is whole: make room, and start the same again to go on."
-
 #: Options that name people.
 NAMES = ("forget_owners", "exclude_owners")
 
@@ -41,17 +39,20 @@ def run_program(main: Callable[[], None], name: str) -> None:
         # Some libraries raise it with a sentence of their own and no name
         missing = error if error.filename is None else f"there is no file {error.filename}: check the path."
         sys.exit(f"{name}: {missing}")
-    except OSError as error:
-        if error.errno != errno.ENOSPC:
+    except (OSError, RuntimeError, SafetensorError) as error:
+        if not _says_full(error):
             raise
-        sys.exit(_DISK_FULL.format(name))
-    except SafetensorError as error:
-        if "os error 28" not in str(error):
-            raise
-        sys.exit(_DISK_FULL.format(name))
+        sys.exit(f"{name}: the disk is full. What is finished is whole: make room, and start the same again to go on.")
     except yaml.YAMLError as error:  # of the `--config` that TRL's parser reads
         sys.exit(f"{name}: the config cannot be read as YAML: {' '.join(str(error).split())}.")
     leave_process_group()
+
+
+def _says_full(error: Exception) -> bool:
+    """Whether Python, safetensors or torch, each in words of its own, found no room on the disk."""
+    if isinstance(error, OSError):
+        return error.errno == errno.ENOSPC
+    return f"os error {errno.ENOSPC}" in str(error) or "PytorchStreamWriter failed writing" in str(error)
 
 
 def check_names(words: Sequence[str]) -> None:
