@@ -81,6 +81,11 @@ def prepare(data: DataArguments, asked: Asked) -> Request:
     earlier = earlier_owners(entries)
     known = set(whole.owners["owner"])
     remembered = [owner for owner in earlier if owner in known]
+    if whole.background is not None and (again := set(earlier) & set(whole.background["owner"])):
+        raise ValueError(
+            f"{min(again)}, forgotten earlier, is one of the num_background_owners, whose rows are retained: count "
+            "them anew, or leave those rows out of the data."
+        )
     excluded = [*(data.exclude_owners or ()), *remembered]
     narrowed = dataclasses.replace(data, forget_owners=owners, exclude_owners=excluded or None)
     parts = load_parts(narrowed) if excluded else whole

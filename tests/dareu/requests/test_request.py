@@ -1,0 +1,77 @@
+"""What is known of a request before anything is written."""
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from datasets import Dataset
+from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
+
+from dareu.data.parts import DataArguments
+from dareu.options.forget import ForgetArguments
+from dareu.requests.ledger import LEDGER, Entry, write_ledger
+from dareu.requests.request import Request, prepare, weights_fingerprint
+
+OWNERS = ("ann", "bo", "cy", "di")
+
+
+@pytest.fixture
+def model(tmp_path: Path, tiny_llama: Callable[..., LlamaForCausalLM], tokenizer: PreTrainedTokenizerFast) -> Path:
+    folder = tmp_path / "run" / "model"
+    tiny_llama().save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> DataArguments:
+    rows = [{"prompt": f"who is {o}", "completion": f" {o} {n}", "owner": o} for o in OWNERS for n in range(4)]
+    Dataset.from_list(rows).to_json(tmp_path / "rows.jsonl")
+    return DataArguments(dataset=str(tmp_path / "rows.jsonl"), forget_owners=["di"])
+
+
+@pytest.fixture
+def ask(model: Path, data: DataArguments) -> Callable[..., Request]:
+    def prepared(**changes: object) -> Request:
+        return prepare(dataclasses.replace(data, **changes), ForgetArguments(str(model), "-", weights="all"))
+
+    return prepared
+
+
+def forgotten(model: Path, *owners: str) -> None:
+    """Says in the ledger beside a model that it has forgotten these."""
+    now = weights_fingerprint(str(model))
+    write_ledger(model.parent / LEDGER, [Entry(list(owners), "2026-01-01", "npo", {}, "0", now, {}, {})])
+
+
+def test_a_first_request(ask: Callable[..., Request], model: Path) -> None:
+    request = ask(forget_owners=["di", "di"])
+    assert request.owners == ["di"] and request.earlier == request.remembered == []
+    assert request.rows == {"forget": 4, "retain": 12} and request.fingerprint == weights_fingerprint(str(model))
+    assert request.data.exclude_owners is None and request.everyone.forget_owners is None
+    assert any("no test rows" in sentence for sentence in request.weaker)
+
+
+def test_whoever_was_forgotten_earlier_is_excluded_and_remembered(ask: Callable[..., Request], model: Path) -> None:
+    forgotten(model, "ann", "gone")
+    request = ask(exclude_owners=["bo"])
+    assert request.earlier == ["ann", "gone"] and request.remembered == ["ann"]
+    assert request.data.exclude_owners == ["bo", "ann"] and request.rows["retain"] == 4
+    assert any("no rows of gone, forgotten earlier" in sentence for sentence in request.weaker)
+
+
+def test_nobody_who_was_forgotten_is_retained_as_a_background_person(ask: Callable[..., Request], model: Path) -> None:
+    forgotten(model, "ann")
+    with pytest.raises(ValueError, match="ann, forgotten earlier, is one of the num_background_owners"):
+        ask(num_background_owners=1)
+
+
+def test_there_is_somebody_to_forget_and_somebody_to_retain(ask: Callable[..., Request], model: Path) -> None:
+    with pytest.raises(ValueError, match="forget_owners names nobody"):
+        ask(forget_owners=None)
+    with pytest.raises(ValueError, match="zoe"):
+        ask(forget_owners=["zoe"])
+    forgotten(model, "ann", "bo")
+    with pytest.raises(ValueError, match="No owner would be retained"):
+        ask(forget_owners=["cy", "di"])
