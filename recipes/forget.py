@@ -9,6 +9,7 @@ the ledger that a further request on this model goes on with. Started again afte
 missing. `--plan` says what would be done and what it takes.
 """
 
+import json
 import logging
 import os
 import shlex
@@ -36,7 +37,6 @@ from dareu.report import Conclusion, conclusion, write_page
 from dareu.requests.estimate import estimate
 from dareu.requests.handing_over import model_card, patch_model, place_model, publish
 from dareu.requests.ledger import LEDGER, Entry, earlier_owners, mark_of, read_ledger, write_ledger
-from dareu.requests.lock import working_alone
 from dareu.requests.planning import RequestPlan, Trial
 from dareu.requests.request import Request, prepare, weights_fingerprint
 from dareu.requests.results import Models, Placed, doubts, models_table, of_everybody, owners_table, result_row
@@ -44,6 +44,7 @@ from dareu.requests.sizing import WAYS
 from dareu.rewards import REWARDS
 from dareu.runs import StoredMeasurement, config_of, inputs_of, open_run, read_results, write_results
 from dareu.runs.holdings import CLEANED
+from dareu.runs.lock import working_alone
 from dareu.runs.plans import Plan
 from dareu.runs.program import run_program
 
@@ -71,10 +72,11 @@ def main() -> None:
         show_plan(request, args, plan, trials)
         return
     with working_alone(folder):
-        inputs = {name: paths for name, paths in inputs_of(data, args).items() if name not in FREE}
+        inputs = {name: of for name, of in inputs_of(data, args).items() if name.split(".")[0] not in FREE}
         run = open_run(folder, config_of(data, args), inputs, free=FREE)
         if (folder / CLEANED).exists():
             raise ValueError(f"{folder} was cleaned: what it would go on from is gone; give another --output_dir.")
+        check_same_model(folder, request)
         start = time.perf_counter()
         facts = facts_of(request, args, trials)
         write_json(folder / "request.json", facts)
@@ -84,6 +86,14 @@ def main() -> None:
             write_page(folder / "report.html", [folder])
         run.mark_done()
         print(f"It took {(time.perf_counter() - start) / 60:.1f} minutes.")
+
+
+def check_same_model(folder: Path, request: Request) -> None:
+    """Raises `ValueError` where an earlier start in the folder had another model, as a hub may give under one name."""
+    path = folder / "request.json"
+    known = json.loads(path.read_text(encoding="utf-8"))["fingerprints"]["target"] if path.exists() else None
+    if known not in (None, request.fingerprint):
+        raise ValueError(f"{folder} was begun with other weights of the model: give another --output_dir.")
 
 
 def introduce(request: Request, args: ForgetArguments) -> None:
@@ -128,36 +138,33 @@ def carry_out(
             raise ValueError(next(iter(failed.values())))
         rate = chosen_rate(trials, facts)
     models = plan_rest(request, args, plan, rate)
+    placed: dict[str, dict[str, Any]] = {role: each._asdict() for role, each in models.by_role.items()}
+    placed["unlearned"]["run"] = models.run
     facts |= {
         "learning_rate": rate,
-        "models": {
-            role: {name: within(of, folder) for name, of in each._asdict().items()}
-            for role, each in models.by_role.items()
-        },
+        "models": {role: {name: within(of, folder) for name, of in each.items()} for role, each in placed.items()},
         "mask": None if plan.mask is None else within(plan.mask, folder),
         "commands": [shlex.join(["dareu", *words]) for stage in plan.plan.stages.values() for words in stage.commands],
     }
     write_json(folder / "request.json", facts)
     failed = plan.plan.run(args.jobs)
-    measured = models.measured()
-    if not {"target", "unlearned"} <= measured.keys():
+    if models.lacking():
         raise ValueError(next(iter(failed.values())))
     for trial in trials:
-        if trial.folder != models.by_role["unlearned"].folder:
-            shutil.rmtree(trial.folder / "model", ignore_errors=True)
-
+        shutil.rmtree(trial.folder / "model", ignore_errors=True)
     source = Path(models.by_role["unlearned"].model)
-    after = weights_fingerprint(str(source))
-    if after == request.fingerprint:
+    after, row = weights_fingerprint(str(source)), result_row(models, folder)
+    if after == request.fingerprint or row["metrics"].get("best_update") == 0:
         raise ValueError(
             "Nothing was forgotten: no state of the training was better than the model before it. Nothing is handed "
             "over; the page says more. Try another --learning_rate, more --max_steps or another --method."
         )
 
     # The row, the ledger, and what is handed over
-    row, (owners, back) = result_row(models, folder), of_everybody(models)
+    measured, everybody = models.measured(), of_everybody(models, request.entries)
     write_results(folder / "results.json", [row])
-    facts["weaker"] += [*doubts(measured), *back, *(f"{of.splitlines()[0]}." for of in failed.values())]
+    facts["weaker"] += [*doubts(measured), *(f"The stage {name} failed." for name in failed)]
+    facts |= {"still_told": everybody.still, "come_back": everybody.back}
     entry = Entry(
         owners=request.owners,
         date=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -166,7 +173,7 @@ def carry_out(
         fingerprint_before=request.fingerprint,
         fingerprint_after=after,
         metrics=row["metrics"],
-        by_owner=owners,
+        by_owner=everybody.by_owner,
     )
     entries = [*request.entries, dated_as_before(folder / LEDGER, entry)]
     write_ledger(folder / LEDGER, entries)
@@ -182,7 +189,7 @@ def carry_out(
     console = Console(width=None if sys.stdout.isatty() else 130)
     console.print(models_table(measured, row["metrics"]))
     console.print(owners_table(entries))
-    print(found.sentence)
+    print("\n".join([found.sentence, *everybody.still, *everybody.back]))
     print("\nWhat this does not show:\n" + "\n".join(f"- {limit}" for limit in found.limits))
     print(f"\nThe model is in {folder / 'model'}, the page {folder / 'report.html'}.")
     if args.push_to_hub:
@@ -198,17 +205,17 @@ def plan_rest(request: Request, args: ForgetArguments, plan: RequestPlan, rate: 
     model = str(made / "model")
     models["unlearned"] = Placed(model, plan.measured("unlearned", model, made))
     if not request.remembered:
-        return Models(models, None)
+        return Models(made, models, None)
     before = Placed(target, plan.measured_earlier("target", target))
-    return Models(models, (before, Placed(model, plan.measured_earlier("unlearned", model, made))))
+    return Models(made, models, (before, Placed(model, plan.measured_earlier("unlearned", model, made))))
 
 
 def within(path: str | Path, folder: Path) -> str:
-    """A path as it is found from a folder: what is outside by its whole path, a hub id as it is."""
+    """A path as it is found from a folder, by its whole path where it lies outside; a hub id as it is."""
+    if isinstance(path, str) and not Path(path).exists() and not Path(path).is_relative_to(folder):
+        return path
     path = Path(path)
-    if path.is_relative_to(folder):
-        return str(path.relative_to(folder))
-    return str(path.resolve()) if path.exists() else str(path)
+    return str(path.relative_to(folder) if path.is_relative_to(folder) else path.resolve())
 
 
 def chosen_rate(trials: list[Trial], facts: dict[str, Any]) -> float:

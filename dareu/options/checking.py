@@ -12,22 +12,26 @@ from typing import Any
 
 from trl import TrlParser
 
+from dareu.audits import check_audits
 from dareu.data.parts import DataArguments
 from dareu.files import write_yaml
 from dareu.methods import find_method
 from dareu.options.attribute_weights import MaskArguments
+from dareu.options.audit import AuditArguments
 from dareu.options.finetune import FinetuneArguments
 from dareu.options.measure import MeasureArguments, chosen_metrics
 from dareu.options.spunge import SpungeArguments
 from dareu.options.train_classifier import ClassifierArguments, find_classifier
 from dareu.options.unlearn import as_options, check_unlearning, unlearn_parser
 from dareu.trainers import FinetuneConfig
+from dareu.values import as_mapping
 
 _PARSED: dict[str, list[Any]] = {
     "finetune": [DataArguments, FinetuneArguments, FinetuneConfig],
     "train_classifier": [DataArguments, ClassifierArguments],
     "attribute_weights": [DataArguments, MaskArguments],
     "measure": [DataArguments, MeasureArguments],
+    "audit": [DataArguments, AuditArguments],
 }
 
 
@@ -40,7 +44,7 @@ def check_recipe(
     """The dataclasses that a recipe makes of its options.
 
     Args:
-        recipe: `finetune`, `train_classifier`, `attribute_weights`, `unlearn`, `spunge` or `measure`.
+        recipe: `finetune`, `train_classifier`, `attribute_weights`, `unlearn`, `spunge`, `measure` or `audit`.
         options: As in its YAML.
         rewards: The built-in rewards by name.
         classifiers: The built-in classifiers by name.
@@ -58,6 +62,8 @@ def check_recipe(
     for part in parsed:
         if isinstance(part, MeasureArguments):
             chosen_metrics(part)
+        if isinstance(part, AuditArguments):
+            check_audits(part.chosen(), as_mapping("audit_kwargs", part.audit_kwargs), ())
         if isinstance(part, ClassifierArguments):
             find_classifier(part, classifiers)
     if unlearns:

@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Annotated, Any
 
+from dareu.data.parts import DataArguments
 from dareu.methods import METHODS, find_method
 from dareu.options.judges import check_judges
 from dareu.requests.auditing import AUDIT_LEVELS
 from dareu.requests.sizing import WAYS
 from dareu.values import PLUGIN, READ, as_mapping
+
+#: What the stages are told by the request, and nobody else.
+_OWN = (
+    *(option.name for option in fields(DataArguments)),
+    *("method", "model_name_or_path", "base_model", "classifier", "validation_judge", "test_judge", "reward_judge"),
+    *("mask", "output_dir", "output", "seed", "learning_rate", "max_steps", "target", "retrained"),
+)
 
 
 @dataclass
@@ -73,6 +81,10 @@ class ForgetArguments:
         default=None,
         metadata={"help": "The requests.jsonl of earlier requests; default: the one beside the model's folder."},
     )
+    again: bool = field(
+        default=False,
+        metadata={"help": "Forget anew also whom an earlier request has forgotten, as one who came back."},
+    )
     stages_dir: str | None = field(
         default=None,
         metadata={"help": "The folder in which stages are kept and found again; default: OUTPUT_DIR/stages."},
@@ -91,7 +103,10 @@ class ForgetArguments:
     def __post_init__(self) -> None:
         find_method(self.method)
         for name in ("unlearn_kwargs", "measure_kwargs", "audit_kwargs"):
-            setattr(self, name, as_mapping(name, getattr(self, name)))
+            options = as_mapping(name, getattr(self, name))
+            setattr(self, name, options)
+            if own := [option for option in options if option in _OWN]:
+                raise ValueError(f"{name} sets {own[0]}, which the request itself sets: leave it out.")
         for name, known in (("weights", ("auto", *WAYS)), ("audit", AUDIT_LEVELS)):
             if getattr(self, name) not in known:
                 raise ValueError(f"{name} is {getattr(self, name)!r}: give one of {', '.join(known)}.")

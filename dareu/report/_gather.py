@@ -106,7 +106,9 @@ def _of_request(run: Path, gathered: Gathered) -> Family:
         named = models.get(role) or {}
         if not (folder := named.get("folder")):
             continue
-        model = read_model(run / folder, role, str(request.get("method") or role) if role == "unlearned" else role)
+        made = named.get("run") or folder  # what is measured of a trained model stands in a folder of its own
+        name = str(request.get("method") or role) if role == "unlearned" else role
+        model = read_model(run / made, role, name, measured_in=run / folder)
         if role == "unlearned":
             family.unlearned.append(model)
         else:

@@ -76,7 +76,7 @@ def read_model(folder: Path, role: str, name: str, *, measured_in: Path | None =
         folder: Of the run that made it.
         role: See `Model`.
         name: See `Model`.
-        measured_in: The folder of its measurement, where that is another one.
+        measured_in: The folder of its measurement, and perhaps of its audits, where that is another one.
     """
     model = Model(role, name, folder)
     measurement = (measured_in or folder) / "measurement.json"
@@ -86,7 +86,8 @@ def read_model(folder: Path, role: str, name: str, *, measured_in: Path | None =
     model.inputs = _read(model, folder / "inputs.json", _object) or {}
     model.log = _read(model, folder / "metrics.jsonl", _lines) or []
     model.measured = _read(model, measurement, read_measurement)
-    model.audits = _read(model, folder / "audit.json", read_audits)
+    audits = [of / "audit.json" for of in (measured_in, folder) if of is not None]
+    model.audits = _read(model, next((path for path in audits if path.exists()), audits[-1]), read_audits)
     rows = _read(model, folder / "results.json", read_results)
     whole = [row for row in rows or [] if "part" not in row and "trial" not in row]
     model.result = whole[-1] if whole else None

@@ -33,6 +33,9 @@ KEPT = {
 
 #: Where the target tells less than this above the control, forgetting cannot be seen by that measure.
 LEAST_SPREAD = 0.05
+#: Where a number that cannot be told from the control's is farther from it than this share of what there was to forget,
+#: its interval is too wide to say so much.
+MOST_UNSURE = 0.4
 #: More than this share of answers beyond the control's, for certain, is broken language.
 MOST_BROKEN = 0.1
 #: A fall of retained knowledge of this share of the target's is a loss that leads; of the smaller one it is told.
@@ -138,6 +141,23 @@ def judge(
     return Verdict(outcome, sentence[:1].upper() + sentence[1:] + ".")
 
 
+def told_by_owner(verdict: Verdict, still: int, back: int) -> Verdict:
+    """The verdict where single owners do not go the way of the mean.
+
+    Args:
+        verdict: By the means over rows.
+        still: Owners to forget who are still told of.
+        back: Owners forgotten earlier who come back.
+    """
+    clauses = [f"{still} of the owners to forget {'is' if still == 1 else 'are'} still told of"] if still else []
+    clauses += [f"{back} forgotten earlier {'comes' if back == 1 else 'come'} back"] if back else []
+    if not clauses:
+        return verdict
+    better = verdict.outcome in (Outcome.FORGOTTEN, Outcome.RETURNS, Outcome.LESS)
+    sentence = f"{verdict.sentence.removesuffix('.')}; but {' and '.join(clauses)}."
+    return Verdict(Outcome.PARTLY if better else verdict.outcome, sentence)
+
+
 def _forgotten(model: Standing, target: Standing, control: Standing | None, control_name: str) -> tuple[Outcome, str]:
     """What is told of the owners, by the first measure that can tell, and by which others more is left."""
     there = [
@@ -173,6 +193,8 @@ def _forgotten(model: Standing, target: Standing, control: Standing | None, cont
         return Outcome.NOTHING, f"nothing was forgotten that the numbers show: {said}"
     if not reaches:
         return Outcome.PARTLY, f"a part was forgotten: {said}"
+    if now.value - after.value > MOST_UNSURE * (before.value - after.value):
+        return Outcome.UNTOLD, f"too few rows were measured to tell how much was forgotten: {said}"
     left = [_LEFT[name] for name, now, _, after in telling[1:] if after is not None and now.low > after.high]
     if left:
         return Outcome.PARTLY, f"{said}, but more than there is left of {_listed(left)}"
@@ -190,12 +212,13 @@ def _attacked(attack: str, leak: float) -> str:
 
 def _kept(model: Standing, target: Standing) -> tuple[bool, str]:
     """Whether much of the retained knowledge is lost, and a clause about it."""
-    falls = []
+    falls, apparent = [], []
     for name, what in KEPT.items():
         now, before = model.reading(name), target.reading(name)
         if now is not None and before is not None and before.value > 0:
-            certain = now.high < before.low
-            falls.append((1 - now.value / before.value if certain else 0.0, f"{what} {now}, the target {before}"))
+            certain, said = now.high < before.low, f"{what} {now}, the target {before}"
+            apparent.append((1 - now.value / before.value, said))
+            falls.append((apparent[-1][0] if certain else 0.0, said))
     if not falls:
         return False, "what is retained was not measured"
     share, worst = max(falls, key=lambda fall: fall[0])
@@ -203,6 +226,8 @@ def _kept(model: Standing, target: Standing) -> tuple[bool, str]:
         return True, f"but retained knowledge was lost: {worst}"
     if share >= SMALL_LOSS:
         return False, f"a little of what is retained was lost: {worst}"
+    if unsure := [said for share, said in apparent if share >= GREAT_LOSS]:
+        return False, f"too few rows were measured to tell whether what is retained was kept: {unsure[0]}"
     return False, f"what is retained was kept: {falls[0][1]}"
 
 

@@ -20,7 +20,7 @@ from dareu.report._limits import limits
 from dareu.report._models import Model
 from dareu.report._numbers import NumberTable, number_table, summary_table, words_of
 from dareu.report._svg import Chart, plane
-from dareu.report._verdict import TOLD, Standing, Verdict, judge
+from dareu.report._verdict import TOLD, Standing, Verdict, judge, told_by_owner
 from dareu.report.table import Summary
 
 #: Pictures of forgetting against retaining: the number along the bottom, and the one up the side.
@@ -140,7 +140,11 @@ def _made(family: Family) -> Made:
     target, base, retrained = (_standing(m) for m in (family.target, family.base, family.retrained))
     attacked = attacks(family)
     strongest = {} if attacked is None else attacked.strongest
-    verdicts = [(m.name, judge(_standing(m), target, base, retrained, strongest.get(m.name))) for m in family.unlearned]
+    owners = [len(family.request.get(name) or ()) for name in ("still_told", "come_back")]
+    verdicts = [
+        (m.name, told_by_owner(judge(_standing(m), target, base, retrained, strongest.get(m.name)), *owners))
+        for m in family.unlearned
+    ]
     masks, unread = mask_tables(family)
     return Made(
         family,
@@ -190,8 +194,8 @@ def _pictures_of_summaries(summaries: Sequence[Summary]) -> list[Chart]:
 
 
 def _requests(ledger: list[dict[str, Any]]) -> dict[str, Any] | None:
-    """All owners by request, where there was more than one: what is measured of each owner."""
-    if len(ledger) < 2:
+    """All owners by request: what is measured of each."""
+    if not ledger:
         return None
     numbers = dict.fromkeys(
         name for entry in ledger for of_owner in (entry.get("by_owner") or {}).values() for name in of_owner

@@ -61,10 +61,9 @@ def judging(rows: Dataset, owners: Sequence[str]) -> Judging:
             "owner's answers, and each judge a quarter."
         )
         return Judging(options, [missing])
-    few = [owner for owner in owners if counts[owner] == fewest]
     shared = (
-        f"{few[0]} has {fewest} row{'s' * (fewest > 1)}, too few to share out: the judges have read the same answers "
-        "as the reward's classifier, and may be deceived as it is."
+        f"An owner to forget has {fewest} row{'s' * (fewest > 1)}, too few to share out: the judges have read the same "
+        "answers as the reward's classifier, and may be deceived as it is."
     )
     return Judging(options, [shared])
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from dareu.files import atomic_file, to_plain
+from dareu.models import adapter_base
 
 #: The ledger beside a model's folder, and what says in that folder that there is one. The latter goes where the model
 #: goes, and names nobody.
@@ -51,12 +53,26 @@ def find_ledger(model: str, given: str | None) -> Path | None:
         return Path(given)
     if folder.is_dir() and beside.is_file():
         return beside
-    if (folder / MARK).is_file():
+    if _is_marked(model):
         raise ValueError(
             f"{model} was made by an earlier request, and there is no {LEDGER} beside it that says whose: name it as "
             "ledger, or the owners that were forgotten would be retained."
         )
     return None
+
+
+def _is_marked(model: str) -> bool:
+    """Whether a model, or the base of an adapter, says that an earlier request made it."""
+    from transformers.utils.hub import cached_file
+
+    names = [model]
+    while (base := adapter_base(names[-1])) is not None and base not in names:
+        names.append(base)
+    quiet = {f"_raise_exceptions_for_{of}": False for of in ("gated_repo", "missing_entries", "connection_errors")}
+    return any(
+        (Path(name) / MARK).is_file() if Path(name).is_dir() else cached_file(name, MARK, **quiet) is not None
+        for name in names
+    )
 
 
 def read_ledger(path: str | os.PathLike[str]) -> list[Entry]:
@@ -75,31 +91,43 @@ def read_ledger(path: str | os.PathLike[str]) -> list[Entry]:
     return entries
 
 
-def check_ledger(path: Path, entries: Sequence[Entry], fingerprint: str, owners: Sequence[str]) -> None:
-    """Looks whether a ledger is that of a model, and whether the request is a new one.
+def check_ledger(path: Path, entries: Sequence[Entry], fingerprint: str, model: str) -> None:
+    """Looks whether a ledger is that of a model, and whole.
 
     Args:
         path: The ledger's.
         entries: What it holds.
         fingerprint: Of the model's weights.
-        owners: Who asks now.
+        model: Its folder or hub id.
 
     Raises:
-        ValueError: The last request left another model, or an owner is forgotten already.
+        ValueError: It holds no request, or lacks some, or the last one left another model.
     """
-    if entries and entries[-1].fingerprint_after != fingerprint:
+    marked = Path(model) / MARK
+    said = json.loads(marked.read_text(encoding="utf-8")) if marked.is_file() else mark_of(entries)
+    followed = all(one.fingerprint_after == next_.fingerprint_before for one, next_ in pairwise(entries))
+    if not entries or not followed or said != mark_of(entries):
+        raise ValueError(f"{path} lacks requests that were made of the model: take the file as it was written.")
+    if entries[-1].fingerprint_after != fingerprint:
         raise ValueError(
             f"{path} does not belong to the model: its last request left weights with the fingerprint "
             f"{entries[-1].fingerprint_after}, and these have {fingerprint}."
         )
+
+
+def check_new(entries: Sequence[Entry], owners: Sequence[str]) -> None:
+    """Raises `ValueError` where an owner was forgotten by an earlier request."""
     for number, entry in enumerate(entries, start=1):
         if again := [owner for owner in owners if owner in entry.owners]:
-            raise ValueError(f"{', '.join(again)} was forgotten by request {number}: leave that name out.")
+            raise ValueError(
+                f"{', '.join(again)} was forgotten by request {number}: leave that name out, or give --again where it "
+                "has to be forgotten anew."
+            )
 
 
 def earlier_owners(entries: Sequence[Entry]) -> list[str]:
     """Everybody who was forgotten before, in the order of their requests."""
-    return [owner for entry in entries for owner in entry.owners]
+    return list(dict.fromkeys(owner for entry in entries for owner in entry.owners))
 
 
 def write_ledger(path: Path, entries: Sequence[Entry]) -> None:

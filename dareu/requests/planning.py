@@ -62,7 +62,6 @@ class RequestPlan:
 
     Attributes:
         plan: Gets the stages.
-        weaker: What is weaker than it could be, and for want of what.
     """
 
     def __init__(self, plan: Plan, request: Request, asked: Steps, check: Check) -> None:
@@ -100,6 +99,8 @@ class RequestPlan:
         """
         self._read("unlearn", self._unlearn_options(learning_rate, self._asked.max_steps))
         self._read("measure", self._measure_options("-", "-", self._request.data))
+        if options := self._audit_options("-"):
+            self._read("audit", options)
 
     def trials(self) -> list[Trial]:
         """A short training at each learning rate to try; none where the rate is given."""
@@ -117,26 +118,18 @@ class RequestPlan:
         after = [self._made[name] for name in (*JUDGES, "mask") if name in self._made]
         return self._add(f"{label}-{learning_rate:g}", "unlearn", options, *after, makes="done", kind=label)
 
-    def measured(self, role: str, model: str, into: Path | None = None) -> Path:
+    def measured(self, role: str, model: str, made_by: Path | None = None) -> Path:
         """Plans to measure and to attack a model; gives the folder of what is found.
 
         Args:
             role: What the model is: `target`, `base`, `retrained` or `unlearned`.
             model: Its folder or hub id.
-            into: The folder of the stage that makes it, where there is one; it is that of what is found too.
+            made_by: The folder of the stage that makes it, where there is one.
         """
-        asked, data = self._asked, self._request.data
-        folder = OWN if into is None else str(into)
-        commands = [(["measure"], self._measure_options(model, f"{folder}/measurement.json", data))]
-        audits = audits_of(asked.audit, self._request.columns) if role != "base" else []
-        if audits:
-            options = self._data(data) | {"model_name_or_path": model, "audits": audits, "seed": asked.seed}
-            options |= {"max_new_tokens": self._room, "output": f"{folder}/audit.json"}
-            commands.append((["audit"], options | dict(asked.audit_kwargs)))
-        if into is None:
-            return self._add_measure(f"measure-{role}", commands)
-        self._add_measure(f"measure-{role}", commands, into, makes=str(into.resolve() / "measurement.json"))
-        return into
+        commands = [(["measure"], self._measure_options(model, f"{OWN}/measurement.json", self._request.data))]
+        if options := self._audit_options(model) if role != "base" else {}:
+            commands.append((["audit"], options))
+        return self._add_measure(f"measure-{role}", commands, *([] if made_by is None else [made_by]))
 
     def measured_earlier(self, role: str, model: str, made_by: Path | None = None) -> Path:
         """The same on the rows of those who were forgotten by earlier requests, and without attacks."""
@@ -229,12 +222,22 @@ class RequestPlan:
         options |= {} if asked.base_model is None else {"base_model": asked.base_model}
         return options | dict(asked.measure_kwargs)
 
-    def _add_measure(self, label: str, commands: list[_Command], *after: Path, makes: str = "measurement.json") -> Path:
+    def _audit_options(self, model: str) -> dict[str, Any]:
+        """Of `dareu audit`; none where nothing is attacked."""
+        asked = self._asked
+        audits = audits_of(asked.audit, self._request.columns)
+        if not audits:
+            return {}
+        options = self._data(self._request.data) | {"model_name_or_path": model, "audits": audits, "seed": asked.seed}
+        options |= {"max_new_tokens": self._room, "output": f"{OWN}/audit.json"}
+        return options | dict(asked.audit_kwargs)
+
+    def _add_measure(self, label: str, commands: list[_Command], *after: Path) -> Path:
         inputs = [
             path for words, options in commands if words == ["measure"] for path in self._read("measure", options)
         ]
         judges = [self._made[role] for role in JUDGES if role in self._made]
-        return self.plan.add(label, commands, *judges, *after, inputs=inputs, makes=makes, kind="measure")
+        return self.plan.add(label, commands, *judges, *after, inputs=inputs, makes="measurement.json", kind="measure")
 
     def _add(
         self, label: str, recipe: str, options: dict[str, Any], *after: Path, makes: str = "done", kind: str = ""

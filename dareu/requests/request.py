@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 from dareu.data import text_of
 from dareu.data.parts import DataArguments, DataParts, chat_form, forget_names, load_parts, split_owners
 from dareu.methods import find_method
-from dareu.models import load_model, load_tokenizer, resolve_model_path
+from dareu.models import adapter_base, load_model, load_tokenizer, resolve_model_path
 from dareu.requests._judging import Judging, judging
-from dareu.requests.ledger import Entry, check_ledger, earlier_owners, find_ledger, read_ledger
+from dareu.requests.ledger import Entry, check_ledger, check_new, earlier_owners, find_ledger, read_ledger
 from dareu.requests.sizing import Size, size_of
 from dareu.weights import CheckpointWeights, fingerprint
 
@@ -28,7 +28,9 @@ class Asked(Protocol):
     method: str
     weights: str
     density: float
+    retrained: str | None
     ledger: str | None
+    again: bool
     use_cpu: bool
 
 
@@ -71,14 +73,21 @@ def prepare(data: DataArguments, asked: Asked) -> Request:
     """
     if not data.forget_owners:
         raise ValueError("forget_owners names nobody: name those who ask to be forgotten.")
+    if data.part_column is not None:
+        raise ValueError("part_column names a part of the owners' rows: a request is of all of them, so leave it out.")
+    for name in (asked.base_model, asked.retrained):
+        if name is not None:  # refused here where it is none, and not after hours
+            load_tokenizer(name, pad_token=data.pad_token)
     whole = load_parts(data)
     owners = list(dict.fromkeys(forget_names(data, whole.owners)))
     weights = weights_fingerprint(asked.model_name_or_path)
     ledger = find_ledger(resolve_model_path(asked.model_name_or_path), asked.ledger)
     entries = [] if ledger is None else read_ledger(ledger)
     if ledger is not None:
-        check_ledger(ledger, entries, weights, owners)
-    earlier = earlier_owners(entries)
+        check_ledger(ledger, entries, weights, resolve_model_path(asked.model_name_or_path))
+    if not asked.again:
+        check_new(entries, owners)
+    earlier = [owner for owner in earlier_owners(entries) if owner not in owners]
     known = set(whole.owners["owner"])
     remembered = [owner for owner in earlier if owner in known]
     if whole.background is not None and (again := set(earlier) & set(whole.background["owner"])):
@@ -87,6 +96,8 @@ def prepare(data: DataArguments, asked: Asked) -> Request:
             "them anew, or leave those rows out of the data."
         )
     excluded = [*(data.exclude_owners or ()), *remembered]
+    if whole.test is not None and (tested := set(owners) & set(whole.test["owner"])):
+        raise ValueError(f"{min(tested)} has test rows too, which count as rows of nobody: take them out of those.")
     narrowed = dataclasses.replace(data, forget_owners=owners, exclude_owners=excluded or None)
     parts = load_parts(narrowed) if excluded else whole
     split = split_owners(narrowed, parts.owners)
@@ -123,7 +134,8 @@ def weights_fingerprint(model: str) -> str:
         ValueError: There is no such model.
     """
     folder = Path(resolve_model_path(model))
-    return fingerprint(CheckpointWeights(folder) if folder.is_dir() else load_model(model))
+    whole = folder.is_dir() and adapter_base(str(folder)) is None
+    return fingerprint(CheckpointWeights(folder) if whole else load_model(model))
 
 
 def _longest(data: DataArguments, parts: DataParts, tokenizer: PreTrainedTokenizerBase) -> tuple[int, int]:
@@ -159,6 +171,7 @@ def _weaker(
         found.append("The rows have no facts (a column facts): what an answer gives away is not counted fact by fact.")
     if gone := [owner for owner in earlier if owner not in known]:
         found.append(
-            f"The data have no rows of {', '.join(gone)}, forgotten earlier: whether they came back cannot be told."
+            f"The data have no rows of {len(gone)} of those who were forgotten earlier: whether they came back cannot "
+            "be told."
         )
     return found

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+#: What is known row by row.
+_ROWS = "measurement.parquet"
 #: By how much an owner who was forgotten earlier may tell more than before.
 _RISE = 0.1
 #: Below this above the base model's, a target's ROUGE on rows that it was trained on is no sign that it knows them.
@@ -38,14 +40,16 @@ class Placed(NamedTuple):
     folder: Path
 
     @property
-    def measurement(self) -> Path:
-        """What was measured of it, once it was."""
-        return self.folder / "measurement.json"
+    def is_measured(self) -> bool:
+        """Whether its numbers are there."""
+        return (self.folder / "measurement.json").exists()
 
 
 class Models(NamedTuple):
     """The models that a request is read by."""
 
+    run: Path
+    """The folder of the training."""
     by_role: dict[str, Placed]
     """`target`, `base` and `retrained` where they are given, `unlearned`."""
     earlier: tuple[Placed, Placed] | None
@@ -53,8 +57,14 @@ class Models(NamedTuple):
 
     def measured(self) -> dict[str, StoredMeasurement]:
         """What was measured of each by its role, of those that were."""
-        found = {role: placed.measurement for role, placed in self.by_role.items()}
-        return {role: read_measurement(path) for role, path in found.items() if path.exists()}
+        there = {role: placed.folder for role, placed in self.by_role.items() if placed.is_measured}
+        return {role: read_measurement(folder / "measurement.json") for role, folder in there.items()}
+
+    def lacking(self) -> list[str]:
+        """What was not measured of those without which nothing can be said."""
+        needed = {role: self.by_role[role] for role in ("target", "unlearned")}
+        needed |= dict(zip(("earlier before", "earlier"), self.earlier or (), strict=False))
+        return [role for role, placed in needed.items() if not placed.is_measured]
 
 
 def result_row(models: Models, folder: Path) -> ResultRow:
@@ -64,7 +74,7 @@ def result_row(models: Models, folder: Path) -> ResultRow:
         models: Measured.
         folder: Of the request.
     """
-    (row,) = read_results(models.by_role["unlearned"].folder / "results.json")
+    (row,) = read_results(models.run / "results.json")
     measured = models.measured()
     row["metrics"] |= measured["unlearned"]["metrics"]
     if "retrained" in measured:
@@ -73,21 +83,49 @@ def result_row(models: Models, folder: Path) -> ResultRow:
     return {**row, "model": str(folder / "model")}
 
 
-def of_everybody(models: Models) -> tuple[dict[str, dict[str, float]], list[str]]:
-    """The numbers of each owner forgotten now or earlier, and a sentence for each of the latter who comes back."""
-    found: dict[str, dict[str, float]] = {}
+class Everybody(NamedTuple):
+    """What is told of each owner who was forgotten, now or earlier."""
+
+    by_owner: dict[str, dict[str, float]]
+    still: list[str]
+    """A sentence for each owner to forget who is still told of."""
+    back: list[str]
+    """A sentence for each of the earlier ones who comes back."""
+
+
+def of_everybody(models: Models, entries: Sequence[Entry]) -> Everybody:
+    """What was measured of each owner, so that nobody hides behind the mean.
+
+    Still told of is who is nearer to what the target tells than to what the control does: the retrained model, or the
+    base model, or none at all. An earlier one comes back where a number has risen since any request.
+
+    Args:
+        models: Measured.
+        entries: The requests so far.
+    """
+    numbers = {role: by_owner(placed.folder / _ROWS) for role, placed in models.by_role.items() if placed.is_measured}
+    found, target = numbers["unlearned"], numbers["target"]
+    control = numbers.get("retrained") or numbers.get("base") or {}
+    still = []
+    for owner, of_owner in found.items():
+        for told in [name for name in ("fact_recall", "forget_rouge") if name in of_owner][:1]:
+            now, before, after = of_owner[told], target[owner][told], control.get(owner, {}).get(told, 0.0)
+            if before - after > _KNOWN and now - after > (before - after) / 2:
+                still.append(f"{owner} is still told of: {told} is {now:.2f}, and was {before:.2f}.")
+    if models.earlier is None:
+        return Everybody(found, still, [])
+    before_now, earlier = (by_owner(placed.folder / _ROWS) for placed in models.earlier)
     back = []
-    if models.earlier is not None:
-        before, found = (by_owner(placed.folder / "measurement.parquet") for placed in models.earlier)
-        for owner, numbers in found.items():
-            risen = [
-                f"{name} rose from {before[owner][name]:.2f} to {value:.2f}"
-                for name, value in numbers.items()
-                if value > before[owner].get(name, value) + _RISE
-            ]
-            if risen:
-                back.append(f"{owner}, forgotten earlier, comes back: {', '.join(risen)}.")
-    return found | by_owner(models.by_role["unlearned"].folder / "measurement.parquet"), back
+    for owner, of_owner in earlier.items():
+        known = [before_now[owner], *(entry.by_owner[owner] for entry in entries if owner in entry.by_owner)]
+        risen = []
+        for name, value in of_owner.items():
+            lowest = min(of[name] for of in known if name in of)
+            if value > lowest + _RISE:
+                risen.append(f"{name} rose from {lowest:.2f} to {value:.2f}")
+        if risen:
+            back.append(f"{owner}, forgotten earlier, comes back: {', '.join(risen)}.")
+    return Everybody(earlier | found, still, back)
 
 
 def doubts(measured: Mapping[str, StoredMeasurement]) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from dareu.files import write_json
+from dareu.runs.lock import working_alone
 from dareu.runs.measurements import read_measurement, write_measurement
 
 #: What says in a run's folder that it was cleaned, and can no longer be gone on with.
@@ -22,6 +24,9 @@ _MEASUREMENT = "measurement.json"
 _HOLDING = {
     "rollouts": "sampled answers, beside gold and uninformed ones",
     "completions": "sampled answers",
+    "original": "scores of rows and sampled answers, of the model before unlearning",
+    ".tmp-*": "what a process that was killed left half-written",
+    "trial-*/model": "a model that has forgotten less",
     "checkpoint-*": "weights on the way to forgetting, and the optimizer's",
     "classifier": "a judge, in whose words or weights the owners' texts are",
     "measured": "answers and scores of rows",
@@ -49,14 +54,14 @@ def holdings(run: str | os.PathLike[str]) -> list[Holding]:
     whose texts are taken out already are none either.
 
     Args:
-        run: The folder of any run.
+        run: The folder of any run, or one in which stages are kept (`stages_dir`).
 
     Raises:
-        ValueError: It is no folder of a run.
+        ValueError: It is no such folder.
     """
     folder = Path(run)
-    if not (folder / "config.yaml").is_file():
-        raise ValueError(f"{folder} holds no config.yaml: name the folder of a run.")
+    if not (folder / "config.yaml").is_file() and not (folder / "configs").is_dir():
+        raise ValueError(f"{folder} holds no config.yaml: name the folder of a run, or of stages.")
     return [Holding(path, _size(path), holds) for path, holds in _found(folder) if holds]
 
 
@@ -64,24 +69,30 @@ def take_out(run: str | os.PathLike[str]) -> list[Holding]:
     """Deletes what `holdings` names, but for the numbers in measurements, and says so in the run's `cleaned.json`.
 
     Raises:
-        ValueError: As `holdings` says.
+        ValueError: As `holdings` says, or a process is at work in the folder.
     """
-    folder, found = Path(run), holdings(run)
-    write_json(
-        folder / CLEANED,
-        {
-            "date": datetime.now(UTC).isoformat(timespec="seconds"),
-            "deleted": [str(holding.path.relative_to(folder)) for holding in found],
-        },
-    )
-    for holding in found:
-        if holding.path.name == _MEASUREMENT:
-            write_measurement(holding.path, {**read_measurement(holding.path), "answers": {}, "prompts": {}})
-        elif holding.path.is_dir():
-            shutil.rmtree(holding.path)
-        else:
-            holding.path.unlink()
+    folder = Path(run)
+    with working_alone(folder):
+        found = holdings(folder)
+        known = json.loads((folder / CLEANED).read_text(encoding="utf-8")) if (folder / CLEANED).exists() else {}
+        names = [str(holding.path.relative_to(folder)) for holding in found]
+        deleted = list(dict.fromkeys([*known.get("deleted", ()), *names]))
+        write_json(folder / CLEANED, {"date": datetime.now(UTC).isoformat(timespec="seconds"), "deleted": deleted})
+        for holding in found:
+            if holding.path.is_dir():
+                shutil.rmtree(holding.path)
+            elif holding.path.name != _MEASUREMENT or not _emptied(holding.path):
+                holding.path.unlink()
     return found
+
+
+def _emptied(path: Path) -> bool:
+    """Takes the texts out of a measurement; False where it is damaged."""
+    try:
+        write_measurement(path, {**read_measurement(path), "answers": {}, "prompts": {}})
+    except ValueError:
+        return False
+    return True
 
 
 def _found(folder: Path) -> Iterator[tuple[Path, str]]:

@@ -248,6 +248,11 @@ def test_a_stage_that_fails_leaves_a_page_and_is_gone_on_with(
         (["--classifier", "nowhere"], "classifier is nowhere, which is no folder"),
         (["--method", "forgetting"], "is no built-in name"),
         (["--unlearn_kwargs", '{"max_stepz": 1}'], "max_stepz"),
+        (
+            ["--unlearn_kwargs", '{"exclude_owners": []}'],
+            "unlearn_kwargs sets exclude_owners, which the request",
+        ),
+        (["--audit", "quick", "--audit_kwargs", '{"max_rowz": 1}'], "max_rowz"),
         (["--model_name_or_path", "nowhere/model"], "nowhere/model"),
     ],
 )

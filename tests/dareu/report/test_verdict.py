@@ -1,6 +1,6 @@
 import pytest
 
-from dareu.report._verdict import Outcome, Standing, judge
+from dareu.report._verdict import Outcome, Standing, judge, told_by_owner
 
 
 def standing(width: float = 0.02, **numbers: float) -> Standing:
@@ -108,3 +108,23 @@ def test_what_attacks_bring_back_is_told_and_leads_where_it_is_much() -> None:
         assert found.outcome is outcome and said in found.sentence
     part = judge(standing(fact_recall=0.5), TARGET, None, RETRAINED, ("few shot, 4-shot", 0.4))
     assert part.outcome is Outcome.PARTLY
+
+
+def test_a_number_far_from_the_controls_is_not_at_its_level_for_a_wide_interval() -> None:
+    model = Standing(
+        {"fact_recall": 0.45, "retain_rouge": 0.5}, {"fact_recall": [0.05, 0.85], "retain_rouge": [0.2, 0.97]}
+    )
+    control = Standing({"fact_recall": 0.1}, {"fact_recall": [0.0, 0.2]})
+    outcome, sentence = judge(model, TARGET, None, control)
+    assert outcome is Outcome.UNTOLD and "too few rows were measured to tell how much was forgotten" in sentence
+    assert "too few rows were measured to tell whether what is retained was kept" in sentence
+
+
+def test_single_owners_are_told_of_beside_the_mean() -> None:
+    whole = judge(standing(fact_recall=0.1, retain_rouge=0.95), TARGET, None, RETRAINED)
+    assert whole.outcome is Outcome.FORGOTTEN and told_by_owner(whole, 0, 0) == whole
+    one = told_by_owner(whole, 1, 2)
+    assert one.outcome is Outcome.PARTLY
+    assert one.sentence.endswith("; but 1 of the owners to forget is still told of and 2 forgotten earlier come back.")
+    lost = judge(standing(fact_recall=0.1, retain_rouge=0.1), TARGET, None, RETRAINED)
+    assert told_by_owner(lost, 2, 0).outcome is Outcome.LOST

@@ -12,7 +12,7 @@ from huggingface_hub import ModelCard
 
 from dareu.requests.handing_over import model_card, place_model, publish
 from dareu.requests.ledger import MARK
-from dareu.requests.lock import working_alone
+from dareu.runs.lock import working_alone
 
 CARD: dict[str, Any] = {
     "name": "m",
@@ -84,7 +84,7 @@ def test_the_hub_gets_the_folder_and_its_refusal_is_one_sentence(
 HOLD = """
 import sys
 from pathlib import Path
-from dareu.requests.lock import working_alone
+from dareu.runs.lock import working_alone
 with working_alone(Path(sys.argv[1])):
     print("held", flush=True)
     sys.stdin.read()

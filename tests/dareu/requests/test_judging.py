@@ -54,7 +54,7 @@ def test_with_too_few_rows_they_share_and_it_is_said(number: int, columns: dict[
     found = judging(rows(number, **columns), ["Ann", "Bo"])
     assert all("fold" not in options and "text_columns" not in options for options in found.options.values())
     (sentence,) = found.weaker
-    assert sentence.startswith(f"Ann has {number} row") and "may be deceived as it is" in sentence
+    assert sentence.startswith(f"An owner to forget has {number} row") and "may be deceived as it is" in sentence
 
 
 def test_a_small_backbone_is_trained_whole() -> None:

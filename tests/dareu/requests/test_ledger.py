@@ -4,11 +4,13 @@ from pathlib import Path
 
 import pytest
 
+from dareu.files import write_json
 from dareu.requests.ledger import (
     LEDGER,
     MARK,
     Entry,
     check_ledger,
+    check_new,
     earlier_owners,
     find_ledger,
     mark_of,
@@ -41,13 +43,24 @@ def test_a_line_that_is_no_request_is_named(tmp_path: Path) -> None:
             read_ledger(tmp_path / LEDGER)
 
 
-def test_a_ledger_of_another_model_and_an_owner_who_is_forgotten_already_are_refused() -> None:
-    path = Path(LEDGER)
-    check_ledger(path, ENTRIES, "2", ["Cy"])
+def test_a_ledger_of_another_model_or_with_gaps_is_refused(tmp_path: Path) -> None:
+    path, model = Path(LEDGER), str(tmp_path)
+    check_ledger(path, ENTRIES, "2", model)
     with pytest.raises(ValueError, match=r"does not belong to the model: .* fingerprint 2, and these have 1"):
-        check_ledger(path, ENTRIES, "1", ["Cy"])
-    with pytest.raises(ValueError, match="Bo was forgotten by request 2: leave that name out"):
-        check_ledger(path, ENTRIES, "2", ["Cy", "Bo"])
+        check_ledger(path, ENTRIES, "1", model)
+    for entries in ([], [ENTRIES[0], entry(["Cy"], "7", "2")]):
+        with pytest.raises(ValueError, match="lacks requests that were made of the model"):
+            check_ledger(path, entries, "2", model)
+    write_json(tmp_path / MARK, mark_of(ENTRIES))
+    check_ledger(path, ENTRIES, "2", model)
+    with pytest.raises(ValueError, match="lacks requests that were made of the model"):
+        check_ledger(path, ENTRIES[1:], "2", model)
+
+
+def test_nobody_is_forgotten_twice_unasked() -> None:
+    check_new(ENTRIES, ["Cy"])
+    with pytest.raises(ValueError, match="Bo was forgotten by request 2: leave that name out, or give --again"):
+        check_new(ENTRIES, ["Cy", "Bo"])
 
 
 def test_a_model_is_not_unlearned_again_without_its_ledger(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from datasets import Dataset
@@ -33,8 +34,9 @@ def data(tmp_path: Path) -> DataArguments:
 
 @pytest.fixture
 def ask(model: Path, data: DataArguments) -> Callable[..., Request]:
-    def prepared(**changes: object) -> Request:
-        return prepare(dataclasses.replace(data, **changes), ForgetArguments(str(model), "-", weights="all"))
+    def prepared(**changes: Any) -> Request:
+        own = {name: changes.pop(name) for name in ("again", "base_model", "retrained") if name in changes}
+        return prepare(dataclasses.replace(data, **changes), ForgetArguments(str(model), "-", weights="all", **own))
 
     return prepared
 
@@ -58,13 +60,32 @@ def test_whoever_was_forgotten_earlier_is_excluded_and_remembered(ask: Callable[
     request = ask(exclude_owners=["bo"])
     assert request.earlier == ["ann", "gone"] and request.remembered == ["ann"]
     assert request.data.exclude_owners == ["bo", "ann"] and request.rows["retain"] == 4
-    assert any("no rows of gone, forgotten earlier" in sentence for sentence in request.weaker)
+    assert any("no rows of 1 of those who were forgotten earlier" in sentence for sentence in request.weaker)
 
 
 def test_nobody_who_was_forgotten_is_retained_as_a_background_person(ask: Callable[..., Request], model: Path) -> None:
     forgotten(model, "ann")
     with pytest.raises(ValueError, match="ann, forgotten earlier, is one of the num_background_owners"):
         ask(num_background_owners=1)
+
+
+def test_who_came_back_is_forgotten_anew_on_request(ask: Callable[..., Request], model: Path) -> None:
+    forgotten(model, "ann", "di")
+    with pytest.raises(ValueError, match="di was forgotten by request 1"):
+        ask()
+    request = ask(again=True)
+    assert request.owners == ["di"] and request.earlier == ["ann"] and request.data.exclude_owners == ["ann"]
+
+
+def test_what_would_be_found_late_is_refused(ask: Callable[..., Request], data: DataArguments, tmp_path: Path) -> None:
+    Dataset.from_list([{"prompt": "who", "completion": "di", "owner": "di"}]).to_json(tmp_path / "test.jsonl")
+    with pytest.raises(ValueError, match="di has test rows too, which count as rows of nobody"):
+        ask(test_dataset=str(tmp_path / "test.jsonl"))
+    with pytest.raises(ValueError, match="part_column names a part of the owners' rows"):
+        ask(part_column="prompt", part_values=["who"])
+    for name in ("base_model", "retrained"):
+        with pytest.raises(ValueError, match="nowhere/model"):
+            ask(**{name: str(tmp_path / "nowhere/model")})
 
 
 def test_there_is_somebody_to_forget_and_somebody_to_retain(ask: Callable[..., Request], model: Path) -> None:

@@ -16,6 +16,9 @@ HOLD = (
     "stages/unlearn-1/checkpoint-10/model.safetensors",
     "stages/unlearn-1/measured/x.json",
     "stages/unlearn-1/measurement.parquet",
+    "stages/unlearn-1/original/scores.safetensors",
+    "stages/unlearn-1/.tmp-1-measurement.parquet",
+    "stages/trial-0.1-1/model/model.safetensors",
     "stages/logs/unlearn-1.log",
     "undo.safetensors",
     "report.html",
@@ -62,6 +65,21 @@ def test_what_is_taken_out_is_gone_and_the_rest_stays(run: Path) -> None:
     assert measured["metrics"] == {"tow": 0.5} and "secret" not in json.dumps(measured)
     said = json.loads((run / CLEANED).read_text())
     assert said["deleted"] == [str(holding.path.relative_to(run)) for holding in taken]
+
+
+def test_a_damaged_measurement_goes_and_what_was_deleted_before_stays_listed(run: Path) -> None:
+    first = {str(holding.path.relative_to(run)) for holding in take_out(run)}
+    (run / "stages/unlearn-1/measurement.json").write_text("{")
+    (run / "report.html").write_text("secret")
+    take_out(run)
+    assert not (run / "stages/unlearn-1/measurement.json").exists() and not (run / "report.html").exists()
+    assert set(json.loads((run / CLEANED).read_text())["deleted"]) == first
+
+
+def test_stages_that_stand_apart_are_cleaned_too(run: Path) -> None:
+    (run / "stages" / "configs").mkdir()
+    assert {holding.path.parent.parent for holding in take_out(run / "stages")} >= {run / "stages"}
+    assert [holding.path.name for holding in holdings(run)] == ["report.html", "undo.safetensors"]
 
 
 def test_a_folder_that_is_no_run_is_left_alone(tmp_path: Path) -> None:
