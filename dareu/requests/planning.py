@@ -187,8 +187,13 @@ class RequestPlan:
             "retain_coef": 2.0,
         }
         options |= {} if asked.base_model is None else {"base_model": asked.base_model}
-        rows = _REWARDED_ROWS if rewarded else _LOSS_ROWS
-        micro = min(size.micro_batch, rows)
+        asking = self._request.rows["forget"]
+        if rewarded:  # whole groups, of which two updates take no prompt twice
+            rows = min(_REWARDED_ROWS, _GROUP * max(1, asking // 2))
+        else:
+            rows = min(_LOSS_ROWS, asking)
+        fitting = range(min(size.micro_batch, rows), 0, -1)
+        micro = next(of for of in fitting if rows % of == 0 and (of % _GROUP == 0 or not rewarded))
         pieces = rows // micro
         options |= {"per_device_train_batch_size": micro, "gradient_accumulation_steps": pieces}
         options["retain_batch_size"] = micro
@@ -196,7 +201,7 @@ class RequestPlan:
             options |= {
                 "classifier": self._paths["classifier"],
                 "num_generations": _GROUP,
-                "steps_per_generation": 2 * pieces,
+                "steps_per_generation": (2 if 2 * rows <= _GROUP * asking else 1) * pieces,
                 "num_iterations": 2,
                 "max_completion_length": self._room,
                 "kl_coef": 0.0,

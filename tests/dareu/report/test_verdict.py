@@ -116,7 +116,7 @@ def test_a_number_far_from_the_controls_is_not_at_its_level_for_a_wide_interval(
     )
     control = Standing({"fact_recall": 0.1}, {"fact_recall": [0.0, 0.2]})
     outcome, sentence = judge(model, TARGET, None, control)
-    assert outcome is Outcome.UNTOLD and "too few rows were measured to tell how much was forgotten" in sentence
+    assert outcome is Outcome.UNTOLD and "Too few rows were measured to tell how much was forgotten" in sentence
     assert "too few rows were measured to tell whether what is retained was kept" in sentence
 
 

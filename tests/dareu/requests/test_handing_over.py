@@ -51,7 +51,7 @@ def test_the_folder_is_the_model_with_its_card(tmp_path: Path) -> None:
         assert (tmp_path / "model" / "README.md").read_text() == text
     assert (tmp_path / "model" / "model.safetensors").samefile(source / "model.safetensors")
     assert json.loads((tmp_path / "model" / MARK).read_text()) == {"requests": 1}
-    assert [path.name for path in source.iterdir()] == ["model.safetensors"]
+    assert {path.name for path in source.iterdir()} == {"model.safetensors", MARK}, "who goes on from there is told"
     assert {path.name for path in tmp_path.iterdir()} == {"stage", "model"}
 
 
