@@ -79,7 +79,7 @@ def test_masks_are_shown_and_compared(
 
 def test_every_tool_says_what_it_does_and_has_no_recipes_name() -> None:
     tools = dareu.cli.find_tools()
-    assert list(tools) == ["convert", "mask", "merge", "patch"]
+    assert list(tools) == ["clean", "convert", "mask", "merge", "patch", "report"]
     assert not tools.keys() & dareu.cli.find_recipes().keys()
     for path in tools.values():
         assert ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
