@@ -12,6 +12,7 @@ def asked(family: Family) -> list[tuple[str, str]]:
     request, run = family.request, family.unlearned[0] if family.unlearned else None
     config = {} if run is None else run.config
     rows = request.get("rows") or {}
+    named = ((request.get("models") or {}).get("target") or {}).get("model")
     found = {
         "To forget": ", ".join(family.owners),
         "Forgotten before": ", ".join(map(str, request.get("earlier_owners") or ())),
@@ -22,7 +23,7 @@ def asked(family: Family) -> list[tuple[str, str]]:
         "Method": str(request.get("method") or ", ".join(model.name for model in family.unlearned)),
         "Trained": _trained(family, config),
         "Learning rate": _learning_rate(request, config),
-        "Target": str((family.target.folder if family.target else config.get("model_name_or_path")) or ""),
+        "Target": str(named or (family.target.folder if family.target else config.get("model_name_or_path")) or ""),
     }
     return [(name, text) for name, text in found.items() if text]
 
