@@ -42,9 +42,9 @@ docs: $(ENVIRONMENT)
 	@echo "Open site/index.html, or to search in it: python3 -m http.server --directory site"
 
 dist: $(ENVIRONMENT)
-	@rm -rf build dist
+	@rm -rf build dist; mkdir build
 	@$(BIN)/python -m pip install --quiet --constraint constraints.txt build twine
-	@$(BIN)/python -m build --no-isolation > build.log || (cat build.log; exit 1)
+	@$(BIN)/python -m build --no-isolation > build/log || (cat build/log; exit 1)
 	$(BIN)/twine check --strict dist/*
 
 dev: $(ENVIRONMENT)
