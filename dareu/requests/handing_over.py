@@ -28,11 +28,13 @@ def place_model(source: Path, folder: Path, card: str, mark: Mapping[str, Any]) 
         card: The text of its `README.md`.
         mark: What the folder says of its requests, so that a further one does not go without their ledger.
     """
-    write_json(source / MARK, mark)  # whoever goes on from there has to name the ledger as well
+    if not (source / MARK).exists():  # whoever goes on from there has to name the ledger as well
+        write_json(source / MARK, mark)
     with atomic_folder(folder) as temporary:
         shutil.copytree(source, temporary, copy_function=_linked, dirs_exist_ok=True)
         with atomic_file(temporary / "README.md") as file:
             file.write_text(card, encoding="utf-8")
+        write_json(temporary / MARK, mark)
 
 
 def model_card(
