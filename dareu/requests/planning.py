@@ -133,8 +133,9 @@ class RequestPlan:
 
     def measured_earlier(self, role: str, model: str, made_by: Path | None = None) -> Path:
         """The same on the rows of those who were forgotten by earlier requests, and without attacks."""
-        owners = self._request.owners
-        data = replace(self._request.everyone, forget_owners=self._request.remembered, exclude_owners=owners)
+        request = self._request
+        excluded = [*(request.everyone.exclude_owners or ()), *request.owners]
+        data = replace(request.everyone, forget_owners=request.remembered, exclude_owners=excluded)
         commands = [(["measure"], self._measure_options(model, f"{OWN}/measurement.json", data))]
         return self._add_measure(f"measure-earlier-{role}", commands, *([] if made_by is None else [made_by]))
 
