@@ -57,6 +57,25 @@ class Trial(NamedTuple):
     folder: Path
 
 
+def batch_options(forget_rows: int, micro_batch: int, *, rewarded: bool) -> dict[str, int]:
+    """The sizes of batches, of at most 64 completions, or 32 rows of a loss, an update.
+
+    Args:
+        forget_rows: How many rows there are to forget.
+        micro_batch: Rows that fit the memory at once; of a method that learns from rewards ≥ 8.
+        rewarded: Whether it is one: its groups stay whole, and a rollout asks no prompt twice.
+    """
+    rows = min(_REWARDED_ROWS, _GROUP * max(1, forget_rows // 2)) if rewarded else min(_LOSS_ROWS, forget_rows)
+    fitting = range(min(micro_batch, rows), 0, -1)
+    micro = next(of for of in fitting if rows % of == 0 and (of % _GROUP == 0 or not rewarded))
+    pieces = rows // micro
+    found = {"per_device_train_batch_size": micro, "gradient_accumulation_steps": pieces, "retain_batch_size": micro}
+    if rewarded:
+        updates = 2 if 2 * rows <= _GROUP * forget_rows else 1
+        found |= {"num_generations": _GROUP, "steps_per_generation": updates * pieces}
+    return found
+
+
 class RequestPlan:
     """Plans the stages of one request.
 
@@ -188,21 +207,10 @@ class RequestPlan:
             "retain_coef": 2.0,
         }
         options |= {} if asked.base_model is None else {"base_model": asked.base_model}
-        asking = self._request.rows["forget"]
-        if rewarded:  # whole groups, of which two updates take no prompt twice
-            rows = min(_REWARDED_ROWS, _GROUP * max(1, asking // 2))
-        else:
-            rows = min(_LOSS_ROWS, asking)
-        fitting = range(min(size.micro_batch, rows), 0, -1)
-        micro = next(of for of in fitting if rows % of == 0 and (of % _GROUP == 0 or not rewarded))
-        pieces = rows // micro
-        options |= {"per_device_train_batch_size": micro, "gradient_accumulation_steps": pieces}
-        options["retain_batch_size"] = micro
+        options |= batch_options(self._request.rows["forget"], size.micro_batch, rewarded=rewarded)
         if rewarded:
             options |= {
                 "classifier": self._paths["classifier"],
-                "num_generations": _GROUP,
-                "steps_per_generation": (2 if 2 * rows <= _GROUP * asking else 1) * pieces,
                 "num_iterations": 2,
                 "max_completion_length": self._room,
                 "kl_coef": 0.0,
