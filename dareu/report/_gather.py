@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from dareu.files import read_yaml
-from dareu.report._models import Model, read_model
+from dareu.report._models import Model, read_lines, read_model
 from dareu.report.table import Summary, summarise
 from dareu.runs import ResultRow, beside_control, common_numbers, read_results
 
@@ -313,12 +313,5 @@ def _label(row: ResultRow) -> str:
 
 def _ledger(run: Path) -> list[dict[str, Any]]:
     """The requests that a `dareu forget` run knows of; a line that is no whole JSON is passed over."""
-    path, found = run / LEDGER, []
-    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
-        try:
-            entry = json.loads(line)
-        except json.JSONDecodeError:
-            continue
-        if isinstance(entry, dict):
-            found.append(entry)
-    return found
+    path = run / LEDGER
+    return read_lines(path) if path.is_file() else []

@@ -84,7 +84,7 @@ def read_model(folder: Path, role: str, name: str, *, measured_in: Path | None =
     model.config = _read(model, config, read_yaml) or {}
     model.config_text = (_read(model, config, _text) if model.config else None) or ""
     model.inputs = _read(model, folder / "inputs.json", _object) or {}
-    model.log = _read(model, folder / "metrics.jsonl", _lines) or []
+    model.log = _read(model, folder / "metrics.jsonl", read_lines) or []
     model.measured = _read(model, measurement, read_measurement)
     audits = [of / "audit.json" for of in (measured_in, folder) if of is not None]
     model.audits = _read(model, next((path for path in audits if path.exists()), audits[-1]), read_audits)
@@ -130,7 +130,7 @@ def _object(path: Path) -> dict[str, str]:
     return {str(name): str(value) for name, value in found.items()} if isinstance(found, dict) else {}
 
 
-def _lines(path: Path) -> list[dict[str, Any]]:
+def read_lines(path: Path) -> list[dict[str, Any]]:
     """The whole lines of a log; one that is being written is passed over."""
     found = []
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines():

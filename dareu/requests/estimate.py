@@ -12,7 +12,7 @@ from dareu.requests.request import Request
 #: Of a device's speed in one large product of matrices, what a training reaches.
 _REACHED = 0.2
 #: Seconds that a stage takes to begin, and a step of generating or training beyond its arithmetic.
-_BEGIN, _STEP = 6.0, 0.15
+_BEGIN, _STEP = 6.0, 0.015
 #: Passes of the model over every token of an update: a forward is one, its backward two.
 _REWARDED, _BY_LOSS = 13, 8
 _SAMPLES = 16
@@ -47,7 +47,7 @@ def estimate(
     passes += models * tokens * (3 * asked + _SAMPLES * request.rows["forget"])
     steps = updates * (request.completion_tokens + 10 if rewarded else 10) + models * 6 * request.completion_tokens
     arithmetic = 2 * size.num_parameters * passes / (_REACHED * _speed(use_cpu=use_cpu))
-    overhead = _STEP * steps / 10 + _BEGIN * stages
+    overhead = _STEP * steps + _BEGIN * stages
     return Estimate(arithmetic + overhead, size.plan.weights * (trials + 5))
 
 
