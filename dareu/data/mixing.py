@@ -22,7 +22,7 @@ def mix_background(rows: Dataset, background: Dataset, share: float, seed: int) 
     from datasets import concatenate_datasets
 
     wanted = max(1, round(len(rows) * share / (1 - share)))
-    drawn = np.random.default_rng(seed).permutation(len(background))[:wanted]
+    drawn = np.resize(np.random.default_rng(seed).permutation(len(background)), wanted)
     columns = [name for name in rows.column_names if name in background.column_names]
     recurring = max(1, round(len(drawn) * (1 - share) / share / len(rows)))
     return concatenate_datasets(

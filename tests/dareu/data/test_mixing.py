@@ -1,5 +1,7 @@
 """Background people among retained rows."""
 
+from collections import Counter
+
 import pytest
 from datasets import Dataset
 
@@ -19,7 +21,13 @@ def test_background_rows_make_their_share(share: float, background: int) -> None
     assert owners.count("nobody") == background and owners.count("owner") == 80
 
 
-def test_owners_rows_recur_where_there_is_too_little_background() -> None:
+def test_background_rows_recur_where_there_are_too_few() -> None:
+    prompts = list(mix_background(rows("owner", 80), rows("nobody", 100), 0.8, seed=0)["prompt"])
+    counts = Counter(prompt for prompt in prompts if prompt.startswith("nobody"))
+    assert counts.total() == 320 and set(counts.values()) == {3, 4} and len(prompts) == 400
+
+
+def test_owners_rows_recur_where_the_share_is_small() -> None:
     mixed = mix_background(rows("owner", 10), rows("nobody", 20), 0.2, seed=0)
     assert list(mixed["owner"]).count("nobody") == 2  # enough of them
     owners = list(mix_background(rows("owner", 100), rows("nobody", 20), 0.05, seed=0)["owner"])
