@@ -20,7 +20,7 @@ from dareu.data import take_fold, thin
 from dareu.data.parts import DataArguments, chat_form, forget_names, load_parts, split_owners
 from dareu.files import content_hash
 from dareu.metrics import NEED_BASE, measure
-from dareu.models import load_model, load_tokenizer, resolve_model_path
+from dareu.models import load_base_tokenizer, load_model, load_tokenizer, resolve_model_path
 from dareu.models.tokenizers import vocabulary_hash
 from dareu.options.measure import MeasureArguments, chosen_metrics
 from dareu.runs import (
@@ -80,6 +80,7 @@ def main() -> None:
             judges=judges,
             forget_owners=owners,
             base_model=None if base is None else load_model(base).to(model.device),
+            base_tokenizer=(None if base is None else load_base_tokenizer(base, tokenizer, pad_token=data.pad_token)),
             strip=strip_echo,
             metrics=chosen.metrics,
             options=chosen.options,

@@ -22,7 +22,14 @@ from dareu.data.parts import DataArguments, chat_form, forget_names, load_parts,
 from dareu.masks import WeightMask, count_moved_outside
 from dareu.metrics import answer_nll, measure
 from dareu.metrics.validation import Reference, Validation
-from dareu.models import check_mergeable, load_model, load_tokenizer, resolve_model_path, save_model
+from dareu.models import (
+    check_mergeable,
+    load_base_tokenizer,
+    load_model,
+    load_tokenizer,
+    resolve_model_path,
+    save_model,
+)
 from dareu.options.policy import PolicyArguments
 from dareu.options.unlearn import (
     RewardArguments,
@@ -63,7 +70,7 @@ def main() -> None:
         check_mergeable(model)
     rows = load_rows(data, tokenizer, retaining.share(policy.model_name_or_path), training.seed)
     mask = WeightMask.load(policy.mask) if policy.mask is not None else None
-    base = load_base(options)
+    base = load_base(options, tokenizer)
     stopwatch = Stopwatch()
     validate = None
     if judges.validation_judge is not None:
@@ -197,6 +204,7 @@ def evaluation(options: UnlearnOptions, rows: Rows, tokenizer: Any, base: Base |
         judges={} if judges.validation_judge is None else {"validation": load_classifier(judges.validation_judge)},
         forget_owners=rows.owners,
         base_model=None if base is None else base.model,
+        base_tokenizer=None if base is None else base.tokenizer,
         strip=strip_echo,
         metrics=chosen,
         options=judges.eval_metric_kwargs,
@@ -209,13 +217,13 @@ def measured(model: Any, **settings: Any) -> dict[str, float]:
     return measure(model, **settings).metrics
 
 
-def load_base(options: UnlearnOptions) -> Base | None:
+def load_base(options: UnlearnOptions, target_tokenizer: Any) -> Base | None:
     """The base model, which judges fluency, where one is named."""
     name = options.judges.base_model
     if name is None:
         return None
     model = load_model(name, dtype=getattr(torch, options.policy.dtype)).to(options.training.device)
-    tokenizer = load_tokenizer(name, pad_token=options.data.pad_token)
+    tokenizer = load_base_tokenizer(name, target_tokenizer, pad_token=options.data.pad_token)
     return Base(model, tokenizer, mean_nll(model, tokenizer))
 
 

@@ -35,6 +35,7 @@ class Subject(NamedTuple):
     judges: Mapping[str, Judge]
     forget_owners: list[str]
     base_model: PreTrainedModel | None
+    base_tokenizer: PreTrainedTokenizerBase
     strip: Callable[[str, str], str] | None
     max_new_tokens: int
     num_samples: int
@@ -243,7 +244,7 @@ class OfSplit:
         by, prompts = self._subject, self._columns["prompt"]
         assert by.base_model is not None
         settings: dict[str, Any] = {"batch_size": by.batch_size, "truncate": True, "kept": by.base_kept}
-        return answer_nll(by.base_model, by.tokenizer, prompts, completions, **settings)
+        return answer_nll(by.base_model, by.base_tokenizer, prompts, completions, **settings)
 
 
 class OfModel(NamedTuple):
@@ -263,6 +264,8 @@ class OfModel(NamedTuple):
     """The causal language model itself; it must be left as it is."""
     tokenizer: PreTrainedTokenizerBase
     """Its tokenizer."""
+    base_tokenizer: PreTrainedTokenizerBase
+    """That of the base model."""
 
 
 class AgainstRetrained(NamedTuple):

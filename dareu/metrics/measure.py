@@ -74,6 +74,7 @@ def measure(
     judges: Mapping[str, Judge],
     forget_owners: Sequence[str],
     base_model: PreTrainedModel | None = None,
+    base_tokenizer: PreTrainedTokenizerBase | None = None,
     strip: Callable[[str, str], str] | None = None,
     metrics: Mapping[str, Metric] | None = None,
     options: Mapping[str, Mapping[str, Any]] | None = None,
@@ -111,12 +112,13 @@ def measure(
 
     Args:
         model: The causal language model to measure; it stays in the mode it is in.
-        tokenizer: The tokenizer of `model` and of `base_model`.
+        tokenizer: The tokenizer of `model`.
         splits: Record datasets `forget`, `retain` and `test`; optional columns `facts` and `name`. There may be no
             `test`: what is made of it is left out.
         judges: Classifiers by job, any of "reward", "validation" and "test".
         forget_owners: Owners to forget, which every judge must know.
         base_model: The checkpoint that the target was fine-tuned from.
+        base_tokenizer: Its tokenizer; default: `tokenizer`.
         strip: `strip(answer, prompt)` = the answer without what it repeats from the prompt.
         metrics: By name, all of which must be possible to compute; default: those of `METRICS` that are.
         options: Of each metric, its options by name.
@@ -150,20 +152,21 @@ def measure(
             for there in [missing[split] for split in metric.splits if split in splits] or [common]:
                 refuse_missing(name, needs[name], there)
 
-    owners, seconds = list(forget_owners), Seconds()
+    owners, seconds, base_tokenizer = list(forget_owners), Seconds(), base_tokenizer or tokenizer
     subject = Subject(
         model,
         tokenizer,
         judges,
         owners,
         base_model,
+        base_tokenizer,
         strip,
         max_new_tokens,
         num_samples,
         sample_seed,
         batch_size,
         Kept(cache_dir, model, tokenizer),
-        None if base_model is None else Kept(cache_dir, base_model, tokenizer),
+        None if base_model is None else Kept(cache_dir, base_model, base_tokenizer),
         seconds,
     )
     offers = _Offers()
@@ -186,7 +189,8 @@ def measure(
         if metric.splits or compares(needs[name]):
             continue
         if (reason := absence(needs[name], common)) is None:
-            whole = OfModel(dict(numbers.found), dict(numbers.row_values), offers, base_model, owners, model, tokenizer)
+            told = dict(numbers.found), dict(numbers.row_values), offers
+            whole = OfModel(*told, base_model, owners, model, tokenizer, base_tokenizer)
             try:
                 with seconds.of(name):
                     numbers.add(name, computed(metric, needs[name], whole, options.get(name, {})))

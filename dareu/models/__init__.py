@@ -10,7 +10,7 @@ from dareu.models.loading import (
     new_llama,
 )
 from dareu.models.saving import save_model
-from dareu.models.tokenizers import check_tokenizer, load_tokenizer, new_tokenizer
+from dareu.models.tokenizers import check_tokenizer, load_base_tokenizer, load_tokenizer, new_tokenizer
 
 __all__ = [
     "BASE_MODEL",
@@ -21,6 +21,7 @@ __all__ = [
     "context_length",
     "layer_list",
     "load_adapter",
+    "load_base_tokenizer",
     "load_model",
     "load_tokenizer",
     "merge_adapter",

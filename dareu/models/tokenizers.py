@@ -44,6 +44,21 @@ def load_tokenizer(name_or_path: str, *, pad_token: str | None = None) -> PreTra
     return tokenizer
 
 
+def load_base_tokenizer(
+    name_or_path: str, tokenizer: PreTrainedTokenizerBase, *, pad_token: str | None = None
+) -> PreTrainedTokenizerBase:
+    """Loads a base model's tokenizer, which renders messages as the target's does where it has no chat template.
+
+    Args:
+        name_or_path: The base model.
+        tokenizer: The target's.
+        pad_token: See `load_tokenizer`, which raises the same.
+    """
+    loaded = load_tokenizer(name_or_path, pad_token=pad_token)
+    loaded.chat_template = loaded.chat_template or tokenizer.chat_template
+    return loaded
+
+
 def vocabulary_hash(tokenizer: PreTrainedTokenizerBase) -> str:
     """Of tokens with their ids, special tokens and chat template: models that share it count tokens alike."""
     vocabulary = sorted(tokenizer.get_vocab().items())

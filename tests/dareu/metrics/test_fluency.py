@@ -3,6 +3,7 @@ import pytest
 from datasets import Dataset
 
 from dareu.metrics import METRICS, against_retrained, answer_nll, gibberish, measure
+from dareu.models import new_tokenizer
 
 GIBBERISH = {"gibberish": METRICS["gibberish"]}
 
@@ -46,3 +47,18 @@ def test_without_a_control_the_gold_answers_are_proper(tiny_llama, tokenizer):
     np.testing.assert_allclose(found.row_values["forget_base_nll"], mine)
     assert found.metrics["forget_base_nll"] == pytest.approx(mine.mean())
     assert found.metrics["gibberish_beside_gold"] == np.mean(mine > np.quantile(gold, 0.95))
+
+
+def test_a_base_model_of_another_vocabulary_reads_with_its_own_tokenizer(tiny_llama, tokenizer):
+    texts = ["Where was Ann born? In Accra.", "Where was Bob born? In Ghent, a town."]
+    other = new_tokenizer(texts, 300)
+    base = tiny_llama(seed=1, vocab_size=len(other))
+    forget = Dataset.from_dict(
+        {"prompt": ["Where was Ann born?"] * 2, "completion": [" In Accra.", " In Ghent."], "owner": ["ann"] * 2}
+    )
+    splits = {"forget": forget, "retain": forget, "test": forget}
+    given = {"judges": {}, "forget_owners": ["ann"], "metrics": {"fluency": METRICS["fluency"]}, "max_new_tokens": 8}
+    found = measure(tiny_llama(), tokenizer, splits, base_model=base, base_tokenizer=other, **given)
+    said = [f" {answer}" for answer in found.answers["forget"]]
+    mine = answer_nll(base, other, list(forget["prompt"]), said).mean
+    np.testing.assert_allclose(found.row_values["forget_base_nll"], mine)

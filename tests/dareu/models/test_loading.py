@@ -16,6 +16,7 @@ from dareu.metrics import generate_answers
 from dareu.models import (
     BASE_MODEL,
     layer_list,
+    load_base_tokenizer,
     load_model,
     load_tokenizer,
     new_llama,
@@ -185,3 +186,16 @@ def test_the_layers_are_the_largest_list(tiny_llama: Callable[..., LlamaForCausa
     assert parent is model.model and name == "layers"
     with pytest.raises(ValueError, match="Linear has no list of layers"):
         layer_list(torch.nn.Linear(2, 2))
+
+
+def test_a_base_model_without_a_chat_template_renders_messages_as_the_target_does(
+    folder: Path, tmp_path: Path, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    target = copy.deepcopy(tokenizer)
+    assert load_base_tokenizer(str(folder), target).chat_template is None
+    target.chat_template = "{% for message in messages %}{{ message.content }}\n{% endfor %}"
+    assert load_base_tokenizer(str(folder), target).chat_template == target.chat_template
+    own = copy.deepcopy(tokenizer)
+    own.chat_template = "{{ messages[0].content }}"
+    own.save_pretrained(tmp_path)
+    assert load_base_tokenizer(str(tmp_path), target).chat_template == own.chat_template
