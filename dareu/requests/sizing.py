@@ -127,6 +127,7 @@ def _plans(
                 selected=selected,
                 judges=judges,
                 autocast=torch.cuda.is_available(),
+                on_gpu=torch.cuda.is_available(),
             )
             yield way, rows, plan
 

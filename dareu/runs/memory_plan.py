@@ -99,6 +99,7 @@ def memory_plan(
     autocast: bool = False,
     judges: Iterable[nn.Module] = (),
     whole_logits: bool = False,
+    on_gpu: bool = True,
 ) -> MemoryPlan:
     """The plan of `DareUTrainer`, `UnlearnTrainer` or plain fine-tuning on one device.
 
@@ -117,6 +118,7 @@ def memory_plan(
         judges: Models that stay on the device beside the policy, as `empty_model` gives them.
         whole_logits: Whether the policy's loss has all logits at once, as fine-tuning does, and a loss of yours that
             asks for `logits`: five float32 arrays of them.
+        on_gpu: Whether a method that samples has TRL's tiles of the vocabulary, as it does on a GPU, or ours.
 
     Raises:
         ValueError: A mask and an adapter are asked for at once.
@@ -133,7 +135,7 @@ def memory_plan(
     if whole_logits:
         policy = 5 * 4 * head.vocab_size * rows * completion_tokens
     else:
-        policy = head.trl(rows * tokens) if rollout_rows else head.policy(rows * completion_tokens)
+        policy = head.trl(rows * tokens) if rollout_rows and on_gpu else head.policy(rows * completion_tokens)
     passes = [(kept[rows], policy + head.seen(rows * tokens))]
     if retain_rows:
         # Under a mask the teacher is the trained model with other values.

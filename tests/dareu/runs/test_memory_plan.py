@@ -266,6 +266,13 @@ def test_a_rollout_and_an_update_do_not_add_up() -> None:
     assert judged.total - small.total == parameter_bytes([build("qwen3", "meta")])
 
 
+def test_a_policy_that_samples_has_our_tiles_on_a_cpu() -> None:
+    empty = build("llama", "meta")
+    shape = {"rows": 2, "prompt_tokens": 4, "completion_tokens": 4}
+    on_cpu, on_gpu = (memory_plan(empty, **shape, rollout_rows=1, on_gpu=gpu) for gpu in (False, True))
+    assert on_cpu.logits == memory_plan(empty, **shape).logits < on_gpu.logits
+
+
 def test_shards_hold_their_part_and_gather_two_layers() -> None:
     empty: nn.Module = build("llama", "meta")
     plan = memory_plan(empty, rows=2, prompt_tokens=4, completion_tokens=4)
