@@ -96,7 +96,10 @@ def tofu(tofu_folder: Path) -> Dataset:
     return load_tofu(tofu_folder)
 
 
-@pytest.mark.parametrize(("configs", "first_owner", "first_to_forget"), [("tofu", 160, 196), ("tofu_forget10", 0, 180)])
+@pytest.mark.parametrize(
+    ("configs", "first_owner", "first_to_forget"),
+    [("tofu", 160, 196), ("tofu_forget10", 0, 180), ("smollm2", 160, 196)],
+)
 def test_tofu_s_judges_know_every_owner_from_rows_of_their_own(
     configs: str,
     first_owner: int,
