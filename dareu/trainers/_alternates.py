@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,8 @@ from dareu.trainers._uninformed import Drawing, Uninformed, uninformed_answers
 if TYPE_CHECKING:
     from datasets import Dataset
     from transformers import PreTrainedTokenizerBase
+
+logger = logging.getLogger(__name__)
 
 #: The source that is no column of the data.
 UNINFORMED = "uninformed"
@@ -57,8 +60,10 @@ def drawn_alternates(
     tokenizer: PreTrainedTokenizerBase,
     args: Any,
     max_length: int | None,
-) -> list[EncodedRecord]:
+) -> list[EncodedRecord | None]:
     """Answers of the uninformed model to every row, `num_alternates` of each; every process must call this.
+
+    A row to which it has fewer takes them in turn; of one to which it has none each is None.
 
     Args:
         base: The uninformed model.
@@ -69,7 +74,7 @@ def drawn_alternates(
         max_length: Most tokens of prompt and answer; None for no limit.
 
     Raises:
-        ValueError: The model has too few answers to a row, or too long ones.
+        ValueError: The model has no answer to any row that ends in time and fits.
     """
     base.model.to(args.device)
     answers = uninformed_answers(
@@ -80,11 +85,23 @@ def drawn_alternates(
         main=PartialState().is_main_process,
         folder=args.original_cache_dir or Path(args.output_dir) / "original",
     )
-    found = [
-        [EncodedRecord(record.prompt_ids, ids) for ids in alternates]
-        for record, alternates in zip(records, answers, strict=True)
-    ]
-    return _as_many(found, args.num_alternates, max_length)
+    found: list[EncodedRecord | None] = []
+    for record, alternates in zip(records, answers, strict=True):
+        written = [EncodedRecord(record.prompt_ids, ids) for ids in alternates]
+        fitting = [each for each in written if max_length is None or sum(map(len, each)) <= max_length]
+        found += [fitting[place % len(fitting)] if fitting else None for place in range(args.num_alternates)]
+    if lacking := found.count(None) // args.num_alternates:
+        if lacking == len(records):
+            raise ValueError(
+                "The base model has no answer to any row that ends within max_completion_length "
+                f"({args.max_completion_length} tokens): raise it, or name a column of alternates."
+            )
+        logger.warning(
+            "%d of %d rows have no alternate and are left out of training, so that they may not be forgotten: raise "
+            "max_completion_length (%d tokens).",
+            *(lacking, len(records), args.max_completion_length),
+        )
+    return found
 
 
 def _as_many(found: Sequence[Sequence[EncodedRecord]], number: int, max_length: int | None) -> list[EncodedRecord]:
@@ -92,8 +109,7 @@ def _as_many(found: Sequence[Sequence[EncodedRecord]], number: int, max_length: 
     for row, alternates in enumerate(found):
         if len(alternates) < number:
             raise ValueError(
-                f"Row {row} has {len(alternates)} alternates, and {number} are wanted: lower num_alternates, or raise "
-                "max_completion_length where the base model draws them."
+                f"Row {row} has {len(alternates)} alternates, and {number} are wanted: lower num_alternates."
             )
         for record in alternates[:number]:
             if max_length is not None and sum(map(len, record)) > max_length:

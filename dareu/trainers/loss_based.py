@@ -169,7 +169,7 @@ class UnlearnTrainer(SharedMixin, Trainer):
             except ValueError as error:
                 raise ValueError(f"With a refusal in place of the answer: {error}") from error
             instead["refusal"] = refused
-        self._draw: Callable[[], list[EncodedRecord]] | None = None
+        self._draw: Callable[[], list[EncodedRecord | None]] | None = None
         if args.alternates == UNINFORMED:
             if base_model is None:
                 raise ValueError(
@@ -188,7 +188,7 @@ class UnlearnTrainer(SharedMixin, Trainer):
         super().__init__(
             model,
             args,
-            train_dataset=[{"record": record, "row": row} for row, record in enumerate(records)],
+            train_dataset=_items(records),
             data_collator=lambda items: _collate(collator, items, instead),
             processing_class=processing_class,
             callbacks=callbacks,
@@ -207,7 +207,10 @@ class UnlearnTrainer(SharedMixin, Trainer):
     def train(self, *args: Any, **kwargs: Any) -> Any:
         """Trains; what the uninformed model teaches is drawn first."""
         if self._draw is not None and "alternate" not in self._instead:
-            self._instead["alternate"] = self._draw()
+            drawn = list(zip(self._records, self._draw(), strict=True))
+            self._records = [record for record, alternate in drawn if alternate is not None]
+            self._instead["alternate"] = [alternate for _, alternate in drawn if alternate is not None]
+            self.train_dataset = _items(self._records)
         return super().train(*args, **kwargs)
 
     @classmethod
@@ -340,6 +343,10 @@ class UnlearnTrainer(SharedMixin, Trainer):
             loss = loss + penalty
         self._note(model, logged)
         return loss
+
+
+def _items(records: Sequence[EncodedRecord]) -> list[dict[str, Any]]:
+    return [{"record": record, "row": row} for row, record in enumerate(records)]
 
 
 def _collate(

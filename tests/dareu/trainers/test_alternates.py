@@ -11,7 +11,7 @@ from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 from dareu.data.encoding import encode_dataset
 from dareu.methods.altpo import altpo
 from dareu.methods.npo import npo
-from dareu.trainers import UnlearnConfig, UnlearnTrainer
+from dareu.trainers import UnlearnConfig, UnlearnTrainer, _alternates
 
 Build = Callable[..., UnlearnTrainer]
 
@@ -91,6 +91,42 @@ def test_answers_of_the_base_model_are_drawn_once_and_taught(
     assert not drawn and said(again, tokenizer) == texts
     after, _ = answers_nll(again.model)
     assert after > before + 0.5  # the answers become unlikely
+
+
+@pytest.mark.parametrize(
+    ("drawn", "golds"),
+    [
+        ([[[9, 2]], [[7, 2], [8, 2]]], [0, 0, 1, 1]),
+        ([[], [[7, 2]]], [1, 1]),
+        ([[list(range(3, 400))], [[7, 2]]], [1, 1]),
+    ],
+)
+def test_a_row_goes_on_with_the_alternates_it_has_or_is_left_out(
+    drawn: list[list[list[int]]],
+    golds: list[int],
+    build: Build,
+    base: LlamaForCausalLM,
+    tokenizer: PreTrainedTokenizerFast,
+    forget_rows: Dataset,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(_alternates, "uninformed_answers", lambda *args, **options: drawn)
+    trainer = build(alternates="uninformed", base_model=base, num_alternates=2, max_steps=2)
+    trainer.train()
+    taught = [record.completion_ids for record in trainer._instead["alternate"]]
+    assert taught == ([[9, 2], [9, 2]] if 0 in golds else []) + ([[7, 2], [8, 2]] if 0 in golds else [[7, 2], [7, 2]])
+    records = encode_dataset(forget_rows, tokenizer)
+    assert trainer._records == [records[row] for row in golds] and len(trainer.train_dataset) == len(golds)
+    assert ("1 of 2 rows have no alternate" in caplog.text) == (0 not in golds)
+
+
+def test_nothing_is_trained_where_no_row_has_an_alternate(
+    build: Build, base: LlamaForCausalLM, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_alternates, "uninformed_answers", lambda *args, **options: [[], []])
+    with pytest.raises(ValueError, match="no answer to any row"):
+        build(alternates="uninformed", base_model=base).train()
 
 
 @pytest.mark.parametrize(
