@@ -57,7 +57,10 @@ class SharedMixin(Resumable):
             if self.args.deepspeed_plugin is None:
                 self.best = BestState(self.mask)
             else:
-                logger.warning("DeepSpeed lets nobody write to the weights: training ends with its last state.")
+                logger.warning(
+                    "DeepSpeed lets nobody write to the weights: training ends with its last state, "
+                    "and early_stopping_patience does not stop it."
+                )
             self.add_callback(Validation(validate, self._measured, self.best))
         self._dual = None if self.args.retain_kl_target is None else Dual(self.args.retain_kl_target)
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tokenizers.normalizers import Lowercase
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 from dareu.cli import find_recipes
@@ -131,6 +132,25 @@ def test_a_density_outside_0_to_1(density: object, stops: Refused, data: list[st
 def test_an_unknown_choice_of_a_mask(option: str, value: object, stops: Refused, data: list[str]) -> None:
     message = stops("attribute_weights", *data, f"--{option}", value)
     assert option in message and str(value) in message
+
+
+@pytest.mark.parametrize("method", ["dareu", "altpo"])
+def test_a_base_model_whose_vocabulary_the_answers_do_not_survive(
+    method: str,
+    stops: Refused,
+    data: list[str],
+    tmp_path: Path,
+    tiny_llama: Callable[..., LlamaForCausalLM],
+    tokenizer: PreTrainedTokenizerFast,
+) -> None:
+    uncased = copy.deepcopy(tokenizer)
+    uncased.backend_tokenizer.normalizer = Lowercase()
+    tiny_llama().save_pretrained(tmp_path / "base")
+    uncased.save_pretrained(tmp_path / "base")
+    words = ["--base_model", tmp_path / "base", "--method", method]
+    words += ["--alternates", "uninformed", "--max_completion_length", 16] if method == "altpo" else []
+    message = stops("dareu" if method == "dareu" else "unlearn", *data, *words)
+    assert "Row 0: the base model's vocabulary makes" in message
 
 
 @pytest.mark.parametrize("name", ["unlearn", "dareu"])

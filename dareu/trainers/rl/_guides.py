@@ -11,9 +11,8 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from dareu.data.encoding import EncodedRecord, encode_dataset
-from dareu.data.records import text_of
 from dareu.models.forward import evaluation_mode, sampled_logps
-from dareu.trainers._uninformed import Drawing, Uninformed, check_survival, uninformed_answers
+from dareu.trainers._uninformed import Drawing, Uninformed, uninformed_answers
 from dareu.trainers.rl._rollouts import Rollout, rollouts_folder
 
 if TYPE_CHECKING:
@@ -147,15 +146,10 @@ def weigh_gold(logps: Tensor, inputs: dict[str, Any]) -> tuple[Tensor, Tensor]:
 
 
 def make_guides(trainer: DareUTrainer, base: Uninformed) -> Guides:
-    """The guide of every forget row, made while the trainer's model is still π_N; every process must call this.
-
-    Raises:
-        ValueError: The uninformed model's vocabulary does not hold the gold completions.
-    """
+    """The guide of every forget row, made while the trainer's model is still π_N; every process must call this."""
     args, dataset, accelerator = trainer.args, trainer.train_dataset, trainer.accelerator
     tokenizer, longest = trainer.processing_class, trainer.max_completion_length
     records = encode_dataset(dataset, tokenizer)
-    check_survival(base, [text_of(completion) for completion in dataset["completion"]])
     base.model.to(accelerator.device)
     uninformed: list[list[list[int]]] = [[] for _ in records]
     if trainer.num_uninformed:

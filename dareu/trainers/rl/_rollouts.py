@@ -255,6 +255,7 @@ def stored_rollout(
     first = trainer.accelerator.process_index * len(inputs)
     samples = [stored[row[ROW]][(first + i) % trainer.num_generations] for i, row in enumerate(inputs)]
     rollout = put_together(samples, trainer.processing_class.pad_token_id, trainer.accelerator.device)
+    rollout.given = trainer.guided(inputs)
     rollout.output["num_items_in_batch"] = trainer.accelerator.gather(rollout.scores.mask.sum()).sum()
     return rollout
 

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from transformers import ProcessorMixin
 
 from dareu.data.encoding import encode_prompts
-from dareu.trainers._uninformed import Uninformed
+from dareu.data.records import check_columns, text_of
+from dareu.trainers._uninformed import Uninformed, check_survival
 from dareu.trainers.prepared import prepare
 from dareu.trainers.rl._advantages import clipped_value_loss
 from dareu.trainers.rl._barren import BarrenBatches
@@ -122,6 +123,8 @@ class DareUTrainer(SharedMixin, RolloutTrainer):
         if self.num_gold or self.num_uninformed:
             assert base_model is not None, "guides has looked"
             self._base = Uninformed(base_model, base_tokenizer or processing_class)
+            check_columns(train_dataset, ("prompt", "completion"))
+            check_survival(self._base, [text_of(completion) for completion in train_dataset["completion"]])
         else:
             logger.info(
                 "Groups are not guided: %s.",

@@ -17,6 +17,7 @@ from dareu.masks import WeightMask, count_moved_outside, random_mask
 from dareu.models import new_llama, new_tokenizer
 from dareu.trainers import DareUConfig, DareUTrainer
 from dareu.trainers.rl._guides import GuidedTokens, gold_weights
+from dareu.trainers.rl._rollouts import stored_rollout
 from dareu.weights import fingerprint
 
 Build = Callable[..., DareUTrainer]
@@ -236,6 +237,17 @@ def test_it_trains_with_every_estimator_and_kind_of_weights(
         assert count_moved_outside(before, model, options["mask"]) == 0
 
 
+def test_stored_rollouts_know_which_completions_were_given(build: Build) -> None:
+    """Else a word that every sampled completion is cut off would never be said beside gold ones."""
+    trainer = build(rollout_policy="original", max_steps=1)
+    trainer.train()
+    assert trainer._stored is not None
+    inputs = [dict(row) for row in trainer.train_dataset for _ in range(4)]
+    rollout = stored_rollout(trainer, trainer._stored, inputs)
+    assert rollout.given == trainer.guided(inputs)
+    assert [ids is None for ids in rollout.given] == [False, False, True, True] * 2
+
+
 def test_without_guides_nothing_changes(build: Build, memorised: Callable[..., LlamaForCausalLM]) -> None:
     ends = []
     for options in ({"num_gold": 0, "num_uninformed": 0}, {"base_model": None}):
@@ -373,7 +385,7 @@ def test_a_vocabulary_that_loses_the_texts_is_refused(build: Build, tokenizer: P
     uncased = copy.deepcopy(tokenizer)
     uncased.backend_tokenizer.normalizer = Lowercase()
     with pytest.raises(ValueError, match="Row 0: the base model's vocabulary makes"):
-        build(base_tokenizer=uncased).train()
+        build(base_tokenizer=uncased)
 
 
 def test_uninformed_answers_are_kept_where_the_option_says(build: Build, tmp_path: Path) -> None:
