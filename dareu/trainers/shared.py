@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from accelerate.utils import DistributedType, broadcast_object_list
-from peft import PeftModel, get_peft_model
+from peft import PeftModel
 from torch import Tensor, nn
 
 from dareu.masks import MaskedAdamW
@@ -17,6 +17,7 @@ from dareu.models import context_length, load_model, load_tokenizer
 from dareu.models.generation import list_end_ids
 from dareu.trainers._best_state import BestState
 from dareu.trainers._dual import Dual
+from dareu.trainers._fresh_adapter import with_fresh_adapter
 from dareu.trainers._moved import Moved
 from dareu.trainers._resuming import Resumable
 from dareu.trainers._stopping import Validate, Validation
@@ -213,20 +214,7 @@ def load_policy(
                 "The model has an adapter already: merge it (dareu.models.merge_adapter) before a fresh one is "
                 "added, or leave peft_config out to train on."
             )
-        init = getattr(peft_config, "init_lora_weights", True)
-        if init not in (True, "gaussian"):
-            raise ValueError(
-                f"init_lora_weights is {init!r}, with which an adapter changes the model before it is trained: give "
-                "True or 'gaussian'."
-            )
-        if getattr(peft_config, "bias", "none") != "none":
-            raise ValueError(
-                "bias trains the base's own biases, so that switching the adapter off no longer gives the "
-                "original model: leave it at 'none'."
-            )
-        with torch.random.fork_rng():
-            torch.manual_seed(seed)
-            model = get_peft_model(model, peft_config)
+        model = with_fresh_adapter(model, peft_config, seed)
     if not any(parameter.requires_grad for parameter in model.parameters()):
         raise ValueError(
             "No weight of the model can be trained: load an adapter by dareu.models.load_adapter, or with "

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from datasets import Dataset
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import FourierFTConfig, LoraConfig, PeftModel, PrefixTuningConfig, PromptTuningConfig, get_peft_model
 from torch import Tensor, nn
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
@@ -166,3 +166,28 @@ def test_the_original_entries_are_swapped_in_bfloat16(tiny_llama: Callable[..., 
         assert torch.equal(original(IDS).logits, before)
     assert all(torch.equal(parameter, trained[name]) for name, parameter in model.named_parameters())
     assert count_moved_outside(trained, model, {name: torch.zeros_like(m) for name, m in mask.items()}) == 0
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        PrefixTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=4),
+        PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=4),
+        LoraConfig(**LORA, layer_replication=[(0, 2), (1, 2)]),
+        FourierFTConfig(task_type="CAUSAL_LM", n_frequency=20, target_modules=["q_proj"], scaling=150.0),
+    ],
+    ids=lambda config: str(config.peft_type.value) + ("-replicated" if getattr(config, "layer_replication", 0) else ""),
+)
+def test_an_adapter_that_does_not_leave_the_model_as_it_is_is_refused(
+    config: Any, train: Callable[..., Any], tiny_llama: Callable[..., LlamaForCausalLM]
+) -> None:
+    with pytest.raises(ValueError, match="changes the model before it is trained"):
+        train("npo", tiny_llama(), peft_config=config)
+
+
+@pytest.mark.parametrize("options", [{"use_dora": True}, {"use_rslora": True}, {"init_lora_weights": "gaussian"}])
+def test_kinds_of_lora_that_begin_as_the_model_are_trained(
+    options: dict[str, Any], train: Callable[..., Any], tiny_llama: Callable[..., LlamaForCausalLM]
+) -> None:
+    trainer = train("npo", tiny_llama(), peft_config=LoraConfig(**LORA, **options), options={"max_steps": 1})
+    assert trainer.state.global_step == 1
