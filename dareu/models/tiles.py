@@ -16,6 +16,8 @@ from torch.nn.functional import linear
 
 #: Logits of a tile: so few that three float32 arrays of them are 100 MB, and so many that products are efficient.
 TILE_ELEMENTS = 2**23
+#: The largest coefficient of a float16 tile, in which small slopes do not round to 0 and large sums stay finite.
+_FLOAT16_PEAK = 128.0
 
 #: What can be asked of a distribution π in a token's place, y the token and t a teacher's distribution there:
 #: log π(y); the entropy of π; KL(t ‖ π); and where q is t without y, its rest scaled to 1: −Σ q log π, and
@@ -188,15 +190,21 @@ class _WeightedTerm(torch.autograd.Function):
         wanted: bool,
     ) -> Tensor:
         needs = ctx.needs_input_grad[:3] if wanted else (False,) * 3
-        terms, *found = _sweep((name,), predictions, tokens, teacher, weights[None], needs)
+        ctx.scale = weights.new_ones(())
+        head = predictions.ready().weight
+        if head is not None and head.dtype == torch.float16 and inputs.dtype != torch.float16:
+            # A mean's small slopes would round to 0 before the loss is scaled
+            ctx.scale = _FLOAT16_PEAK / weights.abs().amax().clamp(min=torch.finfo(torch.float32).tiny)
+        terms, *found = _sweep((name,), predictions, tokens, teacher, ctx.scale * weights[None], needs)
         ctx.save_for_backward(*found)
         return (terms * weights).sum().reshape(1, 1, 1)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Any, ...]:
+        gradient = gradients[0].reshape(()) / ctx.scale
         # In place, since the head's gradient is as large as the head; a second backward is refused for it.
-        scaled = [None if part is None else part.mul_(gradients[0].reshape(()).to(part)) for part in ctx.saved_tensors]
+        scaled = [None if part is None else part.mul_(gradient.to(part)) for part in ctx.saved_tensors]
         return *scaled, *(None,) * 6
 
 

@@ -189,3 +189,22 @@ def test_no_tokens_are_no_terms() -> None:
     value = weighted_term("kl", torch.zeros(0), nothing[0], tokens[:0], nothing[1]).sum()
     value.backward()  # type: ignore[no-untyped-call]
     assert student.weight is not None and student.weight.grad is not None and not student.weight.grad.any()
+
+
+@pytest.mark.parametrize("number", [4, 512])
+def test_slopes_of_a_mean_over_many_tokens_do_not_round_to_0_in_float16(number: int) -> None:
+    """Loss scaling comes behind the tiles' backward pass, and cannot bring back what was lost in them."""
+    generator = torch.Generator().manual_seed(0)
+    states, weight = torch.randn(number, 16, generator=generator), torch.randn(20_000, 16, generator=generator) * 0.2
+    tokens = torch.randint(0, 20_000, (number,), generator=generator)
+    teacher = Predictions(states, weight + torch.randn(weight.shape, generator=generator) * 0.003)
+    found = []
+    for dtype in (None, torch.float16):
+        ours, head = states.clone().requires_grad_(), weight.clone().requires_grad_()
+        with torch.autocast("cpu", dtype or torch.bfloat16, enabled=dtype is not None):
+            mean = torch.full((number,), 1 / number)
+            (2.0**16 * weighted_term("kl", mean, Predictions(ours, head), tokens, teacher).sum()).backward()
+        found.append([part.grad / 2.0**16 for part in (ours, head)])
+    for plain, rounded in zip(*found, strict=True):
+        assert torch.cosine_similarity(plain.flatten(), rounded.flatten(), 0) > 0.99
+        assert float(rounded.norm() / plain.norm()) == pytest.approx(1, abs=0.05)
