@@ -112,6 +112,8 @@ def _plain_head(model: nn.Module) -> tuple[nn.Linear, tuple[float, float | None]
     if (head._forward_hooks or head._forward_pre_hooks) and not isinstance(head, FSDPModule):
         return None  # somebody's, who awaits logits; FSDP's own gather and free the weight
     config = inner.config.get_text_config()
+    if (getattr(config, "unpadded_vocab_size", None) or head.out_features) < head.out_features:
+        return None  # the model cuts rows off, which a probe narrower than they are does not see
     factors = [getattr(config, name, None) for name in ("logit_scale", "output_multiplier", "lm_head_multiplier")]
     scale = math.prod(factor for factor in factors if isinstance(factor, int | float))
     return head, (

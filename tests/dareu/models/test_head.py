@@ -247,3 +247,18 @@ def test_hooks_on_the_head_are_heeded(where: str, batch: dict[str, Tensor]) -> N
     with torch.no_grad():
         terms = completion_terms(model, batch).logps()
         torch.testing.assert_close(terms, completion_logits(model, batch).terms().logps())
+
+
+def test_rows_of_the_head_that_the_model_cuts_off_do_not_count(tokenizer: PreTrainedTokenizerFast) -> None:
+    class Cutting(LlamaForCausalLM):
+        def forward(self, *args: Any, **kwargs: Any) -> Any:
+            output = super().forward(*args, **kwargs)
+            output.logits = output.logits[..., : self.config.unpadded_vocab_size]
+            return output
+
+    model = Cutting(transformers.LlamaConfig(**SHAPE | {"vocab_size": 640}, unpadded_vocab_size=400)).eval()
+    rows = [("Who wrote it?", " Lucia Duval."), ("?", " A")]
+    batch = CompletionCollator(tokenizer)([encode_record(tokenizer, *row) for row in rows])
+    with torch.no_grad():
+        found, expected = completion_terms(model, batch).logps(), completion_logits(model, batch).terms().logps()
+    torch.testing.assert_close(found, expected)
