@@ -47,9 +47,10 @@ class FinetuneTrainer(Resumable):
             inputs = repeated_runs(inputs["input_ids"], self.model.config.vocab_size, generator)
             if kwargs.get("num_items_in_batch") is not None:
                 # The Trainer expects a sum over this batch divided by the items of the whole accumulation.
-                kwargs["num_items_in_batch"] = (
-                    inputs["labels"] != IGNORED_LABEL
-                ).sum() * self.current_gradient_accumulation_steps
+                items = (inputs["labels"] != IGNORED_LABEL).sum()
+                if self.args.average_tokens_across_devices:  # and so the loss times the number of processes
+                    items = self.accelerator.gather(items).sum()
+                kwargs["num_items_in_batch"] = items * self.current_gradient_accumulation_steps
         loss: Tensor | tuple[Tensor, Any] = super().compute_loss(model, inputs, *args, **kwargs)
         return loss
 

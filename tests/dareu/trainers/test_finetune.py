@@ -75,3 +75,29 @@ def test_every_fourth_of_the_first_batches_is_made_of_runs(
     trainer.train()
     assert steps == expected
     assert not torch.equal(trainer.model.lm_head.weight, before)
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_run_weighs_as_much_on_several_processes(
+    processes: int,
+    tmp_path: Path,
+    tiny_llama: Callable[..., LlamaForCausalLM],
+    tokenizer: PreTrainedTokenizerFast,
+    retain_rows: Dataset,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The Trainer multiplies the loss by the number of processes, and divides it by the items of all."""
+    config = FinetuneConfig(
+        output_dir=str(tmp_path), induction_steps=4, use_cpu=True, report_to="none", disable_tqdm=True
+    )
+    records = encode_dataset(retain_rows, tokenizer)
+    collator = CompletionCollator(tokenizer)
+    trainer = FinetuneTrainer(model=tiny_llama(), args=config, train_dataset=records, data_collator=collator)  # type: ignore[arg-type]
+    trainer.state.global_step, trainer.current_gradient_accumulation_steps = 3, 1
+    monkeypatch.setattr(trainer.accelerator, "gather", lambda items: items.repeat(processes))
+    batch = collator(records)
+    items = (batch["labels"] != -100).sum() * processes
+    loss = trainer.compute_loss(trainer.model.train(), batch, num_items_in_batch=items)
+    generator = torch.Generator().manual_seed(config.seed + 3)
+    run = repeated_runs(batch["input_ids"], len(tokenizer), generator)
+    assert loss.item() == pytest.approx(trainer.model(**run).loss.item() / processes)
