@@ -209,15 +209,14 @@ def estimate(
         first = accelerator.process_index * len(scores.mask)
         return tensor[first : first + len(scores.mask), : scores.mask.shape[1]].contiguous()
 
-    logged = {}
+    counted, logged = mask & scored[:, None], {}
     if num_generations > 1:
         centred = group_advantages(returns, mask, scored, num_generations)
         flat = (centred.view(-1, num_generations * centred.shape[1]).abs() < 1e-6).all(1)
         logged["frac_groups_without_spread"] = flat.float().mean().item()
     if targets is not None:
         own["returns"] = mine(targets)
-        counted = mask & scored[:, None]
         unexplained = moments(targets - offered["values"], counted)[1] / moments(targets, counted)[1].clamp(min=1e-8)
         logged["explained_variance"] = (1 - unexplained).item()
-    own["advantages"] = mine(scale_advantages(advantages, mask, scale_rewards, num_generations))
+    own["advantages"] = mine(scale_advantages(advantages, counted, scale_rewards, num_generations))
     return own, logged

@@ -104,6 +104,15 @@ def test_what_nobody_scored_teaches_nothing_whatever_an_estimator_says() -> None
     assert ask(mine, num_generations=1)[1] == {}
 
 
+def test_what_nobody_scored_has_no_part_in_the_deviation() -> None:
+    """The third and fourth completions make a group, and nobody scored the fourth."""
+    plain, _ = ask(lambda returns: returns)
+    scaled, _ = ask(lambda returns: returns, scale_rewards="batch")
+    counted = SCORES.mask & SCORES.scored[:, None]
+    deviation = plain["advantages"][counted].std(correction=0)
+    torch.testing.assert_close(scaled["advantages"], plain["advantages"] / (deviation + 1e-4))
+
+
 def test_a_critic_is_told_how_well_it_does() -> None:
     tensors, logged = ask(lambda returns, values: Estimate(returns - values, returns))
     assert tensors.keys() == {"advantages", "old_values", "returns", "value_mask"}
