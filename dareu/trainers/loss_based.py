@@ -211,6 +211,7 @@ class UnlearnTrainer(SharedMixin, Trainer):
             self._records = [record for record, alternate in drawn if alternate is not None]
             self._instead["alternate"] = [alternate for _, alternate in drawn if alternate is not None]
             self.train_dataset = _items(self._records)
+            self._draw = None  # which holds the base model
         return super().train(*args, **kwargs)
 
     @classmethod

@@ -83,7 +83,7 @@ class RetainTerm:
         self.collator = collator
         self.batch_size = batch_size
         self.loss_type = loss
-        self.original = original
+        self.original = original if loss == "kl" else None  # a copy of the whole model
         self.seed = seed
         self._heard: _Heard | None = None
         self._listens = loss == "kl"

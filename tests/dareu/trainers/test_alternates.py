@@ -121,6 +121,13 @@ def test_a_row_goes_on_with_the_alternates_it_has_or_is_left_out(
     assert ("1 of 2 rows have no alternate" in caplog.text) == (0 not in golds)
 
 
+def test_no_copy_of_a_model_is_kept_that_is_asked_nothing_more(build: Build, base: LlamaForCausalLM) -> None:
+    trainer = build(alternates="uninformed", base_model=base, retain_loss="nll")
+    assert trainer.original is not None
+    trainer.train()
+    assert trainer.original is None and trainer._retain.original is None and trainer._draw is None
+
+
 def test_nothing_is_trained_where_no_row_has_an_alternate(
     build: Build, base: LlamaForCausalLM, monkeypatch: pytest.MonkeyPatch
 ) -> None:
