@@ -7,7 +7,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from transformers import ProcessorMixin
 
+from dareu.data.encoding import encode_prompt
 from dareu.models.forward import evaluation_mode
 from dareu.models.generation import plain_generation_config
 from dareu.trainers.rl._barren import BarrenBatches
@@ -109,6 +111,12 @@ class RolloutTrainer(LogpsTrainer):
     def _keep(self, index: int, slices: Slices) -> None:
         assert self._rollout is not None
         self._rollout.slices[index] = slices
+
+    def _tokenize_prompts(self, prompts: list[Any]) -> Any:
+        """As TRL's, but that nothing is sampled behind an end token, which some tokenizers append to strings."""
+        if isinstance(prompts[0], str) and not isinstance(self.processing_class, ProcessorMixin):
+            return [encode_prompt(self.processing_class, prompt) for prompt in prompts], None, {}
+        return super()._tokenize_prompts(prompts)
 
     def _generate_single_turn(
         self, prompt_ids: Any, images: Any, multimodal_fields: Any, num_generations: Any, has_tool_images: Any = False

@@ -1,3 +1,4 @@
+import copy
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -6,8 +7,10 @@ import pytest
 import torch
 from datasets import Dataset
 from peft import LoraConfig
+from tokenizers.processors import TemplateProcessing
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
+from dareu.data.encoding import encode_prompt
 from dareu.masks import WeightMask, count_moved_outside, random_mask
 from dareu.trainers import DareUConfig, DareUTrainer
 from dareu.trainers.rl._rollouts import RESERVED, ROW, make_rollouts, share_of, stored_rollout
@@ -50,9 +53,8 @@ def build(
     retain_rows: Dataset,
 ) -> Build:
     def make(model: LlamaForCausalLM | None = None, reward: Any = None, **options: Any) -> DareUTrainer:
-        keywords = {
-            name: options.pop(name) for name in ("mask", "peft_config", "validate", "eval_dataset") if name in options
-        }
+        names = ("mask", "peft_config", "validate", "eval_dataset", "processing_class")
+        keywords = {name: options.pop(name) for name in names if name in options}
         retain = options.pop("retain_dataset", retain_rows)
         train = options.pop("train_dataset", forget_rows)
         return DareUTrainer(
@@ -61,8 +63,7 @@ def build(
             dareu_config(**options),
             train,
             retain_dataset=retain,
-            processing_class=tokenizer,
-            **keywords,
+            **({"processing_class": tokenizer} | keywords),
         )
 
     return make
@@ -490,3 +491,18 @@ def test_an_infinite_reward_stops_training(build: Build) -> None:
     trainer = build(reward=lambda completions, **_: [float("inf")] * len(completions))
     with pytest.raises(ValueError, match="NaN or infinite"):
         trainer.train()
+
+
+def test_nothing_is_sampled_behind_an_end_token_that_a_tokenizer_appends(
+    build: Build, tokenizer: PreTrainedTokenizerFast, forget_rows: Dataset
+) -> None:
+    appending = copy.deepcopy(tokenizer)
+    appending.backend_tokenizer.post_processor = TemplateProcessing(
+        single="<s> $A </s>", special_tokens=[("<s>", 1), ("</s>", 2)]
+    )
+    assert appending("Who?")["input_ids"][-1] == 2
+    trainer = build(processing_class=appending, max_steps=1)
+    trainer.model.train()
+    output = trainer._generate_and_score_completions([dict(trainer.train_dataset[0]) for _ in range(4)])
+    prompt = output["prompt_ids"][0][output["prompt_mask"][0].bool()].tolist()
+    assert prompt == encode_prompt(appending, forget_rows[0]["prompt"]) and 2 not in prompt
