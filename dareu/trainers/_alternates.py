@@ -80,6 +80,7 @@ def drawn_alternates(
     answers = uninformed_answers(
         base,
         list(dataset["prompt"]),
+        list(dataset["completion"]),
         tokenizer,
         Drawing(args.num_alternates, 1.0, args.max_completion_length, 64, args.seed),
         main=PartialState().is_main_process,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import os
 from collections.abc import Sequence
@@ -11,10 +12,11 @@ import torch
 from accelerate.utils import broadcast_object_list
 from torch import Tensor
 
-from dareu.data.encoding import Text, encode_prompt, encode_record
+from dareu.data.encoding import Text, encode_prompt, encode_record, in_form_of
 from dareu.models import check_tokenizer, context_length
 from dareu.models.forward import evaluation_mode
 from dareu.models.generation import end_ids_of, generate_ids
+from dareu.models.tokenizers import vocabulary_hash
 from dareu.trainers._tensor_file import TensorFile
 from dareu.weights import fingerprint
 
@@ -49,6 +51,7 @@ class Drawing(NamedTuple):
 def uninformed_answers(
     base: Uninformed,
     prompts: Sequence[Text],
+    golds: Sequence[Text],
     tokenizer: PreTrainedTokenizerBase,
     drawing: Drawing,
     *,
@@ -65,6 +68,7 @@ def uninformed_answers(
         base: The uninformed model. Where its tokenizer has no chat template, it reads messages as the policy's renders
             them.
         prompts: n prompts.
+        golds: Their gold answers, in whose form the others are written: whether a blank comes first, or a role.
         tokenizer: The policy's, in whose tokens the answers are written.
         drawing: How many, and how.
         main: Whether this is the main process.
@@ -80,6 +84,9 @@ def uninformed_answers(
         "prompts": list(prompts),
         "read_as": [_ids_of(base, prompt, tokenizer) for prompt in prompts],
         "written_as": [encode_prompt(tokenizer, prompt) for prompt in prompts],
+        "forms": [in_form_of(gold, "") for gold in golds],
+        "ends": sorted(end_ids_of(base.model, base.tokenizer)),
+        "vocabularies": [vocabulary_hash(base.tokenizer), vocabulary_hash(tokenizer)],
         "drawing": drawing._replace(batch_size=0)._asdict(),  # which changes nothing
     }
     file = TensorFile(folder, recipe, "answers of the uninformed model")
@@ -87,7 +94,7 @@ def uninformed_answers(
     if main:
         answers = file.load(lambda tensors, _: _unpacked(tensors, len(prompts)))
         if answers is None:
-            answers = _draw(base, prompts, tokenizer, drawing)
+            answers = _draw(base, prompts, golds, tokenizer, drawing)
             file.save(_packed(answers))
     found: list[list[list[int]]] = broadcast_object_list([answers])[0]
     if lacking := sum(len(row) < drawing.number for row in found):
@@ -121,14 +128,19 @@ def check_survival(base: Uninformed, texts: Sequence[str]) -> None:
 
 def _ids_of(base: Uninformed, prompt: Text, tokenizer: PreTrainedTokenizerBase) -> list[int]:
     """What the uninformed model reads of a prompt."""
-    if isinstance(prompt, str) or base.tokenizer.chat_template:
-        return encode_prompt(base.tokenizer, prompt)
-    rendered = tokenizer.apply_chat_template(prompt, tokenize=False, add_generation_prompt=True)
-    return list(base.tokenizer(str(rendered))["input_ids"])
+    reader = base.tokenizer
+    if not isinstance(prompt, str) and not reader.chat_template:
+        reader = copy.copy(reader)
+        reader.chat_template = tokenizer.chat_template
+    return encode_prompt(reader, prompt)
 
 
 def _draw(
-    base: Uninformed, prompts: Sequence[Text], tokenizer: PreTrainedTokenizerBase, drawing: Drawing
+    base: Uninformed,
+    prompts: Sequence[Text],
+    golds: Sequence[Text],
+    tokenizer: PreTrainedTokenizerBase,
+    drawing: Drawing,
 ) -> list[list[list[int]]]:
     answers: list[list[list[int]]] = [[] for _ in prompts]
     read = [_ids_of(base, prompt, tokenizer) for prompt in prompts]
@@ -156,19 +168,21 @@ def _draw(
                     temperature=drawing.temperature,
                 )
                 for (row, _), ids in zip(batch, made, strict=True):
-                    written = _written(base, prompts[row], ids[:-1], tokenizer) if ids[-1] in end_ids else []
+                    if ids[-1] not in end_ids:
+                        continue
+                    written = _written(base, prompts[row], golds[row], ids[:-1], tokenizer)
                     if 0 < len(written) <= drawing.max_new_tokens:
                         answers[row].append(written)
     return answers
 
 
-def _written(base: Uninformed, prompt: Text, ids: list[int], tokenizer: PreTrainedTokenizerBase) -> list[int]:
+def _written(
+    base: Uninformed, prompt: Text, gold: Text, ids: list[int], tokenizer: PreTrainedTokenizerBase
+) -> list[int]:
     """An answer in the policy's tokens; none where it is empty."""
-    text = str(base.tokenizer.decode(ids, skip_special_tokens=True))
-    if not text.strip():
-        return []
-    completion: Text = text if isinstance(prompt, str) else [{"role": "assistant", "content": text.strip()}]
-    return encode_record(tokenizer, prompt, completion).completion_ids
+    # Some tokenizers drop a blank that comes first when they decode
+    text = str(base.tokenizer.decode(ids, skip_special_tokens=True)).strip()
+    return encode_record(tokenizer, prompt, in_form_of(gold, text)).completion_ids if text else []
 
 
 def _packed(answers: Sequence[Sequence[Sequence[int]]]) -> dict[str, Tensor]:

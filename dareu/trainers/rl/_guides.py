@@ -156,6 +156,7 @@ def make_guides(trainer: DareUTrainer, base: Uninformed) -> Guides:
         uninformed = uninformed_answers(
             base,
             list(dataset["prompt"]),
+            list(dataset["completion"]),
             tokenizer,
             Drawing(trainer.num_uninformed, args.temperature, longest, args.rollout_batch_size, args.seed),
             main=accelerator.is_main_process,

@@ -1,0 +1,80 @@
+"""Answers of the uninformed model: what it reads, how they are written, when they are drawn anew."""
+
+import copy
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
+
+from dareu.data.encoding import encode_prompt, encode_record
+from dareu.trainers._uninformed import Drawing, Uninformed, _ids_of, _written, uninformed_answers
+
+PROMPT, GOLD = "Question: Who?\nAnswer:", " Kofi Mensah was born in Accra."
+TEMPLATE = (
+    "{{ bos_token }}{% for message in messages %}[{{ message.role }}]{{ message.content }}{{ eos_token }}{% endfor %}"
+    "{% if add_generation_prompt %}[assistant]{% endif %}"
+)
+
+
+@pytest.fixture
+def sentencepiece() -> PreTrainedTokenizerFast:
+    """A tokenizer of Llama 2's form: a blank is a part of the token behind it, and is dropped where a text begins."""
+    pieces = Tokenizer(models.BPE())
+    pieces.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first")
+    pieces.decoder = decoders.Metaspace(prepend_scheme="first")
+    trainer = trainers.BpeTrainer(vocab_size=120, special_tokens=["<pad>", "<s>", "</s>"], show_progress=False)
+    pieces.train_from_iterator([f"{PROMPT}{GOLD}"] * 3, trainer)
+    return PreTrainedTokenizerFast(tokenizer_object=pieces, pad_token="<pad>", bos_token="<s>", eos_token="</s>")
+
+
+def test_an_answer_keeps_the_blank_that_its_tokenizer_drops(
+    sentencepiece: PreTrainedTokenizerFast, tiny_llama: Callable[..., LlamaForCausalLM]
+) -> None:
+    base = Uninformed(tiny_llama(), sentencepiece)
+    ids = encode_record(sentencepiece, PROMPT, GOLD).completion_ids
+    assert sentencepiece.decode(ids, skip_special_tokens=True) == GOLD.strip()  # the blank is lost
+    assert _written(base, PROMPT, GOLD, ids[:-1], sentencepiece) == ids
+
+
+def test_a_prompt_in_the_policys_chat_template_has_one_start_token(
+    tokenizer: PreTrainedTokenizerFast, tiny_llama: Callable[..., LlamaForCausalLM]
+) -> None:
+    policy = copy.deepcopy(tokenizer)
+    policy.chat_template = TEMPLATE
+    messages = [{"role": "user", "content": "Who?"}]
+    read = _ids_of(Uninformed(tiny_llama(), tokenizer), messages, policy)
+    assert read == encode_prompt(policy, messages) and read.count(1) == 1
+    assert tokenizer.chat_template is None  # left as it is
+
+
+@pytest.mark.parametrize("change", ["end of the base", "end of the policy", "form of the answers"])
+def test_they_are_drawn_anew_where_they_would_end_or_be_written_otherwise(
+    change: str, tokenizer: PreTrainedTokenizerFast, tiny_llama: Callable[..., LlamaForCausalLM], tmp_path: Path
+) -> None:
+    base, policy, golds = Uninformed(tiny_llama(), tokenizer), copy.deepcopy(tokenizer), [" In Accra."]
+    drawing = Drawing(1, 1.0, 4, 8, 0)
+
+    def files() -> int:
+        uninformed_answers(base, ["Where?"], golds, policy, drawing, main=True, folder=tmp_path)
+        return len(list(tmp_path.iterdir()))
+
+    assert files() == files() == 1
+    if change == "end of the base":
+        base.model.generation_config.eos_token_id = [2, 9]
+    elif change == "end of the policy":
+        policy.eos_token = policy.convert_ids_to_tokens(9)
+    else:
+        golds = ["In Accra."]
+    assert files() == 2
+
+
+def test_no_blank_is_put_where_the_gold_answer_has_none(
+    tokenizer: PreTrainedTokenizerFast, tiny_llama: Callable[..., LlamaForCausalLM]
+) -> None:
+    base, prompt = Uninformed(tiny_llama(), tokenizer), "Where? "
+    ids = encode_record(tokenizer, prompt, "In Accra.").completion_ids
+    assert _written(base, prompt, "In Porto.", ids[:-1], tokenizer) == ids
+    blank = tokenizer(" ", add_special_tokens=False)["input_ids"]
+    assert _written(base, prompt, "In Porto.", list(blank), tokenizer) == []
