@@ -24,6 +24,7 @@ from dareu.data import thin
 from dareu.data.parts import DataArguments, chat_form, load_parts, split_owners
 from dareu.files import content_hash
 from dareu.models import load_model, load_tokenizer, resolve_model_path
+from dareu.models.padding import check_padding
 from dareu.options.audit import AuditArguments
 from dareu.plugins import plugin_source
 from dareu.runs import config_of, inputs_of
@@ -66,6 +67,7 @@ def main() -> None:
 
     tokenizer = load_tokenizer(args.model_name_or_path, pad_token=data.pad_token)
     model = load_model(args.model_name_or_path).to(PartialState().device)
+    check_padding(model)
     forget = thin(split.forget, args.max_rows)
     forget, retain = (chat_form(data, rows, tokenizer) for rows in (forget, split.retain))
     unrelated = None if parts.test is None else chat_form(data, parts.test, tokenizer)

@@ -21,6 +21,7 @@ from dareu.data.parts import DataArguments, chat_form, forget_names, load_parts,
 from dareu.files import content_hash
 from dareu.metrics import NEED_BASE, measure
 from dareu.models import load_base_tokenizer, load_model, load_tokenizer, resolve_model_path
+from dareu.models.padding import check_padding
 from dareu.models.tokenizers import vocabulary_hash
 from dareu.options.measure import MeasureArguments, chosen_metrics
 from dareu.runs import (
@@ -67,6 +68,7 @@ def main() -> None:
         base = args.base_model if any(map(chosen.need, NEED_BASE)) else None
         tokenizer = load_tokenizer(args.model_name_or_path, pad_token=data.pad_token)
         model = load_model(args.model_name_or_path).to(PartialState().device)
+        check_padding(model)
         splits = {"forget": split.forget, "retain": split.retain}
         splits |= {} if parts.test is None else {"test": parts.test}
         if args.fold is not None:

@@ -13,6 +13,7 @@ from transformers import TrainingArguments
 from dareu.data.encoding import CompletionCollator, encode_dataset
 from dareu.models import context_length
 from dareu.models.forward import give_positions
+from dareu.models.padding import check_padding
 from dareu.trainers.arguments import SharedArguments
 from dareu.trainers.original import Original, original_policy
 from dareu.trainers.processes import check_launch, place_frozen
@@ -86,6 +87,7 @@ def prepare(
             "them in float32, or train under a mask or with LoRA."
         )
     give_positions(model)
+    check_padding(model)
     if args.load_best_model_at_end and args.validation_steps:
         raise ValueError(
             "validation_steps and load_best_model_at_end both choose the state that a training ends with: give one."
