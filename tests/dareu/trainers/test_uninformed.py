@@ -49,6 +49,17 @@ def test_a_prompt_in_the_policys_chat_template_has_one_start_token(
     assert tokenizer.chat_template is None  # left as it is
 
 
+def test_an_answer_to_messages_is_a_message(
+    tokenizer: PreTrainedTokenizerFast, tiny_llama: Callable[..., LlamaForCausalLM]
+) -> None:
+    policy = copy.deepcopy(tokenizer)
+    policy.chat_template = TEMPLATE
+    messages, said = [{"role": "user", "content": "Who?"}], [{"role": "assistant", "content": "Kofi Mensah."}]
+    ids = list(tokenizer(" Kofi Mensah.\n", add_special_tokens=False)["input_ids"])
+    written = _written(Uninformed(tiny_llama(), tokenizer), messages, said, ids, policy)
+    assert written == encode_record(policy, messages, said).completion_ids and written[-1] == 2
+
+
 @pytest.mark.parametrize("change", ["end of the base", "end of the policy", "form of the answers"])
 def test_they_are_drawn_anew_where_they_would_end_or_be_written_otherwise(
     change: str, tokenizer: PreTrainedTokenizerFast, tiny_llama: Callable[..., LlamaForCausalLM], tmp_path: Path

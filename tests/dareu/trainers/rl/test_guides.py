@@ -248,11 +248,18 @@ def test_stored_rollouts_know_which_completions_were_given(build: Build) -> None
     assert [ids is None for ids in rollout.given] == [False, False, True, True] * 2
 
 
-def test_without_guides_nothing_changes(build: Build, memorised: Callable[..., LlamaForCausalLM]) -> None:
+def test_without_guides_nothing_changes_and_it_is_said(
+    build: Build, memorised: Callable[..., LlamaForCausalLM], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "dareu")
     ends = []
-    for options in ({"num_gold": 0, "num_uninformed": 0}, {"base_model": None}):
+    for options, reason in (
+        ({"num_gold": 0, "num_uninformed": 0}, "they are to be sampled"),
+        ({"base_model": None}, "there is no base model"),
+    ):
         model = memorised()
         build(model, num_iterations=2, max_steps=4, **options).train()
+        assert f"Groups are not guided: {reason}." in caplog.text
         ends.append(model.state_dict())
     assert all(torch.equal(ends[0][name], ends[1][name]) for name in ends[0])
 

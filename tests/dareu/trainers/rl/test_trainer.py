@@ -506,3 +506,10 @@ def test_nothing_is_sampled_behind_an_end_token_that_a_tokenizer_appends(
     output = trainer._generate_and_score_completions([dict(trainer.train_dataset[0]) for _ in range(4)])
     prompt = output["prompt_ids"][0][output["prompt_mask"][0].bool()].tolist()
     assert prompt == encode_prompt(appending, forget_rows[0]["prompt"]) and 2 not in prompt
+
+
+def test_as_many_rows_are_retained_as_completions_are_learnt_from_unless_asked_otherwise(build: Build) -> None:
+    stream = build(per_device_train_batch_size=8, num_generations=4)._retain
+    assert stream is not None and stream.batch_size == 8
+    stream = build(retain_batch_size=3)._retain
+    assert stream is not None and stream.batch_size == 3
