@@ -126,13 +126,13 @@ class RetainArguments:
         """
         if self.background_share is not None:
             return self.background_share
-        asked: set[str] = set()
+        asked = {""}
         while target not in asked and (config := Path(target).parent / "config.yaml").is_file():
             asked.add(target)
             said = read_yaml(config)
             if (share := said.get("background_share")) is not None:
                 return float(share)
-            target = str(said.get("model_name_or_path"))  # an unlearned target's run says what it was made of
+            target = said.get("model_name_or_path") or ""  # an unlearned target's run says what it was made of
         return FinetuneArguments.background_share
 
 
