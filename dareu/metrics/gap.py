@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dareu.metrics._metric import Metric
-from dareu.metrics.fluency import BASE_NLL, gibberish
+from dareu.metrics.fluency import BASE_NLL, gibberish_of_rows
 
 #: What counts, in both directions, wherever every model has it; each is in [0, 1].
 COUNTED = (
@@ -77,9 +77,9 @@ def _numbers(
     common: Collection[str],
 ) -> dict[str, float]:
     if BASE_NLL in {*common} & row_values.keys() & retrained_row_values.keys():
-        proper = retrained_row_values[BASE_NLL]
-        numbers = {**numbers, "gibberish": float(gibberish(row_values[BASE_NLL], proper).mean())}
-        retrained = {**retrained, "gibberish": float(gibberish(proper, proper).mean())}
+        proper = retrained_row_values
+        numbers = {**numbers, "gibberish": float(gibberish_of_rows(row_values, proper).mean())}
+        retrained = {**retrained, "gibberish": float(gibberish_of_rows(proper, proper).mean())}
         common = {*common, "gibberish"}
     return {"retraining_gap": retraining_gap(numbers, retrained, common)}
 

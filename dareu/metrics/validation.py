@@ -15,6 +15,7 @@ from dareu.metrics.fluency import gibberish
 from dareu.metrics.generation import generate_answers
 from dareu.metrics.likelihood import answer_nll, probability
 from dareu.metrics.rouge import rouge_l_recall
+from dareu.metrics.variety import repetition
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -39,7 +40,8 @@ class Validation:
     `forget_attribution` is what the judge finds of the owners in the answers without what they repeat of their
     prompts, `fact_recall` the share of the facts that they state, `name_kept` the share that keep the asked name,
     `forget_probability` that of the gold answers, `fluency_nll` the answers' mean NLL under the base model in nats a
-    token, `gibberish` the share of answers whose NLL lies above the 95th percentile of the gold answers', and
+    token, `gibberish` the share of answers whose NLL lies above the 95th percentile of the gold answers' or that
+    go in circles, and
     `retain_rouge` the ROUGE-L recall of answers to retained rows.
 
     `gap` is the root mean square of what is left to do and of the harm that was done, each in [0, 1] and 0 at best:
@@ -122,7 +124,8 @@ class Validation:
             said = [in_form_of(gold, answer) for gold, answer in zip(self._golds, answers, strict=True)]
             nll = answer_nll(self._base.model, self._base.tokenizer, self._prompts, said, truncate=True).mean
             numbers["fluency_nll"] = float(nll.mean())
-            numbers["gibberish"] = float(gibberish(nll, self._gold_nll).mean())
+            again = repetition(answers), repetition([text_of(gold) for gold in self._golds])
+            numbers["gibberish"] = float(gibberish(nll, self._gold_nll, *again).mean())
         return numbers
 
     def _retain_rouge(self, model: Any) -> float:

@@ -3,6 +3,8 @@ import pytest
 from datasets import Dataset
 
 from dareu.metrics import METRICS, against_retrained, answer_nll, gibberish, measure
+from dareu.metrics.fluency import gibberish_of_rows
+from dareu.metrics.variety import repetition
 from dareu.models import new_tokenizer
 
 GIBBERISH = {"gibberish": METRICS["gibberish"]}
@@ -62,3 +64,23 @@ def test_a_base_model_of_another_vocabulary_reads_with_its_own_tokenizer(tiny_ll
     said = [f" {answer}" for answer in found.answers["forget"]]
     mine = answer_nll(base, other, list(forget["prompt"]), said).mean
     np.testing.assert_allclose(found.row_values["forget_base_nll"], mine)
+
+
+def test_answers_in_circles_are_gibberish_however_likely():
+    round_and_round = "Ann is a baker. " * 6
+    plain = "Ann is a baker in Porto, and her brother is a sailor."
+    said = repetition([round_and_round, plain, plain + " " + plain[:20]])
+    assert said[0] > 0.6 and said[1] == 0 and 0 < said[2] < 0.2
+    proper = {"forget_base_nll": np.array([1.1, 1.1, 1.1]), "forget_repetition": np.zeros(3)}
+    mine = {"forget_base_nll": np.array([0.1, 1.0, 1.0]), "forget_repetition": said}
+    assert gibberish_of_rows(mine, proper).tolist() == [True, False, False]
+    assert gibberish(mine["forget_base_nll"], proper["forget_base_nll"]).tolist() == [False] * 3
+    assert gibberish_of_rows({"forget_base_nll": mine["forget_base_nll"]}, proper).tolist() == [False] * 3
+    # Where proper answers say much again themselves, as refrains do, it takes more
+    refrains = proper | {"forget_repetition": np.full(3, 0.9)}
+    assert not gibberish_of_rows(mine, refrains).any()
+    metrics = GIBBERISH | {"retraining_gap": METRICS["retraining_gap"]}
+    values = {"row_values": mine, "retrained_row_values": proper}
+    numbers = {"forget_base_nll": 1.0, "forget_repetition": 0.0, "forget_rouge": 0.5}
+    found = against_retrained(numbers, numbers, metrics, **values)
+    assert found["gibberish"] == pytest.approx(1 / 3) and found["retraining_gap"] > 0
