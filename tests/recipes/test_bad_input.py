@@ -64,6 +64,18 @@ def stops(commands: dict[str, list[Any]], refused: Refused, out: Path) -> Iterat
     assert not list(out.parent.rglob(".tmp*"))
 
 
+@pytest.fixture
+def saved_with(tmp_path: Path, tiny_llama: Callable[..., LlamaForCausalLM]) -> Callable[..., Path]:
+    """`saved_with(tokenizer)`: the folder of a tiny model with this tokenizer."""
+
+    def save(tokenizer: PreTrainedTokenizerFast) -> Path:
+        tiny_llama().save_pretrained(tmp_path / "model")
+        tokenizer.save_pretrained(tmp_path / "model")
+        return tmp_path / "model"
+
+    return save
+
+
 @pytest.mark.parametrize("name", ["attribute_weights", "unlearn", "measure"])
 def test_an_unknown_forget_owner(name: str, stops: Refused, data: list[str], world: FictionalWorld) -> None:
     message = stops(name, *data, "--forget_owners", "Nobody At All")
@@ -139,15 +151,12 @@ def test_a_base_model_whose_vocabulary_the_answers_do_not_survive(
     method: str,
     stops: Refused,
     data: list[str],
-    tmp_path: Path,
-    tiny_llama: Callable[..., LlamaForCausalLM],
+    saved_with: Callable[..., Path],
     tokenizer: PreTrainedTokenizerFast,
 ) -> None:
     uncased = copy.deepcopy(tokenizer)
     uncased.backend_tokenizer.normalizer = Lowercase()
-    tiny_llama().save_pretrained(tmp_path / "base")
-    uncased.save_pretrained(tmp_path / "base")
-    words = ["--base_model", tmp_path / "base", "--method", method]
+    words = ["--base_model", saved_with(uncased), "--method", method]
     words += ["--alternates", "uninformed", "--max_completion_length", 16] if method == "altpo" else []
     message = stops("dareu" if method == "dareu" else "unlearn", *data, *words)
     assert "Row 0: the base model's vocabulary makes" in message
@@ -185,15 +194,12 @@ def test_a_tokenizer_without_a_pad_token(
     name: str,
     stops: Refused,
     data: list[str],
-    tmp_path: Path,
-    tiny_llama: Callable[..., LlamaForCausalLM],
+    saved_with: Callable[..., Path],
     tokenizer: PreTrainedTokenizerFast,
 ) -> None:
     without = copy.deepcopy(tokenizer)
     without.pad_token = None
-    tiny_llama().save_pretrained(tmp_path / "model")
-    without.save_pretrained(tmp_path / "model")
-    assert "pad" in stops(name, *data, "--model_name_or_path", tmp_path / "model")
+    assert "pad" in stops(name, *data, "--model_name_or_path", saved_with(without))
 
 
 BROKEN = """

@@ -35,34 +35,47 @@ def test_runs_are_of_ordinary_tokens_and_follow_the_generator() -> None:
     assert not torch.equal(tokens[0], tokens[1])
 
 
-@pytest.mark.parametrize(("induction_steps", "expected"), [(0, []), (6, [3]), (8, [3, 7])])
-def test_every_fourth_of_the_first_batches_is_made_of_runs(
-    induction_steps: int,
-    expected: list[int],
+@pytest.fixture
+def build(
     tmp_path: Path,
     tiny_llama: Callable[..., LlamaForCausalLM],
     tokenizer: PreTrainedTokenizerFast,
     retain_rows: Dataset,
+) -> Callable[[int], FinetuneTrainer]:
+    """`build(induction_steps)`: a trainer of nine updates."""
+
+    def make(induction_steps: int) -> FinetuneTrainer:
+        config = FinetuneConfig(
+            output_dir=str(tmp_path),
+            induction_steps=induction_steps,
+            max_steps=9,
+            per_device_train_batch_size=2,
+            use_cpu=True,
+            save_strategy="no",
+            report_to="none",
+            disable_tqdm=True,
+            remove_unused_columns=False,
+        )
+        return FinetuneTrainer(
+            model=tiny_llama(),
+            args=config,
+            train_dataset=encode_dataset(retain_rows, tokenizer),  # type: ignore[arg-type]  # any sequence will do
+            data_collator=CompletionCollator(tokenizer),
+            processing_class=tokenizer,
+        )
+
+    return make
+
+
+@pytest.mark.parametrize(("induction_steps", "expected"), [(0, []), (6, [3]), (8, [3, 7])])
+def test_every_fourth_of_the_first_batches_is_made_of_runs(
+    induction_steps: int,
+    expected: list[int],
+    build: Callable[[int], FinetuneTrainer],
+    tokenizer: PreTrainedTokenizerFast,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    config = FinetuneConfig(
-        output_dir=str(tmp_path),
-        induction_steps=induction_steps,
-        max_steps=9,
-        per_device_train_batch_size=2,
-        use_cpu=True,
-        save_strategy="no",
-        report_to="none",
-        disable_tqdm=True,
-        remove_unused_columns=False,
-    )
-    trainer = FinetuneTrainer(
-        model=tiny_llama(),
-        args=config,
-        train_dataset=encode_dataset(retain_rows, tokenizer),  # type: ignore[arg-type]  # any sequence will do
-        data_collator=CompletionCollator(tokenizer),
-        processing_class=tokenizer,
-    )
+    trainer = build(induction_steps)
     steps = []
 
     def spy(like: Tensor, vocab_size: int, *rest: Any) -> dict[str, Tensor]:
@@ -80,24 +93,18 @@ def test_every_fourth_of_the_first_batches_is_made_of_runs(
 @pytest.mark.parametrize("processes", [1, 2])
 def test_a_run_weighs_as_much_on_several_processes(
     processes: int,
-    tmp_path: Path,
-    tiny_llama: Callable[..., LlamaForCausalLM],
+    build: Callable[[int], FinetuneTrainer],
     tokenizer: PreTrainedTokenizerFast,
     retain_rows: Dataset,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The Trainer multiplies the loss by the number of processes, and divides it by the items of all."""
-    config = FinetuneConfig(
-        output_dir=str(tmp_path), induction_steps=4, use_cpu=True, report_to="none", disable_tqdm=True
-    )
-    records = encode_dataset(retain_rows, tokenizer)
-    collator = CompletionCollator(tokenizer)
-    trainer = FinetuneTrainer(model=tiny_llama(), args=config, train_dataset=records, data_collator=collator)  # type: ignore[arg-type]
+    trainer = build(4)
     trainer.state.global_step, trainer.current_gradient_accumulation_steps = 3, 1
     monkeypatch.setattr(trainer.accelerator, "gather", lambda items: items.repeat(processes))
-    batch = collator(records)
+    batch = CompletionCollator(tokenizer)(encode_dataset(retain_rows, tokenizer))
     items = (batch["labels"] != -100).sum() * processes
     loss = trainer.compute_loss(trainer.model.train(), batch, num_items_in_batch=items)
-    generator = torch.Generator().manual_seed(config.seed + 3)
+    generator = torch.Generator().manual_seed(trainer.args.seed + 3)
     run = repeated_runs(batch["input_ids"], len(tokenizer), generator)
     assert loss.item() == pytest.approx(trainer.model(**run).loss.item() / processes)
