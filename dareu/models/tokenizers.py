@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -54,9 +55,16 @@ def load_base_tokenizer(
         tokenizer: The target's.
         pad_token: See `load_tokenizer`, which raises the same.
     """
-    loaded = load_tokenizer(name_or_path, pad_token=pad_token)
-    loaded.chat_template = loaded.chat_template or tokenizer.chat_template
-    return loaded
+    return with_template_of(load_tokenizer(name_or_path, pad_token=pad_token), tokenizer)
+
+
+def with_template_of(tokenizer: PreTrainedTokenizerBase, other: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
+    """The tokenizer; where it has no chat template, a copy that renders messages as the other does."""
+    if tokenizer.chat_template:
+        return tokenizer
+    rendering = copy.copy(tokenizer)
+    rendering.chat_template = other.chat_template
+    return rendering
 
 
 def vocabulary_hash(tokenizer: PreTrainedTokenizerBase) -> str:

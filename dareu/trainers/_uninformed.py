@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import logging
 import os
 from collections.abc import Sequence
@@ -16,7 +15,7 @@ from dareu.data.encoding import Text, encode_prompt, encode_record, in_form_of
 from dareu.models import check_tokenizer, context_length
 from dareu.models.forward import evaluation_mode
 from dareu.models.generation import end_ids_of, generate_ids
-from dareu.models.tokenizers import vocabulary_hash
+from dareu.models.tokenizers import vocabulary_hash, with_template_of
 from dareu.trainers._tensor_file import TensorFile
 from dareu.weights import fingerprint
 
@@ -128,11 +127,7 @@ def check_survival(base: Uninformed, texts: Sequence[str]) -> None:
 
 def _ids_of(base: Uninformed, prompt: Text, tokenizer: PreTrainedTokenizerBase) -> list[int]:
     """What the uninformed model reads of a prompt."""
-    reader = base.tokenizer
-    if not isinstance(prompt, str) and not reader.chat_template:
-        reader = copy.copy(reader)
-        reader.chat_template = tokenizer.chat_template
-    return encode_prompt(reader, prompt)
+    return encode_prompt(with_template_of(base.tokenizer, tokenizer), prompt)
 
 
 def _draw(
