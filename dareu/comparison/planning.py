@@ -91,7 +91,7 @@ def measures_of(ground: Ground) -> Measures:
         if ground.asked.tune:
             taken = {"tune": ("retraining_gap", *METRICS["retraining_gap"].reads, "attribution")} | taken
             if "base_model" in measure:
-                taken["tune"] += ("fluency",)
+                taken["tune"] += METRICS["gibberish"].reads
         for taker, names in taken.items():
             if missing := [name for name in names if name not in named]:
                 raise ValueError(f"metrics in {config} lacks {', '.join(missing)}, which {taker} reads: add it.")

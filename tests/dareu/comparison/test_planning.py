@@ -70,7 +70,7 @@ def test_what_compares_with_the_control_is_left_to_the_end(
     [
         (["tow", "probability"], 0, "lacks rouge, which tow reads: add it"),
         (["retraining_gap", "rouge"], 0, "lacks probability, which retraining_gap reads: add it"),
-        (["rouge", "probability"], 3, "lacks retraining_gap, attribution, fluency, which tune reads: add it"),
+        (["rouge", "probability"], 3, "lacks retraining_gap, attribution, fluency, variety, which tune reads: add it"),
         (["roug"], 0, "did you mean rouge"),
     ],
 )
