@@ -106,38 +106,41 @@ class Guides:
         return GuidedTokens(*(tensor.to(device) for tensor in (is_guided, is_gold, original, floor)))
 
 
-def gold_weights(logps: Tensor, guided: GuidedTokens) -> Tensor:
-    """What a token's advantage counts: of a gold one min(1, π/π_N) down to the uninformed model's π, of others 1.
+def gold_weights(logps: Tensor, guided: GuidedTokens, beta: float = 1.0) -> Tensor:
+    """What a token's advantage counts: of a gold one min(1, (π/π_N)^β) down to the uninformed model's π, of others 1.
 
     The gold completion is a sample of π_N, and π/π_N its importance ratio, truncated as in TOPR (arXiv 2503.14286)
-    with no floor below: so its push fades as the token becomes unlikely. It ends where the token is no likelier than to
-    a model that knows nothing of the owner, for below that there is nothing to forget.
+    with no floor below: so its push fades as the token becomes unlikely, the more slowly the smaller β is, as in NPO's
+    gradient. It ends where the token is no likelier than to a model that knows nothing of the owner, for below that
+    there is nothing to forget.
 
     Args:
         logps: (B, T) under the policy, at the sampling temperature.
         guided: Of the same B completions.
+        beta: β ≥ 0; at 0 the push does not fade before it ends.
 
     Returns:
         float32 (B, T) in [0, 1], without gradient.
     """
     logps = logps.detach().float()
-    ratio = (logps - guided.original_logps).clamp(max=0.0).exp()
+    ratio = (beta * (logps - guided.original_logps).clamp(max=0.0)).exp()
     weights = torch.where(logps > guided.floor, ratio, 0.0)
     return torch.where(guided.is_gold[:, None], weights, 1.0)
 
 
-def weigh_gold(logps: Tensor, inputs: dict[str, Any]) -> tuple[Tensor, Tensor]:
+def weigh_gold(logps: Tensor, inputs: dict[str, Any], beta: float) -> tuple[Tensor, Tensor]:
     """Gives gold tokens their weight and every guided one the ratio 1, in what a loss is computed of.
 
     Args:
         logps: (B, T) under the policy.
         inputs: Of the loss, which are changed.
+        beta: Of `gold_weights`.
 
     Returns:
         The weights (B, T), and which of them are gold tokens'.
     """
     tokens = GuidedTokens(*(inputs[name] for name in GuidedTokens._fields))
-    weights = gold_weights(logps, tokens)
+    weights = gold_weights(logps, tokens, beta)
     inputs["advantages"] = inputs["advantages"] * weights
     for name in ("old_per_token_logps", "ref_per_token_logps"):  # they are samples of neither policy
         if name in inputs:

@@ -48,7 +48,8 @@ class LogpsTrainer(CompletionsTable):
                 output = self._logps_and_entropies(*args, **kwargs)
             if self._loss_inputs is not None and "is_gold" in self._loss_inputs:
                 # Before TRL looks at the advantages
-                self._log_token_mean("gold_weight", *weigh_gold(output[0], self._loss_inputs))
+                weighed = weigh_gold(output[0], self._loss_inputs, self.args.gold_beta)
+                self._log_token_mean("gold_weight", *weighed)
             return output
         with quiet, self.critic.watch() as hidden:
             output = self._logps_and_entropies(*args, **kwargs)

@@ -51,8 +51,15 @@ class DareUConfig(SharedArguments, GRPOConfig):  # type: ignore[misc]  # the typ
     num_gold: int | None = field(
         default=None,
         metadata={
-            "help": "Of a group's completions, how many are the row's gold one, whose tokens count min(1, π/π_N). "
-            "Default: a quarter of the group where a base model is given, else 0."
+            "help": "Of a group's completions, how many are the row's gold one, whose tokens count "
+            "min(1, (π/π_N)^gold_beta). Default: a quarter of the group where a base model is given, else 0."
+        },
+    )
+    gold_beta: float = field(
+        default=1.0,
+        metadata={
+            "help": "How fast the push on a gold token fades as the token becomes unlikely, ≥ 0: 1 as an importance "
+            "ratio does, 0 not before it is as unlikely as to the base model."
         },
     )
     num_uninformed: int | None = field(
@@ -177,6 +184,8 @@ class DareUConfig(SharedArguments, GRPOConfig):  # type: ignore[misc]  # the typ
             raise ValueError(f"num_slices is {self.num_slices}: give at least 1.")
         if not self.kl_coef >= 0:
             raise ValueError(f"kl_coef is {self.kl_coef}: give a number ≥ 0.")
+        if not 0 <= self.gold_beta < math.inf:
+            raise ValueError(f"gold_beta is {self.gold_beta}: give a number ≥ 0.")
         if self.num_generations is None:
             self.num_generations = 1 if estimator.has_critic else 8
         alone = estimator.has_critic and self.num_generations == 1

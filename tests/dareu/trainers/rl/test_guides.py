@@ -162,14 +162,19 @@ def test_a_gold_token_weighs_the_truncated_ratio_down_to_the_floor() -> None:
     expected = torch.tensor([[1.0, torch.e**-1, 0.0, torch.e**-9], [1.0] * 4, [1.0] * 4])
     torch.testing.assert_close(weights, expected)
     assert not weights.requires_grad
+    expected = torch.tensor([[1.0, torch.e**-0.1, 0.0, torch.e**-0.9], [1.0] * 4, [1.0] * 4])
+    torch.testing.assert_close(gold_weights(logps, tokens, beta=0.1), expected)
+    expected = torch.tensor([[1.0, 1.0, 0.0, 1.0], [1.0] * 4, [1.0] * 4])
+    assert torch.equal(gold_weights(logps, tokens, beta=0.0), expected), "the floor stays"
 
 
-@pytest.mark.parametrize("num_iterations", [1, 2])
+@pytest.mark.parametrize(("num_iterations", "gold_beta"), [(1, 1.0), (2, 1.0), (1, 0.0), (1, 0.3)])
 def test_the_gradient_of_a_gold_token_is_its_weighted_advantage(
-    build: Build, tiny_llama: Callable[..., LlamaForCausalLM], num_iterations: int
+    build: Build, num_iterations: int, gold_beta: float
 ) -> None:
-    """After the policy has moved: −w·A·∇log π on gold tokens, whatever the clip, with w = min(1, π/π_N)."""
-    trainer = build(num_iterations=num_iterations, retain_loss="none", base_tokenizer=other_tokenizer())
+    """After the policy has moved: −w·A·∇log π on gold tokens, whatever the clip, with w = min(1, (π/π_N)^β)."""
+    options = {"num_iterations": num_iterations, "gold_beta": gold_beta, "retain_loss": "none"}
+    trainer = build(**options, base_tokenizer=other_tokenizer())
     trainer.num_uninformed = 0
     output, _ = rollout_of(trainer)
     with torch.no_grad():
@@ -201,7 +206,7 @@ def test_the_gradient_of_a_gold_token_is_its_weighted_advantage(
     )[0]
     ratio = (logps.detach() - batch["original_logps"]).exp()
     assert (ratio[mask.bool()] < 0.8).any()  # where PPO's clip would have no gradient
-    plain = -(ratio.clamp(max=1.0) * -0.7 * logps * mask).sum() / mask.sum()
+    plain = -(ratio.clamp(max=1.0) ** gold_beta * -0.7 * logps * mask).sum() / mask.sum()
     plain.backward()
     for name, weight in trainer.model.named_parameters():
         torch.testing.assert_close(found[name], weight.grad, atol=1e-6, rtol=1e-4)
@@ -369,6 +374,8 @@ def test_rollouts_ignore_what_the_checkpoint_asks_of_generation(
         ({"num_gold": 2, "num_uninformed": 2}, "leave at least one"),
         ({"num_gold": 3}, "leave at least one"),  # with one uninformed answer by default
         ({"num_gold": -1}, "numbers ≥ 0"),
+        ({"gold_beta": -0.1}, "gold_beta is -0.1: give a number ≥ 0"),
+        ({"gold_beta": float("nan")}, "gold_beta is nan: give a number ≥ 0"),
         ({"num_gold": 1, "base_model": None}, "need base_model"),
         ({"num_uninformed": 1, "base_model": None}, "need base_model"),
     ],
