@@ -33,6 +33,8 @@ class DevicePrecision:
         if self.bf16 is None:
             fp16 = self.fp16  # type: ignore[attr-defined]  # of the TrainingArguments
             self.bf16 = not fp16 and self._device_has_bfloat16()
+            # Where nothing else is to be had, the Trainer wants to hear it before it takes bfloat16
+            self.use_cpu: bool = self.use_cpu or (self.bf16 and not torch.accelerator.is_available())
         super().__post_init__()  # type: ignore[misc]  # the TrainingArguments'
         check_trackers(self.report_to)  # type: ignore[attr-defined]
 

@@ -55,8 +55,12 @@ def test_a_processor_computes_in_bfloat16_on_request_and_where_it_has_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: False)
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
     assert config(output_dir=str(tmp_path), use_cpu=True, **options).bf16 is expected
+    if "fp16" not in options:
+        untold = config(output_dir=str(tmp_path), **options)
+        assert (untold.bf16, untold.use_cpu) == (expected, expected), "without use_cpu, where there is no GPU"
 
 
 @pytest.mark.parametrize("bf16", [True, False])
