@@ -189,11 +189,6 @@ def _gold_logps(
     """Of each record's completion (T,) log-probabilities under π_N and under the uninformed model, on the CPU."""
     same = base.tokenizer.get_vocab() == trainer.processing_class.get_vocab()
     if not same:
-        if records and trainer.args.gold_beta == 0:
-            raise ValueError(
-                "gold_beta is 0, and the base model has other tokens than the target, so that the push on gold tokens "
-                "would never end: give a gold_beta above 0."
-            )
         logger.info("The base model has other tokens than the target, so that gold completions are pushed down freely.")
     size = trainer.args.rollout_batch_size
     original: list[Tensor] = []

@@ -125,6 +125,12 @@ class DareUTrainer(SharedMixin, RolloutTrainer):
             self._base = Uninformed(base_model, base_tokenizer or processing_class)
             check_columns(train_dataset, ("prompt", "completion"))
             check_survival(self._base, [text_of(completion) for completion in train_dataset["completion"]])
+            endless = self.num_gold and args.gold_beta == 0
+            if endless and self._base.tokenizer.get_vocab() != processing_class.get_vocab():
+                raise ValueError(
+                    "gold_beta is 0, and the base model has other tokens than the target, so that the push on gold "
+                    "tokens would never end: give a gold_beta above 0."
+                )
         else:
             logger.info(
                 "Groups are not guided: %s.",

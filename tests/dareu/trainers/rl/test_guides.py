@@ -213,10 +213,9 @@ def test_the_gradient_of_a_gold_token_is_its_weighted_advantage(
 
 
 def test_a_push_that_would_never_end_is_refused(build: Build) -> None:
-    trainer = build(gold_beta=0.0, base_tokenizer=other_tokenizer())
-    trainer.num_uninformed = 0
+    build(gold_beta=0.0, num_gold=0, num_uninformed=1, base_tokenizer=other_tokenizer())
     with pytest.raises(ValueError, match="other tokens than the target, so that the push on gold tokens would never"):
-        trainer.train()
+        build(gold_beta=0.0, base_tokenizer=other_tokenizer())
 
 
 def other_tokenizer() -> PreTrainedTokenizerFast:
