@@ -74,7 +74,7 @@ def drawn_alternates(
         max_length: Most tokens of prompt and answer; None for no limit.
 
     Raises:
-        ValueError: The model has no answer to any row that ends in time and fits.
+        ValueError: The model has no answer to any row that fits.
     """
     base.model.to(args.device)
     answers = uninformed_answers(
@@ -94,7 +94,7 @@ def drawn_alternates(
     if lacking := found.count(None) // args.num_alternates:
         if lacking == len(records):
             raise ValueError(
-                "The base model has no answer to any row that ends within max_completion_length "
+                "The base model has no answer to any row with a whole sentence within max_completion_length "
                 f"({args.max_completion_length} tokens): raise it, or name a column of alternates."
             )
         logger.warning(

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 from collections.abc import Sequence
+from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
@@ -24,8 +26,11 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-#: How often an answer is drawn again that was cut off, or was empty.
+#: How often an answer is drawn that was cut off, or was empty.
 _ATTEMPTS = 8
+
+#: Where a sentence ends that another follows; a dot behind one character may stand in a name or after a number.
+_SENTENCE_END = re.compile(r"(?<!\b\w)[.!?…]+[\"'”’)\]*]*(?=\s)|[。！？]+[”’」』]*")
 
 
 class Uninformed(NamedTuple):
@@ -59,9 +64,10 @@ def uninformed_answers(
 ) -> list[list[list[int]]]:
     """Answers of the uninformed model to each prompt; every process must call this, and all get all.
 
-    The main process draws them. What was cut off or empty is drawn again, eight times at most; a prompt may be left
-    with fewer. Answers that were drawn before by the same model, for the same prompts and options, are taken from their
-    file.
+    The main process draws them, what was cut off or empty up to eight times. An answer that is cut off the last time
+    as well ends behind its last whole sentence: a model that likes to talk has no shorter one. A prompt may be left
+    with fewer. Answers that were drawn before by the same model, for the same prompts and options, are taken from
+    their file.
 
     Args:
         base: The uninformed model. Where its tokenizer has no chat template, it reads messages as the policy's renders
@@ -87,6 +93,7 @@ def uninformed_answers(
         "ends": sorted(end_ids_of(base.model, base.tokenizer)),
         "vocabularies": [vocabulary_hash(base.tokenizer), vocabulary_hash(tokenizer)],
         "drawing": drawing._replace(batch_size=0)._asdict(),  # which changes nothing
+        "shortened": "to whole sentences",
     }
     file = TensorFile(folder, recipe, "answers of the uninformed model")
     answers: list[list[list[int]]] | None = None
@@ -98,8 +105,8 @@ def uninformed_answers(
     found: list[list[list[int]]] = broadcast_object_list([answers])[0]
     if lacking := sum(len(row) < drawing.number for row in found):
         logger.warning(
-            "The uninformed model has no answer that ends within %d tokens to %d of %d prompts, though it was asked %d "
-            "times: they go on with fewer, or none. A longer max_completion_length may help.",
+            "The uninformed model has too few answers with a whole sentence within %d tokens to %d of %d prompts, "
+            "though it was asked %d times: they go on with fewer, or none. A longer max_completion_length may help.",
             *(drawing.max_new_tokens, lacking, len(prompts), _ATTEMPTS),
         )
     return found
@@ -151,6 +158,13 @@ def _draw(
     with evaluation_mode(base.model):
         for attempt in range(_ATTEMPTS):
             wanted = [(row, place) for row in by_length for place in range(drawing.number - len(answers[row]))]
+            last = attempt == _ATTEMPTS - 1
+            if last and wanted:
+                logger.warning(
+                    "The uninformed model has too few answers that end within %d tokens to %d of %d prompts, though it "
+                    "was asked %d times: the next one is taken up to its last whole sentence.",
+                    *(drawing.max_new_tokens, len(dict(wanted)), len(prompts), attempt),
+                )
             for start in range(0, len(wanted), drawing.batch_size):
                 batch = wanted[start : start + drawing.batch_size]
                 made = generate_ids(
@@ -163,20 +177,30 @@ def _draw(
                     temperature=drawing.temperature,
                 )
                 for (row, _), ids in zip(batch, made, strict=True):
-                    if ids[-1] not in end_ids:
-                        continue
-                    written = _written(base, prompts[row], golds[row], ids[:-1], tokenizer)
-                    if 0 < len(written) <= drawing.max_new_tokens:
-                        answers[row].append(written)
+                    ended = ids[-1] in end_ids
+                    text = _text_of(base, ids[:-1] if ended else ids)
+                    texts = [text] * ended + _whole_sentences(text) * last
+                    written = (_written(each, prompts[row], golds[row], tokenizer) for each in texts)
+                    answers[row] += islice((one for one in written if 0 < len(one) <= drawing.max_new_tokens), 1)
     return answers
 
 
-def _written(
-    base: Uninformed, prompt: Text, gold: Text, ids: list[int], tokenizer: PreTrainedTokenizerBase
-) -> list[int]:
-    """An answer in the policy's tokens; none where it is empty."""
+def _text_of(base: Uninformed, ids: list[int]) -> str:
     # Some tokenizers drop a blank that comes first when they decode
-    text = str(base.tokenizer.decode(ids, skip_special_tokens=True)).strip()
+    return str(base.tokenizer.decode(ids, skip_special_tokens=True)).strip()
+
+
+def _whole_sentences(text: str) -> list[str]:
+    """A text up to the end of each of its sentences that another follows, the longest first.
+
+    >>> _whole_sentences("She wrote it. By J. Doe, in 1936. The")
+    ['She wrote it. By J. Doe, in 1936.', 'She wrote it.']
+    """
+    return [text[: end.end()] for end in _SENTENCE_END.finditer(text)][::-1]
+
+
+def _written(text: str, prompt: Text, gold: Text, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """An answer in the policy's tokens; none where it is empty."""
     return encode_record(tokenizer, prompt, in_form_of(gold, text)).completion_ids if text else []
 
 

@@ -9,7 +9,15 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 from dareu.data.encoding import encode_prompt, encode_record
-from dareu.trainers._uninformed import Drawing, Uninformed, _ids_of, _written, uninformed_answers
+from dareu.trainers._uninformed import (
+    Drawing,
+    Uninformed,
+    _ids_of,
+    _text_of,
+    _whole_sentences,
+    _written,
+    uninformed_answers,
+)
 
 PROMPT, GOLD = "Question: Who?\nAnswer:", " Kofi Mensah was born in Accra."
 TEMPLATE = (
@@ -35,7 +43,7 @@ def test_an_answer_keeps_the_blank_that_its_tokenizer_drops(
     base = Uninformed(tiny_llama(), sentencepiece)
     ids = encode_record(sentencepiece, PROMPT, GOLD).completion_ids
     assert sentencepiece.decode(ids, skip_special_tokens=True) == GOLD.strip()  # the blank is lost
-    assert _written(base, PROMPT, GOLD, ids[:-1], sentencepiece) == ids
+    assert _written(_text_of(base, ids[:-1]), PROMPT, GOLD, sentencepiece) == ids
 
 
 def test_a_prompt_in_the_policys_chat_template_has_one_start_token(
@@ -56,7 +64,7 @@ def test_an_answer_to_messages_is_a_message(
     policy.chat_template = TEMPLATE
     messages, said = [{"role": "user", "content": "Who?"}], [{"role": "assistant", "content": "Kofi Mensah."}]
     ids = list(tokenizer(" Kofi Mensah.\n", add_special_tokens=False)["input_ids"])
-    written = _written(Uninformed(tiny_llama(), tokenizer), messages, said, ids, policy)
+    written = _written(_text_of(Uninformed(tiny_llama(), tokenizer), ids), messages, said, policy)
     assert written == encode_record(policy, messages, said).completion_ids and written[-1] == 2
 
 
@@ -86,6 +94,47 @@ def test_no_blank_is_put_where_the_gold_answer_has_none(
 ) -> None:
     base, prompt = Uninformed(tiny_llama(), tokenizer), "Where? "
     ids = encode_record(tokenizer, prompt, "In Accra.").completion_ids
-    assert _written(base, prompt, "In Porto.", ids[:-1], tokenizer) == ids
+    assert _written(_text_of(base, ids[:-1]), prompt, "In Porto.", tokenizer) == ids
     blank = tokenizer(" ", add_special_tokens=False)["input_ids"]
-    assert _written(base, prompt, "In Porto.", list(blank), tokenizer) == []
+    assert _written(_text_of(base, list(blank)), prompt, "In Porto.", tokenizer) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "sentences"),
+    [
+        ("She wrote it. He read it! And", ["She wrote it. He read it!", "She wrote it."]),
+        ('He said "No." Then (at last.) he', ['He said "No." Then (at last.)', 'He said "No."']),
+        ("It is by J. K. Doe", []),
+        ("Three books:\n1. The First\n2. The Second", []),
+        ("Born in 1936. Died in 1.5", ["Born in 1936."]),
+        ("She wrote it.", []),  # cut off there: it may be a number's dot
+        ("她写了。他读了。然", ["她写了。他读了。", "她写了。"]),
+    ],
+)
+def test_where_a_sentence_ends(text: str, sentences: list[str]) -> None:
+    assert _whole_sentences(text) == sentences
+
+
+@pytest.mark.parametrize(
+    ("longest", "answer"),
+    [(12, " Kofi was born in Accra. Mensah was born."), (10, " Kofi was born in Accra."), (4, None)],
+)
+def test_an_answer_that_never_ends_is_taken_up_to_its_last_whole_sentence_that_fits(
+    longest: int,
+    answer: str | None,
+    tokenizer: PreTrainedTokenizerFast,
+    tiny_llama: Callable[..., LlamaForCausalLM],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    endless = tokenizer("Kofi was born in Accra. Mensah was born. In", add_special_tokens=False)["input_ids"]
+    asked = []
+    monkeypatch.setattr(
+        "dareu.trainers._uninformed.generate_ids", lambda _, prompts, **options: asked.append(options) or [endless]
+    )
+    base, drawing = Uninformed(tiny_llama(), tokenizer), Drawing(1, 1.0, longest, 8, 0)
+    [answers] = uninformed_answers(base, [PROMPT], [GOLD], tokenizer, drawing, main=True, folder=tmp_path)
+    assert answers == ([encode_record(tokenizer, PROMPT, answer).completion_ids] if answer else [])
+    assert len(asked) == 8 and f"end within {longest} tokens to 1 of 1 prompts" in caplog.text
+    assert ("too few answers with a whole sentence" in caplog.text) == (answer is None)

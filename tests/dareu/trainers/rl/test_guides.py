@@ -343,7 +343,7 @@ def test_a_model_that_never_ends_leaves_its_places_to_samples(
     endless.lm_head.register_forward_hook(lambda module, inputs, output: output + barred)
     with caplog.at_level(logging.WARNING):
         output, _ = rollout_of(build(base_model=endless, max_completion_length=12))
-    assert "has no answer that ends within 12 tokens to 2 of 2 prompts" in caplog.text
+    assert "has too few answers with a whole sentence within 12 tokens to 2 of 2 prompts" in caplog.text
     assert output["is_guided"].tolist() == output["is_gold"].tolist()
 
 
