@@ -98,7 +98,7 @@ def tofu(tofu_folder: Path) -> Dataset:
 
 @pytest.mark.parametrize(
     ("configs", "first_owner", "first_to_forget"),
-    [("tofu", 160, 196), ("tofu_forget10", 0, 180), ("smollm2", 160, 196)],
+    [("tofu", 160, 196), ("tofu_forget10", 0, 180), ("smollm2", 160, 196), ("smollm2_ten", 190, 198)],
 )
 def test_tofu_s_judges_know_every_owner_from_rows_of_their_own(
     configs: str,
