@@ -25,6 +25,8 @@ class Asked(Protocol):
     """One at least."""
     tune: int
     """Trials a method; 0: each setting is a row of its own."""
+    num_controls: int
+    """Retrained models a seed; the others than the first are rows of their own."""
     vary_world: bool
     """Whether the fictional world's seed is that of the runs."""
     launch_with: str | None

@@ -34,7 +34,7 @@ def collect(
 
     Returns:
         A row a model in the given order, before each those on its parts where SPUNGE measured any. Where there are
-        trials, target and control, the chosen ones, and then all trials, which have `trial`, the number of their
+        trials, target and controls, the chosen ones, and then all trials, which have `trial`, the number of their
         setting, `validation_gap`, the retraining gap on the validation rows, by which they were chosen, and
         `validation_utility`; a trial whose control failed is left out, for it cannot be judged.
 
@@ -54,7 +54,7 @@ def collect(
     measured = partial(_measured, metrics=metrics, options=metric_kwargs)
     for row in rows:
         control = controls.get(row.seed)
-        if row.name in ("target", "retrained"):
+        if row.setting is None:
             found.append(_result(row, measured(row.folder, control, common=common)))
             continue
         result, parts = _unlearned(row, measured(row.folder, control, common=common))

@@ -60,8 +60,10 @@ def read_entries(
             raise ValueError(f"An entry of methods is {given!r}: give its method, one of {', '.join(METHODS)}.")
         method, name = str(given["method"]), str(given.get("name", plugin_name(str(given["method"]))))
         find_method(method)
-        if name in [entry.name for entry in entries] or name in ("target", "retrained"):
+        if name in [entry.name for entry in entries]:
             raise ValueError(f"Two entries are called {name!r}: give each a name of its own.")
+        if name == "target" or name.startswith("retrained"):
+            raise ValueError(f"An entry is called {name!r}, as what it is compared with: give it another name.")
         config = configs / given.get("config", f"{plugin_name(method)}.yaml")
         if not config.is_file():
             raise ValueError(f"The entry {name!r} has no config {config}: name a file of {configs} as config.")

@@ -22,6 +22,12 @@ if TYPE_CHECKING:
 #: Halves of each owner's rows where there are trials.
 VALIDATION, REPORT = "0/2", "1/2"
 
+#: What the stage of a role leaves, where that is no classifier; without the number or name behind the role.
+_RESULTS = {"base": "model", "target": "model", "retrained": "model", "mask": "mask.safetensors"}
+
+#: Between the training seeds of one seed's controls, so that none is another seed's.
+_CONTROL_STRIDE = 1000
+
 #: The recipe that makes something, its options, and the roles that it reads.
 _Made = tuple[str, dict[str, Any], tuple[str, ...]]
 
@@ -29,7 +35,8 @@ _Made = tuple[str, dict[str, Any], tuple[str, ...]]
 class Ground:
     """Models, judges and masks of one seed by role.
 
-    A role is one of `dareu.comparison.asked.ROLES`, or `mask-NAME` for a mask that is asked for.
+    A role is one of `dareu.comparison.asked.ROLES`, `retrained-N` for the N-th control, or `mask-NAME` for a mask that
+    is asked for.
 
     Attributes:
         plan: Gets a stage of each role that is named and not given.
@@ -87,8 +94,7 @@ class Ground:
             return str(self.asked.given[role])
         if role not in self._made:
             self._make(role)
-        result = {"base": "model", "target": "model", "retrained": "model"}.get(role, "classifier")
-        return str(self._made[role] / ("mask.safetensors" if role.startswith("mask-") else result))
+        return str(self._made[role] / _RESULTS.get(role.partition("-")[0], "classifier"))
 
     def stages_of(self, *roles: str) -> list[Path]:
         """The folders of the stages that make these, of those that are planned."""
@@ -137,7 +143,7 @@ class Ground:
         """Plans the stage that makes what has this role."""
         if role == "base":
             recipe, options, after = self._base()
-        elif role in ("target", "retrained"):
+        elif role == "target" or role.startswith("retrained"):
             recipe, options, after = self._model(role)
         elif role in JUDGES:
             recipe, options, after = self._judge(role)
@@ -164,9 +170,11 @@ class Ground:
         return "finetune", options, ()
 
     def _model(self, role: str) -> _Made:
-        more = {"seed": self.seed, "model_name_or_path": self.path_of("base")}
+        kind, _, number = role.partition("-")
+        seed = self.seed + _CONTROL_STRIDE * (int(number or 1) - 1)
+        more = {"seed": seed, "model_name_or_path": self.path_of("base")}
         options = self.options(self.configs / "target.yaml", self._everyone, **more)
-        if role == "retrained":
+        if kind == "retrained":
             options |= {"exclude_owners": [*(self._everyone.exclude_owners or ()), *self._owners]}
         return "finetune", options, ("base",)
 

@@ -23,8 +23,8 @@ class Row(NamedTuple):
     name: str
     mask: str | None
     seed: int
-    setting: int
-    """Which of the entry's settings."""
+    setting: int | None
+    """Which of the entry's settings; None: target or control, of which nothing was unlearned."""
     folder: Path
     """Of the stage that unlearns and measures, or only measures."""
     model: str
@@ -38,24 +38,25 @@ def plan_seed(ground: Ground, entries: Sequence[Entry]) -> list[Row]:
         entries: The methods to compare.
 
     Returns:
-        Target and retrained control, then for each entry its masks, and for each of these its settings.
+        Target and retrained controls, then for each entry its masks, and for each of these its settings.
 
     Raises:
         ValueError: A config is missing, or something that would be made or run is refused by its recipe; says which.
     """
-    models = {name: ground.path_of(name) for name in ("target", "retrained")}
+    further = [f"retrained-{number}" for number in range(2, ground.asked.num_controls + 1)]
+    models = {role: ground.path_of(role) for role in ("target", "retrained", *further)}
     measures = measures_of(ground)
     rows = []
-    for name, model in models.items():
+    for role, model in models.items():
         own = {"model_name_or_path": model}
         commands = [
             (["measure"], {"output": f"{OWN}/measurement.json", **options, **own}) for options in measures.options
         ]
-        after = ground.stages_of("base", name, *JUDGES)
-        label = f"measure-{name}-seed{ground.seed}"
+        after = ground.stages_of("base", role, *JUDGES)
+        label = f"measure-{role}-seed{ground.seed}"
         made = {"makes": "measurement.json", "kind": "measure"}
         folder = ground.plan.add(label, commands, *after, inputs=measures.inputs, **made)
-        rows.append(Row(name, None, ground.seed, 0, folder, model))
+        rows.append(Row(role.replace("-", " "), None, ground.seed, None, folder, model))
     return rows + [row for entry in entries for row in _plan_entry(ground, entry, measures)]
 
 

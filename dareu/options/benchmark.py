@@ -36,6 +36,13 @@ class BenchmarkArguments:
     seeds: list[int] = field(
         default_factory=lambda: [0], metadata={"help": "Seeds of the runs: every method is run with each."}
     )
+    num_controls: int = field(
+        default=1,
+        metadata={
+            "help": "Models retrained a seed. Methods are compared with the first; the others differ from it in the "
+            "draws of training alone, and are rows of their own: their gap is what draws are worth."
+        },
+    )
     vary_world: bool = field(default=False, metadata={"help": "Give the fictional world of each run the run's seed."})
     given: dict[str, Any] = field(
         default_factory=dict,
@@ -97,5 +104,7 @@ class BenchmarkArguments:
             raise ValueError(f"min_utility is {self.min_utility}: give a share in [0, 1].")
         if self.min_utility and not self.tune:
             raise ValueError("min_utility chooses among trials: give tune too.")
+        if self.num_controls < 1:
+            raise ValueError(f"num_controls is {self.num_controls}: give at least one, to compare with.")
         if self.tune < 0 or self.jobs < 1:
             raise ValueError(f"tune is {self.tune} and jobs {self.jobs}: give 0 or more trials, and at least one job.")

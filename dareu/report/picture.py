@@ -25,8 +25,8 @@ def can_draw() -> bool:
 def draw_tradeoff(path: Path, summaries: Sequence[Summary]) -> None:
     """Draws each method's mean over seeds between forgetting and retaining, as a PNG.
 
-    An arrow leads from the target to each method; the closer to the star, the retrained model, the better. Methods
-    under masks have the colour of the method and a marker of the mask.
+    An arrow leads from the target to each method; the closer to the star, the retrained model, the better. Further
+    controls are hollow stars. Methods under masks have the colour of the method and a marker of the mask.
 
     Args:
         path: The file.
@@ -42,7 +42,8 @@ def draw_tradeoff(path: Path, summaries: Sequence[Summary]) -> None:
     named = {summary.method: summary for summary in summaries}
     if missing := [name for name in ("target", "retrained") if name not in named]:
         raise ValueError(f"The picture needs a row of the {' and the '.join(missing)} model: measure it too.")
-    methods = list(dict.fromkeys(s.method for s in summaries if s.method not in ("target", "retrained")))
+    models = {s.method for s in summaries if s.method == "target" or s.method.startswith("retrained")}
+    methods = list(dict.fromkeys(s.method for s in summaries if s.method not in models))
     masks = list(dict.fromkeys(s.mask for s in summaries if s.method in methods))
     figure = Figure(figsize=(6.4 * len(PANELS), 5.6), layout="constrained", dpi=120)
     axes: Any = figure.subplots(1, len(PANELS), squeeze=False)[0]
@@ -64,8 +65,9 @@ def draw_tradeoff(path: Path, summaries: Sequence[Summary]) -> None:
                     arrow = {"arrowstyle": "->", "color": style["color"], "alpha": 0.35, "shrinkA": 6, "shrinkB": 5}
                     ax.annotate("", place, start, arrowprops=arrow)
             else:
-                retrained = summary.method == "retrained"
-                style = {"color": "black", "marker": "*" if retrained else "s", "markersize": 16 if retrained else 9}
+                target = summary.method == "target"
+                style = {"color": "black", "marker": "s" if target else "*", "markersize": 9 if target else 16}
+                style |= {} if summary.method in ("target", "retrained") else {"markerfacecolor": "none"}
                 label = summary.method
             ax.plot(*place, linestyle="none", label=label, **style)
         ax.set_xlabel(f"{across} (the retrained model's is right)")

@@ -121,13 +121,16 @@ def test_methods_masks_and_seeds_are_compared(
     # Another benchmark over the same stages does only what is new
     in_this_process.clear()
     more = [*settings["methods"], {"method": "npo", "name": "split", "split_column": "name", **BRIEF}]
-    benchmark(**{**settings, "methods": more, "output_dir": str(tmp_path / "more")})
-    assert [name for name in in_this_process if name.endswith("seed0") or name.endswith("seed1")] == [
+    benchmark(**{**settings, "methods": more, "num_controls": 2, "output_dir": str(tmp_path / "more")})
+    assert sorted(name for name in in_this_process if name.endswith("seed0")) == [
+        "measure-retrained-2-seed0",
+        "retrained-2-seed0",
         "split-dense-seed0",
-        "split-dense-seed1",
     ]
     again = read_results(tmp_path / "more" / "results.json")
-    assert [row for row in again if row["method"] != "split"] == rows
+    assert [row for row in again if row["method"] not in ("split", "retrained 2")] == rows
+    controls = [row for row in again if row["method"] == "retrained 2"]
+    assert [row["seed"] for row in controls] == [0, 1] and all(row["metrics"]["retraining_gap"] > 0 for row in controls)
     split = [(row.get("part"), row.get("stage")) for row in again if row["method"] == "split" and row["seed"] == 0]
     halves = [(owner, stage) for stage in ("before", "after") for owner in OWNERS[2:]]
     assert sorted(split, key=str) == sorted([*halves, (None, None)], key=str)
@@ -183,6 +186,8 @@ def test_a_failed_run_is_named_and_the_others_go_on(
     ("settings", "message"),
     [
         ({"methods": ["npo", {"method": "graddiff", "name": "npo"}]}, "Two entries are called 'npo'"),
+        ({"methods": [{"method": "npo", "name": "retrained 2"}]}, "An entry is called 'retrained 2', as what it is"),
+        ({"methods": ["npo"], "num_controls": 0}, "num_controls is 0: give at least one"),
         ({"methods": ["npoo"]}, "npoo"),
         ({"methods": [{"name": "npo"}]}, "give its method, one of"),
         ({"methods": [{"method": "npo", "lerning_rate": 1}]}, "The entry 'npo': .*lerning_rate"),

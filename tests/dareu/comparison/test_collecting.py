@@ -37,11 +37,12 @@ def row(tmp_path: Path) -> Callable[..., Row]:
             metrics = {f"{split}_rouge": value for split in ("forget", "retain", "test")} | {JUDGED: judged}
             measured: Any = {"key": "", "metrics": metrics, "answers": {}, "prompts": {}, "rows": {}}
             write_measurement(place / "measurement.json", measured)
-        if name not in ("target", "retrained"):
+        measured_only = name == "target" or name.startswith("retrained")
+        if not measured_only:
             ran: Any = {"method": "npo", "mask": "x", "seed": seed, "model": "m", "metrics": {"updates": 3}}
             ran |= {"seconds": rouge, "peak_memory_bytes": 7}
             write_results(folder / "results.json", [*({**ran, "part": part} for part in parts), ran])
-        return Row(name, mask, seed, setting, folder, str(folder / "model"))
+        return Row(name, mask, seed, None if measured_only else setting, folder, str(folder / "model"))
 
     return build
 
@@ -60,6 +61,17 @@ def test_tow_is_taken_beside_the_control_of_the_same_seed(row: Callable[..., Row
     assert target["seconds"] is None and target["peak_memory_bytes"] is None
     assert (npo["seconds"], npo["peak_memory_bytes"], npo["metrics"]["updates"]) == (0.5, 7, 3)
     assert npo["model"] == str(rows[-1].folder / "model") and npo["mask"] is None
+
+
+@pytest.mark.parametrize("tuned", [False, True])
+def test_a_further_control_is_compared_with_the_first(row: Callable[..., Row], tuned: bool) -> None:
+    rows = [row("retrained", 0, 0.5), row("retrained 2", 0, 0.75), row("npo", 0, 0.5)]
+    found = collect(rows, tuned=tuned)
+    assert [(each["method"], each["metrics"]["tow"]) for each in found if "trial" not in each] == [
+        ("retrained", 1.0),
+        ("retrained 2", 0.75**3),
+        ("npo", 1.0),
+    ]
 
 
 def test_chosen_metrics_are_compared_with_the_control_by_their_options(row: Callable[..., Row]) -> None:

@@ -30,8 +30,8 @@ def planned(ground: Callable[..., Ground], configs: Path) -> Callable[..., list[
 def test_a_row_each_model_mask_and_setting(planned: Callable[..., list[Row]], plan: Plan) -> None:
     rows = planned({"method": "npo", "masks": ["dense", "few"], "alpha": [1, 2], "beta": 3}, seed=5, masks=MASKS)
     assert [row[:4] for row in rows] == [
-        ("target", None, 5, 0),
-        ("retrained", None, 5, 0),
+        ("target", None, 5, None),
+        ("retrained", None, 5, None),
         ("npo alpha=1", None, 5, 0),
         ("npo alpha=2", None, 5, 1),
         ("npo alpha=1", "few", 5, 0),
@@ -46,6 +46,21 @@ def test_a_row_each_model_mask_and_setting(planned: Callable[..., list[Row]], pl
         "npo-few-2-seed5",
     ]
     assert rows[2].model == str(rows[2].folder / "model") and rows[0].model.startswith(str(plan.folder / "target-"))
+
+
+def test_further_controls_are_rows_that_differ_in_the_draws_of_training_alone(
+    planned: Callable[..., list[Row]], plan: Plan, said: Callable[..., dict[str, Any]]
+) -> None:
+    _, first, second, third, npo = planned("npo", seed=5, num_controls=3)
+    assert [row.name for row in (first, second, third)] == ["retrained", "retrained 2", "retrained 3"]
+    assert second.folder.name.startswith("measure-retrained-2-seed5-") and second.setting is None
+    trained = [said(Path(row.model).parent) for row in (first, second, third)]
+    assert [options.pop("seed") for options in trained] == [5, 1005, 2005]
+    assert trained[0] == trained[1] == trained[2] and trained[0]["exclude_owners"] == ["Cem"]
+    measured = [said(row.folder) | {"model_name_or_path": "-"} for row in (first, second)]
+    assert measured[0] == measured[1]
+    assert Path(second.model).parent.name in plan.stages[second.folder.name].after
+    assert not any(stage.startswith("retrained") for stage in plan.stages[npo.folder.name].after)
 
 
 def choose(configs: Path, *names: str) -> None:
