@@ -5,12 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 from dareu.report._gather import Family
+from dareu.report._models import Model
 
 
 def asked(family: Family) -> list[tuple[str, str]]:
     """What was asked: of the request, or where there is none of the run's config."""
-    request, run = family.request, family.unlearned[0] if family.unlearned else None
-    config = {} if run is None else run.config
+    request = family.request
+    runs = [model for model in family.unlearned if not model.config or "method" in model.config]  # no further control
+    config = runs[0].config if runs else {}
     rows = request.get("rows") or {}
     named = ((request.get("models") or {}).get("target") or {}).get("model")
     found = {
@@ -20,9 +22,9 @@ def asked(family: Family) -> list[tuple[str, str]]:
         "Rows": ", ".join(
             f"{rows[name]:,} {words}" for name, words in _ROWS.items() if isinstance(rows.get(name), int)
         ),
-        "Method": str(request.get("method") or ", ".join(model.name for model in family.unlearned)),
+        "Method": str(request.get("method") or ", ".join(model.name for model in runs)),
         "Trained": _trained(family, config),
-        "Learning rate": _learning_rate(request, config),
+        "Learning rate": _learning_rate(request, runs),
         "Target": str(named or (family.target.folder if family.target else config.get("model_name_or_path")) or ""),
     }
     return [(name, text) for name, text in found.items() if text]
@@ -41,10 +43,16 @@ def _trained(family: Family, config: dict[str, Any]) -> str:
     return "LoRA" if config.get("use_peft") else "the weights of a mask" if config.get("mask") else "all weights"
 
 
-def _learning_rate(request: dict[str, Any], config: dict[str, Any]) -> str:
-    rate = request.get("learning_rate", config.get("learning_rate"))
+def _learning_rate(request: dict[str, Any], runs: list[Model]) -> str:
+    """The rate, of which trials; where runs have several, whose each is."""
+    rates: dict[Any, list[str]] = {}
+    for model in runs:
+        rates.setdefault(request.get("learning_rate", model.config.get("learning_rate")), []).append(model.name)
+    said = {_number(rate): names for rate, names in rates.items() if rate is not None}
+    text = next(iter(said), "")
+    if len(said) > 1:
+        return "; ".join(f"{rate} ({', '.join(names)})" for rate, names in said.items())
     tried = [trial for trial in request.get("trials") or () if isinstance(trial, dict)]
-    text = "" if rate is None else f"{rate:g}" if isinstance(rate, int | float) else str(rate)
     gaps = ", ".join(
         f"{trial['learning_rate']:g} (gap {trial['gap']:.3f})"
         if isinstance(trial.get("gap"), int | float)
@@ -53,6 +61,10 @@ def _learning_rate(request: dict[str, Any], config: dict[str, Any]) -> str:
         if isinstance(trial.get("learning_rate"), int | float)
     )
     return f"{text}, of {gaps}" if text and gaps else text
+
+
+def _number(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, int | float) else str(value)
 
 
 def missing(family: Family) -> list[str]:

@@ -1,5 +1,6 @@
 import json
 import re
+import shutil
 from collections.abc import Callable
 from html.parser import HTMLParser
 from itertools import pairwise
@@ -179,6 +180,27 @@ def test_a_benchmark_stands_by_seed_and_over_seeds(runs: Path) -> None:
     assert "seed 0" in page.text("h3") and "0.51 ± 0.01" in page.text("td")
     assert any("npo, runs/npo, is not there" in text for text in page.text("p"))
     assert page.text("td").count("Forgotten in part") == 2  # npo, of which only the numbers are left
+
+
+def test_what_was_asked_is_each_method_with_its_rate_and_no_further_control(runs: Path) -> None:
+    shutil.copytree(runs / "retrained", runs / "retrained 2")
+    shutil.copytree(runs / "dareu", runs / "npo")
+    config = (runs / "npo" / "config.yaml").read_text(encoding="utf-8")
+    (runs / "npo" / "config.yaml").write_text(config.replace("0.001", "5.0e-05"), encoding="utf-8")
+    write_results(
+        runs / "bench" / "results.json",
+        [
+            {
+                **{"method": name, "mask": None, "seed": 0, "model": f"{runs}/{name}/model", "metrics": {}},
+                **{"seconds": None, "peak_memory_bytes": None},
+            }
+            for name in ("target", "retrained", "retrained 2", "dareu", "npo")
+        ],
+    )
+    (runs / "bench" / "config.yaml").write_text("methods: [dareu, npo]\n", encoding="utf-8")
+    page = Parsed(render_page([runs / "bench"]))
+    assert {"dareu, npo", "0.001 (dareu); 5e-05 (npo)"} <= set(page.text("dd"))
+    assert "retrained 2" in page.text("th"), "its numbers stand beside the others'"
 
 
 def test_runs_of_one_target_stand_side_by_side(runs: Path) -> None:
