@@ -29,8 +29,11 @@ logger = logging.getLogger(__name__)
 #: How often an answer is drawn that was cut off, or was empty.
 _ATTEMPTS = 8
 
-#: Where a sentence ends that another follows; a dot behind one character may stand in a name or after a number.
-_SENTENCE_END = re.compile(r"(?<!\b\w)[.!?…]+[\"'”’)\]*]*(?=\s)|[。！？]+[”’」』]*")
+#: Where a sentence ends that another follows, which no small letter begins. A dot behind one character may stand in a
+#: name or after a number, and one behind a title does.
+_SENTENCE_END = re.compile(
+    r"(?<!\b\w)(?<!\b[DMSJ][rst])(?<!\bMrs)[.!?…]+[\"'”’)\]*]*(?=\s+[^\sa-z])|[。！？]+[”’」』]*"
+)
 
 
 class Uninformed(NamedTuple):

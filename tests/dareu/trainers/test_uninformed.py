@@ -103,9 +103,11 @@ def test_no_blank_is_put_where_the_gold_answer_has_none(
     ("text", "sentences"),
     [
         ("She wrote it. He read it! And", ["She wrote it. He read it!", "She wrote it."]),
-        ('He said "No." Then (at last.) he', ['He said "No." Then (at last.)', 'He said "No."']),
+        ('He said "No." Then (at last.) He', ['He said "No." Then (at last.)', 'He said "No."']),
         ("It is by J. K. Doe", []),
         ("Three books:\n1. The First\n2. The Second", []),
+        ("Taught by Dr. Doe and Mrs. Roe at St. Ives", []),
+        ("Plays, poems etc. of hers. Mr. Doe", ["Plays, poems etc. of hers."]),
         ("Born in 1936. Died in 1.5", ["Born in 1936."]),
         ("She wrote it.", []),  # cut off there: it may be a number's dot
         ("她写了。他读了。然", ["她写了。他读了。", "她写了。"]),
