@@ -178,7 +178,8 @@ def _of_stages(run: Path) -> Iterator[Family]:
             model = _model_of(folder, config)
             seed = (model.seed, config.get("world_seed"))
             _take(families.setdefault(seed, Family(f"seed {model.seed}")), model)
-    for family in families.values():
+    compared = [family for family in families.values() if family.target or family.unlearned]
+    for family in compared or families.values():  # a further control has a seed of its own
         _complete(family)
         yield family
     if not families:

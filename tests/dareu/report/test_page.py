@@ -182,6 +182,19 @@ def test_a_benchmark_stands_by_seed_and_over_seeds(runs: Path) -> None:
     assert page.text("td").count("Forgotten in part") == 2  # npo, of which only the numbers are left
 
 
+def test_a_further_control_is_no_seed_of_a_benchmark_under_way(runs: Path) -> None:
+    stages = runs / "bench" / "stages"
+    shutil.copytree(runs, stages)
+    shutil.copytree(runs / "retrained", stages / "retrained-2")
+    again = stages / "retrained-2" / "config.yaml"
+    again.write_text(again.read_text(encoding="utf-8").replace("\nseed: 0", "\nseed: 1000"), encoding="utf-8")
+    (runs / "bench" / "config.yaml").write_text("methods: [dareu]\n", encoding="utf-8")
+    result = stages / "retrained-2" / "results.json"
+    result.write_text(result.read_text(encoding="utf-8").replace('"seed": 0', '"seed": 1000'), encoding="utf-8")
+    page = render_page([runs / "bench"])
+    assert "dareu" in Parsed(page).text("th") and "seed 1000" not in page
+
+
 def test_what_was_asked_is_each_method_with_its_rate_and_no_further_control(runs: Path) -> None:
     shutil.copytree(runs / "retrained", runs / "retrained 2")
     shutil.copytree(runs / "dareu", runs / "npo")
