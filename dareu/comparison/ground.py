@@ -25,7 +25,7 @@ VALIDATION, REPORT = "0/2", "1/2"
 #: What the stage of a role leaves, where that is no classifier; without the number or name behind the role.
 _RESULTS = {"base": "model", "target": "model", "retrained": "model", "mask": "mask.safetensors"}
 
-#: Between the training seeds of one seed's controls, so that none is another seed's.
+#: Between the training seeds of one seed's controls, so that they are not those of the next seed.
 _CONTROL_STRIDE = 1000
 
 #: The recipe that makes something, its options, and the roles that it reads.

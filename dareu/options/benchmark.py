@@ -106,5 +106,10 @@ class BenchmarkArguments:
             raise ValueError("min_utility chooses among trials: give tune too.")
         if self.num_controls < 1:
             raise ValueError(f"num_controls is {self.num_controls}: give at least one, to compare with.")
+        if self.num_controls > 1 and "retrained" in self.given:
+            raise ValueError(
+                "num_controls retrains as target.yaml says, and the control is given, which may have been made "
+                "otherwise: leave one of the two out."
+            )
         if self.tune < 0 or self.jobs < 1:
             raise ValueError(f"tune is {self.tune} and jobs {self.jobs}: give 0 or more trials, and at least one job.")

@@ -10,8 +10,7 @@ from dareu.report._models import Model
 
 def asked(family: Family) -> list[tuple[str, str]]:
     """What was asked: of the request, or where there is none of the run's config."""
-    request = family.request
-    runs = [model for model in family.unlearned if not model.config or "method" in model.config]  # no further control
+    request, runs = family.request, family.unlearned
     config = runs[0].config if runs else {}
     rows = request.get("rows") or {}
     named = ((request.get("models") or {}).get("target") or {}).get("model")

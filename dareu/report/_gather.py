@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from dareu.files import read_yaml
-from dareu.report._models import Model, read_lines, read_model
+from dareu.report._models import Model, read_lines, read_model, role_of
 from dareu.report.table import Summary, summarise
 from dareu.runs import ResultRow, beside_control, common_numbers, read_results
 
@@ -26,6 +26,8 @@ class Family:
     target: Model | None = None
     base: Model | None = None
     retrained: Model | None = None
+    controls: list[Model] = field(default_factory=list)
+    """Retrained models beside the first, which differ from it in the draws of training."""
     unlearned: list[Model] = field(default_factory=list)
     request: dict[str, Any] = field(default_factory=dict)
     """What `request.json` holds."""
@@ -34,7 +36,7 @@ class Family:
     @property
     def models(self) -> list[Model]:
         """All that there are, in the order of tables: before, after, and what they are read beside."""
-        there = [self.target, *self.unlearned, self.retrained, self.base]
+        there = [self.target, *self.unlearned, self.retrained, *self.controls, self.base]
         return [model for model in there if model is not None]
 
 
@@ -151,14 +153,18 @@ def _of_many(run: Path, gathered: Gathered) -> Iterator[Family]:
         family = Family(f"seed {seed}" if len(seeds) > 1 else run.resolve().name)
         for row in rows:
             if row["seed"] == seed:
-                _take(family, _of_row(row, run))
+                model = _of_row(row, run)
+                if model.role == "retrained" and family.retrained is not None:
+                    family.controls.append(model)
+                else:
+                    _take(family, model)
         _complete(family)
         yield family
 
 
 def _of_row(row: ResultRow, run: Path) -> Model:
     """The model of a row of a benchmark's results."""
-    role = row["method"] if row["method"] in ("target", "retrained", "base") else "unlearned"
+    role = role_of(row["method"])
     found = _find(row["model"], run)
     folder = Path(row["model"]).parent if found is None else found.parent
     model = read_model(folder, role, _label(row), measured_in=_measured_in(folder, row["metrics"]))

@@ -69,6 +69,13 @@ class Model:
         return [line for line in self.log if "train_runtime" not in line and isinstance(line.get("step"), int)]
 
 
+def role_of(method: str) -> str:
+    """The role of what a results row calls its method; a control that was trained once more is one, too."""
+    if method.startswith("retrained"):
+        return "retrained"
+    return method if method in ("target", "base") else "unlearned"
+
+
 def read_model(folder: Path, role: str, name: str, *, measured_in: Path | None = None) -> Model:
     """What a folder tells of a model; what is missing stays empty, and what cannot be read is a problem.
 

@@ -17,7 +17,7 @@ from dareu.report._curves import Curves, curves
 from dareu.report._gather import Family, Gathered, gather
 from dareu.report._layers import MaskTable, mask_tables
 from dareu.report._limits import limits
-from dareu.report._models import Model
+from dareu.report._models import Model, role_of
 from dareu.report._numbers import NumberTable, number_table, summary_table, words_of
 from dareu.report._svg import Chart, plane
 from dareu.report._verdict import TOLD, Standing, Verdict, judge, told_by_owner
@@ -187,7 +187,7 @@ def _pictures_of_summaries(summaries: Sequence[Summary]) -> list[Chart]:
     names = {name for _, *of_plane in _PLANES for name in of_plane}
     models = []
     for summary in summaries:
-        role = summary.method if summary.method in ("target", "retrained", "base") else "unlearned"
+        role = role_of(summary.method)
         means = {name: mean for name in names if (mean := summary.mean(name)) is not None}
         models.append((" ".join(filter(None, (summary.method, summary.mask))), role, Standing(means, {})))
     return _pictures(models)

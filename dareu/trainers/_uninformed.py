@@ -29,10 +29,10 @@ logger = logging.getLogger(__name__)
 #: How often an answer is drawn that was cut off, or was empty.
 _ATTEMPTS = 8
 
-#: Where a sentence ends that another follows, which no small letter begins. A dot behind one character may stand in a
-#: name or after a number, and one behind a title does.
+#: Where a sentence may end, with the first character of what follows. A dot behind one character may stand in a
+#: name or after a number, and one behind these titles does.
 _SENTENCE_END = re.compile(
-    r"(?<!\b\w)(?<!\b[DMSJ][rst])(?<!\bMrs)[.!?…]+[\"'”’)\]*]*(?=\s+[^\sa-z])|[。！？]+[”’」』]*"
+    r"(?<!\b\w)(?<!\b[DMSJ][rst])(?<!\bMrs)(?<!\bProf)[.!?…]+[\"'”’)\]*]*(?=\s+(?P<next>\S))|[。！？]+[”’」』]*"
 )
 
 
@@ -96,7 +96,7 @@ def uninformed_answers(
         "ends": sorted(end_ids_of(base.model, base.tokenizer)),
         "vocabularies": [vocabulary_hash(base.tokenizer), vocabulary_hash(tokenizer)],
         "drawing": drawing._replace(batch_size=0)._asdict(),  # which changes nothing
-        "shortened": "to whole sentences",
+        "shortened": "to sentences that another follows",
     }
     file = TensorFile(folder, recipe, "answers of the uninformed model")
     answers: list[list[list[int]]] | None = None
@@ -199,7 +199,8 @@ def _whole_sentences(text: str) -> list[str]:
     >>> _whole_sentences("She wrote it. By J. Doe, in 1936. The")
     ['She wrote it. By J. Doe, in 1936.', 'She wrote it.']
     """
-    return [text[: end.end()] for end in _SENTENCE_END.finditer(text)][::-1]
+    ends = (end for end in _SENTENCE_END.finditer(text) if not (end["next"] or "").islower())
+    return [text[: end.end()] for end in ends][::-1]
 
 
 def _written(text: str, prompt: Text, gold: Text, tokenizer: PreTrainedTokenizerBase) -> list[int]:

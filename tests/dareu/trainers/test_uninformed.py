@@ -106,7 +106,8 @@ def test_no_blank_is_put_where_the_gold_answer_has_none(
         ('He said "No." Then (at last.) He', ['He said "No." Then (at last.)', 'He said "No."']),
         ("It is by J. K. Doe", []),
         ("Three books:\n1. The First\n2. The Second", []),
-        ("Taught by Dr. Doe and Mrs. Roe at St. Ives", []),
+        ("Taught by Dr. Doe, Mrs. Roe and Prof. Poe at St. Ives", []),
+        ("Elle écrit. élevée à Paris. École", ["Elle écrit. élevée à Paris."]),
         ("Plays, poems etc. of hers. Mr. Doe", ["Plays, poems etc. of hers."]),
         ("Born in 1936. Died in 1.5", ["Born in 1936."]),
         ("She wrote it.", []),  # cut off there: it may be a number's dot
