@@ -43,14 +43,14 @@ def _trained(family: Family, config: dict[str, Any]) -> str:
 
 
 def _learning_rate(request: dict[str, Any], runs: list[Model]) -> str:
-    """The rate, of which trials; where runs have several, whose each is."""
-    rates: dict[Any, list[str]] = {}
-    for model in runs:
-        rates.setdefault(request.get("learning_rate", model.config.get("learning_rate")), []).append(model.name)
-    said = {_number(rate): names for rate, names in rates.items() if rate is not None}
-    text = next(iter(said), "")
-    if len(said) > 1:
-        return "; ".join(f"{rate} ({', '.join(names)})" for rate, names in said.items())
+    """A request's rate, of which trials; or that of the runs, and where they have several, whose each is."""
+    rates: dict[str, list[str]] = {}
+    for name, config in [("", request)] if "learning_rate" in request else [(run.name, run.config) for run in runs]:
+        if (rate := config.get("learning_rate")) is not None:
+            rates.setdefault(_number(rate), []).append(name)
+    if len(rates) > 1:
+        return "; ".join(f"{rate} ({', '.join(names)})" for rate, names in rates.items())
+    text = next(iter(rates), "")
     tried = [trial for trial in request.get("trials") or () if isinstance(trial, dict)]
     gaps = ", ".join(
         f"{trial['learning_rate']:g} (gap {trial['gap']:.3f})"
