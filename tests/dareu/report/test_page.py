@@ -146,10 +146,11 @@ def test_a_request_shows_what_was_asked_and_all_owners_by_request(request_run: C
 def test_a_run_under_way_shows_what_is_there_and_says_what_is_missing(
     request_run: Callable[..., Path], runs: Path
 ) -> None:
-    run = request_run(models=..., done=..., method=...)
-    page = Parsed(render_page([run])).text("p")
+    run = request_run(models=..., done=..., method=..., learning_rate=2e-3)
+    parsed = Parsed(render_page([run]))
+    page = parsed.text("p")
     assert "The request is under way, or ended early: what stands here is what it has left so far." in page
-    assert "No model has been unlearned yet." in page
+    assert "No model has been unlearned yet." in page and "0.002" in parsed.text("dd")
 
     run = request_run(done=False)
     for name in ("measurement.json", "measurement.parquet", "results.json", "done"):
