@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from dareu.files import atomic_file
+from dareu.report._models import role_of
 from dareu.report.table import Summary
 
 #: A panel each: the metric along the bottom, and the one up the side.
@@ -42,8 +43,7 @@ def draw_tradeoff(path: Path, summaries: Sequence[Summary]) -> None:
     named = {summary.method: summary for summary in summaries}
     if missing := [name for name in ("target", "retrained") if name not in named]:
         raise ValueError(f"The picture needs a row of the {' and the '.join(missing)} model: measure it too.")
-    models = {s.method for s in summaries if s.method == "target" or s.method.startswith("retrained")}
-    methods = list(dict.fromkeys(s.method for s in summaries if s.method not in models))
+    methods = list(dict.fromkeys(s.method for s in summaries if role_of(s.method) not in ("target", "retrained")))
     masks = list(dict.fromkeys(s.mask for s in summaries if s.method in methods))
     figure = Figure(figsize=(6.4 * len(PANELS), 5.6), layout="constrained", dpi=120)
     axes: Any = figure.subplots(1, len(PANELS), squeeze=False)[0]

@@ -69,6 +69,23 @@ def test_the_picture_is_drawn(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["tradeoff.png"]
 
 
+def test_a_further_control_is_a_hollow_star_to_which_no_arrow_leads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    figure = pytest.importorskip("matplotlib.figure", reason="pictures need matplotlib").Figure
+    drawn: list[Any] = []
+    save = figure.savefig
+    monkeypatch.setattr(
+        figure, "savefig", lambda self, *args, **kwargs: drawn.append(self) or save(self, *args, **kwargs)
+    )
+    more = row("retrained 2", forget_rouge=0.42, retain_rouge=0.94)
+    draw_tradeoff(tmp_path / "tradeoff.png", summarise([*ROWS, more]))
+    panel = drawn[0].axes[0]
+    marks = {line.get_label(): (line.get_marker(), line.get_markerfacecolor()) for line in panel.get_lines()}
+    assert marks["retrained"] == ("*", "black") and marks["retrained 2"] == ("*", "none")
+    assert len(panel.texts) == 2, "an arrow to NPO without a mask, and one under it"
+
+
 def test_without_matplotlib_it_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(picture, "can_draw", lambda: False)
     with pytest.raises(ValueError, match=r"pip install 'dareu\[plots\]'"):
