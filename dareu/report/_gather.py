@@ -232,6 +232,7 @@ def _joined(families: list[Family], family: Family) -> bool:
         if same and _same(known.target, family.target) and set(known.owners) == set(family.owners):
             known.unlearned += [m for m in family.unlearned if not any(_same(m, other) for other in known.unlearned)]
             known.base, known.retrained = known.base or family.base, known.retrained or family.retrained
+            known.controls += [m for m in family.controls if not any(_same(m, other) for other in known.controls)]
             known.request = known.request or family.request
             known.masks += [mask for mask in family.masks if mask not in known.masks]
             return True

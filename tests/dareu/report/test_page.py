@@ -218,6 +218,8 @@ def test_what_was_asked_is_each_method_with_its_rate_and_no_further_control(runs
     assert page.text("th")[:outcomes] == ["Model", "Outcome", "In a sentence", "dareu", "npo"]
     heads = page.text("th")[outcomes:]
     assert heads.index("retrained 2") == heads.index("retrained") + 1, "its numbers stand beside the others'"
+    joined = Parsed(render_page([runs / "dareu", runs / "bench"]))
+    assert "retrained 2" in joined.text("th")
 
 
 def test_runs_of_one_target_stand_side_by_side(runs: Path) -> None:
