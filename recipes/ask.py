@@ -17,7 +17,7 @@ from trl import TrlParser
 
 from dareu.classifiers import checked_proba, load_classifier, strip_echo
 from dareu.metrics import generate_answers, sample_answers
-from dareu.models import load_model, load_tokenizer
+from dareu.models import load_to_read, load_tokenizer
 from dareu.options.ask import AskArguments
 from dareu.runs.program import run_program
 
@@ -39,7 +39,7 @@ def main() -> None:
     asked = [
         Asked(
             name,
-            load_model(name).to(PartialState().device).eval(),
+            load_to_read(name).to(PartialState().device).eval(),
             load_tokenizer(name, pad_token=args.pad_token),
             args.template(name),
         )

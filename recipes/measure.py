@@ -20,7 +20,7 @@ from dareu.data import take_fold, thin
 from dareu.data.parts import DataArguments, chat_form, forget_names, load_parts, split_owners
 from dareu.files import content_hash
 from dareu.metrics import NEED_BASE, measure
-from dareu.models import load_base_tokenizer, load_model, load_tokenizer, resolve_model_path
+from dareu.models import load_base_tokenizer, load_to_read, load_tokenizer, resolve_model_path
 from dareu.models.padding import check_padding
 from dareu.models.tokenizers import vocabulary_hash
 from dareu.options.measure import MeasureArguments, chosen_metrics
@@ -67,7 +67,7 @@ def main() -> None:
         judges = {job: load_classifier(judge) for job, judge in named.items() if judge is not None}
         base = args.base_model if any(map(chosen.need, NEED_BASE)) else None
         tokenizer = load_tokenizer(args.model_name_or_path, pad_token=data.pad_token)
-        model = load_model(args.model_name_or_path).to(PartialState().device)
+        model = load_to_read(args.model_name_or_path).to(PartialState().device)
         check_padding(model)
         splits = {"forget": split.forget, "retain": split.retain}
         splits |= {} if parts.test is None else {"test": parts.test}
@@ -81,7 +81,7 @@ def main() -> None:
             splits,
             judges=judges,
             forget_owners=owners,
-            base_model=None if base is None else load_model(base).to(model.device),
+            base_model=None if base is None else load_to_read(base).to(model.device),
             base_tokenizer=(None if base is None else load_base_tokenizer(base, tokenizer, pad_token=data.pad_token)),
             strip=strip_echo,
             metrics=chosen.metrics,

@@ -7,6 +7,7 @@ from dareu.models.loading import (
     layer_list,
     load_adapter,
     load_model,
+    load_to_read,
     new_llama,
 )
 from dareu.models.saving import save_model
@@ -23,6 +24,7 @@ __all__ = [
     "load_adapter",
     "load_base_tokenizer",
     "load_model",
+    "load_to_read",
     "load_tokenizer",
     "merge_adapter",
     "new_llama",

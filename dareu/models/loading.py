@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import nn
@@ -54,6 +54,27 @@ def load_adapter(name_or_path: str, *, dtype: torch.dtype = torch.float32) -> Pe
     if base is None:
         raise ValueError(f"{name_or_path!r} is no adapter: name a folder with an adapter_config.json.")
     return attach_adapter(load_model(base, dtype=dtype), name_or_path)
+
+
+def load_to_read(name_or_path: str) -> PreTrainedModel:
+    """Loads a model that is asked only, neither trained nor saved.
+
+    It is what `load_model` gives; an adapter that cannot be merged stays in the layers of its base, where it says
+    the same.
+
+    Raises:
+        ValueError: See `load_model`.
+    """
+    path = resolve_model_path(name_or_path)
+    if adapter_base(path) is None:
+        return load_model(path)
+    model = load_adapter(path)
+    try:
+        return merge_adapter(model)
+    except ValueError:
+        base = cast("PreTrainedModel", model.get_base_model())
+        base.requires_grad_(True)  # as merged: some metrics ask for gradients
+        return base
 
 
 def context_length(model: PreTrainedModel | PeftModel) -> int | None:

@@ -11,7 +11,7 @@ from peft import LoraConfig, get_peft_model
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 from dareu.masks import WeightMask, count_moved_outside, random_mask
-from dareu.models import load_adapter, load_model, save_model
+from dareu.models import load_adapter, load_model, load_to_read, save_model
 from dareu.models.adapters import adapter_base
 from dareu.weights import CheckpointWeights, fingerprint
 
@@ -87,19 +87,26 @@ def test_a_target_that_is_an_adapter_is_merged_or_trained_on(
 
 
 @pytest.mark.filterwarnings("ignore:`lora_bias=True`", "ignore:.*LoRA tensor.* have invalid shape")  # LoRA's biases
-def test_an_adapter_that_cannot_be_merged_is_refused_before_training(
+def test_an_adapter_that_cannot_be_merged_is_refused_before_training_and_can_be_measured(
     recipe: Callable[..., str], data: list[str], target: Path, tmp_path: Path
 ) -> None:
     """A LoRA with a bias, on a base whose layers have none."""
     config = LoraConfig(r=2, target_modules=["q_proj"], lora_bias=True)
-    get_peft_model(load_model(str(target)), config).save_pretrained(tmp_path / "biased")
+    model = get_peft_model(load_model(str(target)), config)
+    for name, parameter in model.named_parameters():
+        if "lora_B" in name:  # weights and biases
+            torch.nn.init.constant_(parameter, 0.5)
+    model.save_pretrained(tmp_path / "biased")
+    with torch.no_grad():
+        read = load_to_read(str(tmp_path / "biased")).eval()(IDS).logits
+        assert torch.equal(read, model.eval()(IDS).logits) and not torch.allclose(read, logits(target))
     words = [*TRAIN, *data, "--model_name_or_path", tmp_path / "biased", "--continue_adapter"]
     reason = "cannot be merged into .*q_proj .*merge_adapter=False"
     with pytest.raises(SystemExit, match=reason):
         recipe("unlearn", *words, "--output_dir", tmp_path / "x")
     assert not (tmp_path / "x").exists()
-    with pytest.raises(SystemExit, match=reason):
-        recipe("measure", *data, "--model_name_or_path", tmp_path / "biased", "--output", tmp_path / "m.json")
+    recipe("measure", *data, "--model_name_or_path", tmp_path / "biased", "--output", tmp_path / "m.json")
+    assert json.loads((tmp_path / "m.json").read_text())["metrics"]["forget_probability"] > 0
     recipe("unlearn", *words, "--output_dir", tmp_path / "on", "--merge_adapter", "false")
     assert (tmp_path / "on" / "model" / "adapter_model.safetensors").exists()
 
