@@ -13,12 +13,12 @@ from typing import Any, NamedTuple
 from accelerate import PartialState
 from rich.console import Console
 from rich.table import Table
-from trl import TrlParser
 
 from dareu.classifiers import checked_proba, load_classifier, strip_echo
 from dareu.metrics import generate_answers, sample_answers
 from dareu.models import load_to_read, load_tokenizer
 from dareu.options.ask import AskArguments
+from dareu.options.parsing import OptionParser
 from dareu.runs.program import run_program
 
 
@@ -34,7 +34,7 @@ class Asked(NamedTuple):
 def main() -> None:
     if len(sys.argv) > 1 and not sys.argv[1].startswith("-"):
         sys.argv.insert(1, "--question")
-    (args,) = TrlParser(AskArguments).parse_args_and_config()
+    (args,) = OptionParser(AskArguments).parse_args_and_config()
     classifier = None if args.classifier is None else load_classifier(args.classifier)
     asked = [
         Asked(

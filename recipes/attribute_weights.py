@@ -13,7 +13,6 @@ import numpy as np
 from accelerate import Accelerator
 from rich.console import Console
 from rich.table import Table
-from trl import TrlParser
 
 from dareu.data import CompletionCollator, encode_dataset
 from dareu.data.parts import DataArguments, chat_form, load_parts, split_owners
@@ -21,13 +20,14 @@ from dareu.masks import Scope, WeightMask, chosen_parameters, find_score, score_
 from dareu.masks.gradients import AccumulateOn, check_floating_point
 from dareu.models import context_length, load_model, load_tokenizer
 from dareu.options.attribute_weights import MaskArguments
+from dareu.options.parsing import OptionParser
 from dareu.runs import config_of, inputs_of, open_run
 from dareu.runs.program import run_program
 from dareu.trainers.processes import check_scoring_launch, check_started, is_sharded, place_frozen
 
 
 def main() -> None:
-    data, args = TrlParser((DataArguments, MaskArguments)).parse_args_and_config()
+    data, args = OptionParser((DataArguments, MaskArguments)).parse_args_and_config()
     check_scoring_launch()
     accelerator = Accelerator(cpu=args.use_cpu)
     check_started(accelerator)

@@ -17,7 +17,6 @@ from pathlib import Path
 from accelerate import PartialState
 from rich.console import Console
 from rich.table import Table
-from trl import TrlParser
 
 from dareu.audits import Audit, NotPossible, Reader, Subject, check_audits, run_audit
 from dareu.data import thin
@@ -26,6 +25,7 @@ from dareu.files import content_hash
 from dareu.models import load_model, load_tokenizer, resolve_model_path
 from dareu.models.padding import check_padding
 from dareu.options.audit import AuditArguments
+from dareu.options.parsing import OptionParser
 from dareu.plugins import plugin_source
 from dareu.runs import config_of, inputs_of
 from dareu.runs.audits import (
@@ -44,7 +44,7 @@ logger = logging.getLogger("dareu.audit")
 
 
 def main() -> None:
-    data, args = TrlParser((DataArguments, AuditArguments)).parse_args_and_config()
+    data, args = OptionParser((DataArguments, AuditArguments)).parse_args_and_config()
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise ValueError("audit is one process: start it without num_processes.")
     folder = Path(resolve_model_path(args.model_name_or_path))

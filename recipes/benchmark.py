@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from trl import TrlParser
 
 from dareu.classifiers import CLASSIFIERS
 from dareu.comparison.collecting import collect
@@ -27,6 +26,7 @@ from dareu.data.parts import DataArguments
 from dareu.metrics import shown_columns
 from dareu.options.benchmark import BenchmarkArguments
 from dareu.options.checking import check_recipe
+from dareu.options.parsing import OptionParser
 from dareu.report import comparison_table, draw_tradeoff, summarise, write_csv, write_markdown
 from dareu.report.picture import can_draw
 from dareu.rewards import REWARDS
@@ -42,7 +42,7 @@ CONFIGS = Path(__file__).parent / "configs"
 def main() -> None:
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise ValueError("benchmark is one process that starts others: name the config of those as launch_with.")
-    data, args = TrlParser((DataArguments, BenchmarkArguments)).parse_args_and_config()
+    data, args = OptionParser((DataArguments, BenchmarkArguments)).parse_args_and_config()
     if args.vary_world and data.dataset != "fictional":
         raise ValueError(f"vary_world belongs to the fictional world, and dataset is {data.dataset}: leave it out.")
     configs = Path(args.configs) if Path(args.configs).is_dir() else CONFIGS / args.configs

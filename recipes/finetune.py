@@ -12,13 +12,13 @@ import sys
 from typing import Any
 
 from transformers import AutoModelForCausalLM, set_seed
-from trl import TrlParser
 
 from dareu.data import CompletionCollator, encode_dataset
 from dareu.data.parts import DataArguments, chat_form, load_parts
 from dareu.models import context_length, load_model, load_tokenizer, new_llama, new_tokenizer, save_model
 from dareu.models.generation import list_end_ids
 from dareu.options.finetune import FinetuneArguments
+from dareu.options.parsing import OptionParser
 from dareu.runs import config_of, inputs_of, open_run, write_results
 from dareu.runs.metrics_log import MetricsLog
 from dareu.runs.program import run_program
@@ -31,7 +31,7 @@ logger = logging.getLogger("dareu.finetune")
 
 
 def main() -> None:
-    parser = TrlParser((DataArguments, FinetuneArguments, FinetuneConfig))
+    parser = OptionParser((DataArguments, FinetuneArguments, FinetuneConfig))
     data, args, training = parser.parse_args_and_config()
     config = config_of(data, args, training)
     check_launch(training, masked=False)

@@ -23,7 +23,6 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from trl import TrlParser
 
 from dareu.classifiers import CLASSIFIERS
 from dareu.data.parts import DataArguments
@@ -32,6 +31,7 @@ from dareu.methods import find_method
 from dareu.metrics import shown_columns
 from dareu.options.checking import check_recipe
 from dareu.options.forget import ForgetArguments
+from dareu.options.parsing import OptionParser
 from dareu.plugins import plugin_name
 from dareu.report import Conclusion, conclusion, write_page
 from dareu.requests.estimate import estimate
@@ -60,7 +60,7 @@ FREE = (
 def main() -> None:
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise ValueError("forget is one process that starts others: start it without num_processes.")
-    data, args = TrlParser((DataArguments, ForgetArguments)).parse_args_and_config()
+    data, args = OptionParser((DataArguments, ForgetArguments)).parse_args_and_config()
     request = prepare(data, args)
     folder = Path(args.output_dir)
     check = partial(check_recipe, rewards=REWARDS, classifiers=CLASSIFIERS)

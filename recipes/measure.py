@@ -13,7 +13,6 @@ from pathlib import Path
 from accelerate import PartialState
 from rich.console import Console
 from rich.table import Table
-from trl import TrlParser
 
 from dareu.classifiers import load_classifier, strip_echo
 from dareu.data import take_fold, thin
@@ -24,6 +23,7 @@ from dareu.models import load_base_tokenizer, load_to_read, load_tokenizer, reso
 from dareu.models.padding import check_padding
 from dareu.models.tokenizers import vocabulary_hash
 from dareu.options.measure import MeasureArguments, chosen_metrics
+from dareu.options.parsing import OptionParser
 from dareu.runs import (
     StoredMeasurement,
     beside_control,
@@ -42,7 +42,7 @@ logger = logging.getLogger("dareu.measure")
 
 
 def main() -> None:
-    data, args = TrlParser((DataArguments, MeasureArguments)).parse_args_and_config()
+    data, args = OptionParser((DataArguments, MeasureArguments)).parse_args_and_config()
     # Everything that can be wrong with the metrics is looked at before a model is loaded
     chosen = chosen_metrics(args)
     folder = Path(resolve_model_path(args.model_name_or_path))

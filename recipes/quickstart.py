@@ -15,10 +15,10 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
-from trl import TrlParser
 
 from dareu.data.parts import DataArguments, forget_names, load_parts, split_owners
 from dareu.metrics import shown_columns
+from dareu.options.parsing import OptionParser
 from dareu.report import shown_digits
 from dareu.runs import (
     beside_control,
@@ -57,7 +57,7 @@ class QuickstartArguments:
 
 
 def main() -> None:
-    data, args = TrlParser((DataArguments, QuickstartArguments)).parse_args_and_config()
+    data, args = OptionParser((DataArguments, QuickstartArguments)).parse_args_and_config()
     if data.dataset != "fictional":
         raise ValueError("The quickstart tells its story on the fictional world: leave dataset as it is.")
     if not 0 < args.density <= 1:

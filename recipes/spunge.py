@@ -18,7 +18,6 @@ from typing import Any
 import torch
 from rich.console import Console
 from rich.table import Table
-from trl import TrlParser
 
 from dareu.classifiers import load_classifier, owner_columns
 from dareu.data.parts import DataArguments, forget_names, load_parts, split_owners
@@ -29,6 +28,7 @@ from dareu.metrics import compares, shown_columns
 from dareu.models import load_model, load_tokenizer
 from dareu.options.judges import check_judges
 from dareu.options.measure import Chosen, MeasureArguments, chosen_metrics
+from dareu.options.parsing import OptionParser
 from dareu.options.policy import PolicyArguments
 from dareu.options.spunge import SpungeArguments
 from dareu.options.unlearn import UnlearnOptions, check_unlearning, parse_unlearning
@@ -150,7 +150,7 @@ def measure_options(
         if not Path(args.measure_config).is_file():
             raise ValueError(f"measure_config {args.measure_config} does not exist: name a YAML of `dareu measure`.")
         words += ["--config", args.measure_config]
-    found: MeasureArguments = TrlParser((DataArguments, MeasureArguments)).parse_args_and_config(words)[1]
+    found: MeasureArguments = OptionParser((DataArguments, MeasureArguments)).parse_args_and_config(words)[1]
     if found.reward_judge is None and rewarding is not None and not rewarding.plugs_in_classifier():
         found.reward_judge = rewarding.classifier or None
     found.test_judge = found.test_judge or judges.test_judge

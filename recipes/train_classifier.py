@@ -13,7 +13,6 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
-from trl import TrlParser
 
 from dareu.classifiers import (
     CLASSIFIERS,
@@ -27,6 +26,7 @@ from dareu.data import take_fold, text_of
 from dareu.data.parts import DataArguments, load_parts
 from dareu.files import write_json
 from dareu.models import resolve_model_path
+from dareu.options.parsing import OptionParser
 from dareu.options.train_classifier import ClassifierArguments, find_classifier
 from dareu.runs import config_of, inputs_of, open_run
 from dareu.runs.program import run_program
@@ -35,7 +35,7 @@ logger = logging.getLogger("dareu.train_classifier")
 
 
 def main() -> None:
-    data, args = TrlParser((DataArguments, ClassifierArguments)).parse_args_and_config()
+    data, args = OptionParser((DataArguments, ClassifierArguments)).parse_args_and_config()
     parts = load_parts(data)
 
     # Texts: owners by name, background people as "none"

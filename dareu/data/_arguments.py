@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
-from dareu.values import READ, Reads, as_list, as_mapping, as_names
+from dareu.values import READ, Reads, as_mapping, as_names
 
 
 def _generated() -> list[str]:
@@ -93,7 +93,7 @@ class DataArguments:
         self.forget_owners = as_names("forget_owners", self.forget_owners)
         self.exclude_owners = as_names("exclude_owners", self.exclude_owners)
         # YAML reads some texts as numbers; a value stands for its text
-        values = as_list(self.part_values)
+        values = [self.part_values] if isinstance(self.part_values, str | int | float) else self.part_values
         self.part_values = None if values is None else [str(value) for value in values]
         if (self.part_column is None) != (not self.part_values):
             raise ValueError("part_column and part_values name a part of the forget rows together: give both or none.")

@@ -10,8 +10,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from trl import TrlParser
-
 from dareu.audits import check_audits
 from dareu.data.parts import DataArguments
 from dareu.files import write_yaml
@@ -20,6 +18,7 @@ from dareu.options.attribute_weights import MaskArguments
 from dareu.options.audit import AuditArguments
 from dareu.options.finetune import FinetuneArguments
 from dareu.options.measure import MeasureArguments, chosen_metrics
+from dareu.options.parsing import OptionParser
 from dareu.options.spunge import SpungeArguments
 from dareu.options.train_classifier import ClassifierArguments, find_classifier
 from dareu.options.unlearn import as_options, check_unlearning, unlearn_parser
@@ -54,7 +53,7 @@ def check_recipe(
     """
     more = [SpungeArguments] if recipe == "spunge" else []
     unlearns = recipe in ("unlearn", "spunge")
-    parser = unlearn_parser(find_method(str(options["method"])), *more) if unlearns else TrlParser(_PARSED[recipe])
+    parser = unlearn_parser(find_method(str(options["method"])), *more) if unlearns else OptionParser(_PARSED[recipe])
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings(), _environment_kept():
         warnings.simplefilter("ignore")  # the recipe itself gives them
         write_yaml(Path(folder) / "config.yaml", options)

@@ -10,8 +10,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
-from trl import TrlParser
-
 from dareu.data.parts import DataArguments
 from dareu.data.refusals import load_refusals
 from dareu.files import read_yaml
@@ -19,6 +17,7 @@ from dareu.methods import METHODS, Method, find_method
 from dareu.metrics import METRICS, NEED_BASE, Metric, check_metrics
 from dareu.options.finetune import FinetuneArguments
 from dareu.options.judges import check_judges
+from dareu.options.parsing import OptionParser
 from dareu.options.policy import PolicyArguments
 from dareu.plugins import needed_parameters, resolve
 from dareu.trainers import UnlearnTrainer
@@ -208,7 +207,7 @@ class UnlearnOptions(NamedTuple):
         return tuple(part for part in self if part is not None)
 
 
-def unlearn_parser(method: Method, *more: type[Any]) -> TrlParser:
+def unlearn_parser(method: Method, *more: type[Any]) -> OptionParser:
     """Parses the options that `dareu unlearn` has for a method, and those of more dataclasses.
 
     The method's usual settings are the defaults. The dataclasses come in the order of `UnlearnOptions`, without
@@ -220,7 +219,7 @@ def unlearn_parser(method: Method, *more: type[Any]) -> TrlParser:
     parts = [MethodArguments, DataArguments, JudgeArguments, PolicyArguments, RetainArguments, method.config]
     if method.loss is None:
         parts.append(RewardArguments)
-    parser = TrlParser([*parts, *more])
+    parser = OptionParser([*parts, *more])
     if unknown := parser.set_defaults_with_config(**method.defaults):  # a config file and the command line go first
         raise ValueError(f"The method's defaults name options that it does not have: {' '.join(unknown)}.")
     return parser
@@ -241,7 +240,7 @@ def parse_unlearning(*more: type[Any]) -> tuple[UnlearnOptions, list[Any]]:
     """
     wants_help = "--help" in sys.argv or "-h" in sys.argv
     known = [argument for argument in sys.argv[1:] if argument not in ("--help", "-h")]
-    first = TrlParser((MethodArguments,))
+    first = OptionParser((MethodArguments,))
     choice = first.parse_args_and_config(known, return_remaining_strings=True, fail_with_unknown_args=False)[0]
     parser = unlearn_parser(find_method(choice.method), *more)
     return as_options(parser.parse_args_and_config(["--help"] if wants_help else None), len(more))

@@ -5,14 +5,10 @@ import gc
 import logging
 import os
 import sys
-from collections.abc import Callable, Sequence
-from itertools import pairwise
+from collections.abc import Callable
 
 import yaml
 from safetensors import SafetensorError
-
-#: Options that name people.
-NAMES = ("forget_owners", "exclude_owners")
 
 
 def run_program(main: Callable[[], None], name: str) -> None:
@@ -25,13 +21,13 @@ def run_program(main: Callable[[], None], name: str) -> None:
         name: The recipe's name, which its error message begins with.
 
     Raises:
-        SystemExit: `main` raised a `ValueError`, or did not find a file, or the disk is full, or its `--config` is no
-            YAML; a sentence goes to stderr, and the exit status is 1.
+        SystemExit: `main` raised a `ValueError`, or did not find a file, or a folder in its place, or the other way
+            round, or the disk is full, or its `--config` is no YAML; a sentence goes to stderr, and the exit status
+            is 1.
     """
     main_process = os.environ.get("RANK", "0") == "0"
     logging.basicConfig(level=logging.INFO if main_process else logging.WARNING, format="%(message)s")
     try:
-        check_names(sys.argv)
         main()
     except ValueError as error:
         sys.exit(f"{name}: {error}")
@@ -39,6 +35,8 @@ def run_program(main: Callable[[], None], name: str) -> None:
         # Some libraries raise it with a sentence of their own and no name
         missing = error if error.filename is None else f"there is no file {error.filename}: check the path."
         sys.exit(f"{name}: {missing}")
+    except (FileExistsError, IsADirectoryError, NotADirectoryError) as error:
+        sys.exit(f"{name}: {error.filename}: {str(error.strerror).lower()}. Give another path.")
     except (OSError, RuntimeError, SafetensorError) as error:
         if not _says_full(error):
             raise
@@ -53,29 +51,6 @@ def _says_full(error: Exception) -> bool:
     if isinstance(error, OSError):
         return error.errno == errno.ENOSPC
     return f"os error {errno.ENOSPC}" in str(error) or "PytorchStreamWriter failed writing" in str(error)
-
-
-def check_names(words: Sequence[str]) -> None:
-    """Refuses numbers among the owners of a `--config` that YAML reads as others, as 010 is 8 and 12:30 is 750.
-
-    Raises:
-        ValueError: There is one.
-    """
-    for word, value in pairwise([*words, ""]):
-        path = value if word == "--config" else word.removeprefix("--config=") if "--config=" in word else ""
-        if not path or not os.path.isfile(path):
-            continue
-        with open(path, encoding="utf-8") as file:
-            root = yaml.compose(file, Loader=yaml.SafeLoader)
-        for key, node in root.value if isinstance(root, yaml.MappingNode) else ():
-            if key.value not in NAMES:
-                continue
-            for item in node.value if isinstance(node, yaml.SequenceNode) else [node]:
-                if item.tag.endswith(":int") and (read := str(yaml.safe_load(item.value))) != item.value:
-                    raise ValueError(
-                        f"{key.value} names {item.value} in {path}, which YAML reads as the number {read}: put it in "
-                        "quotes."
-                    )
 
 
 def leave_process_group() -> None:

@@ -13,7 +13,7 @@ from torch.nn.parallel import DistributedDataParallel
 from trl import TrlParser
 
 from dareu.data.parts import DataArguments
-from dareu.runs.program import check_names, run_program
+from dareu.runs.program import run_program
 
 
 def gloo_threads() -> set[str]:
@@ -79,17 +79,15 @@ def test_the_first_process_alone_tells_of_progress(rank: str, level: int, monkey
         logging.root.setLevel(before)
 
 
-@pytest.mark.parametrize(("written", "read"), [("010", 8), ("12:30", 750), ("1_0", 10)])
-def test_numbers_among_owners_that_yaml_reads_as_others_are_refused(tmp_path: Path, written: str, read: int) -> None:
-    config = tmp_path / "c.yaml"
-    config.write_text(f"forget_owners: [7, ada, '{written}', {written}]\n")
-    for words in (["unlearn", "--config", str(config)], ["unlearn", f"--config={config}"]):
-        with pytest.raises(
-            ValueError, match=f"forget_owners names {written} in .* as the number {read}: put it in quotes"
-        ):
-            check_names(words)
-    config.write_text(f"forget_owners: [7, -1, ada, '{written}', [ada]]\nmax_steps: 010\n")
-    check_names(["unlearn", "--config", str(config)])
+def test_a_folder_in_the_place_of_a_file_is_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for path, action in (
+        (tmp_path, lambda: tmp_path.read_text()),
+        (tmp_path / "file", lambda: (tmp_path / "file").mkdir()),
+        (tmp_path / "file" / "x", lambda: (tmp_path / "file" / "x").mkdir(parents=True)),
+    ):
+        with pytest.raises(SystemExit, match=f"^measure: {path}: .*. Give another path.$"):
+            run_program(action, "measure")
 
 
 @pytest.mark.parametrize(
