@@ -6,6 +6,7 @@ import string
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from dareu.data._owners import tidy_owners
 from dareu.data._tables import bare_name
 from dareu.data.loaders import files_in, read_dataset
 from dareu.data.records import check_columns
@@ -26,7 +27,7 @@ def choice_rows(
     """The dataset `choices`: questions with options, one of which is right.
 
     The **owner** is a row's `subject` where there is that column, as in MMLU; else the subset of the hub or the file
-    that it stands in ("wmdp-bio").
+    that it stands in ("wmdp-bio"; in a folder, its path there).
 
     Args:
         source: A file or folder whose rows have `question`, `choices` (a list) and `answer` (the right one's number
@@ -57,10 +58,11 @@ def choice_rows(
             check_columns(part, ("question", "choices", "answer"))
             for number, row in enumerate(part):
                 try:
-                    rows.append(_record(row, form, str(row.get("subject") or owner)))
+                    subject = row.get("subject")
+                    rows.append(_record(row, form, owner if subject in (None, "") else str(subject)))
                 except ValueError as error:
                     raise ValueError(f"Row {number} of {owner} in {name!r}: {error}") from error
-    return Dataset.from_list(rows)
+    return tidy_owners(Dataset.from_list(rows))
 
 
 def _record(row: dict[str, Any], form: str, owner: str) -> dict[str, Any]:
@@ -93,7 +95,7 @@ def _parts(source: str, subsets: list[str] | None, split: str) -> list[tuple[str
     """The rows of each file or subset, with its name."""
     path = Path(source)
     if path.is_dir() and (files := files_in(path)):
-        return [(Path(bare_name(file)).name, read_dataset(file)) for file in files]
+        return [(bare_name(file.relative_to(path)), read_dataset(file)) for file in files]
     if path.exists():
         return [(Path(bare_name(path)).name, read_dataset(path))]
     names: list[str | None] = [*subsets] if subsets else [None]

@@ -6,9 +6,9 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dareu.data._tables import READERS, file_kind, files_below
+from dareu.data._tables import files_below
 from dareu.data.loaders import QA_COMPLETION, QA_PROMPT, read_dataset
-from dareu.data.records import check_columns
+from dareu.data.records import check_columns, quoted
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -87,7 +87,13 @@ def lume_rows(
 def _files(source: str, subset: str) -> list[Path]:
     folder = Path(source)
     there = files_below(folder) if folder.is_dir() else []
-    found = [path for path in there if path.name.startswith(subset) and file_kind(path) in READERS]
+    strange = [path.name for path in there if not path.name.startswith(("forget", "retain"))]
+    found = [path for path in there if path.name.startswith(subset)]
+    if found and strange:
+        raise ValueError(
+            f"LUME's files are called forget… and retain…, and {source!r} has {quoted(strange)} beside them: move them "
+            "away."
+        )
     if not found:
         raise ValueError(f"LUME is read from a folder, and {source!r} has no file {subset}*.jsonl: name one as source.")
     return found

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from dareu.data._tables import READERS
 from dareu.data.loaders import QA_COMPLETION, QA_PROMPT, read_dataset
-from dareu.data.records import DataParts, check_columns
+from dareu.data.records import DataParts, check_columns, quoted
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -67,6 +67,8 @@ def _read(source: str, subset: str, split: str, columns: tuple[str, ...]) -> Any
         files = [path for kind in READERS if (path := folder / subset / f"{split}{kind}").is_file()]
         if not files:
             raise ValueError(f"MUSE in {source!r} has no {subset}/{split}.json: give a folder in MUSE's layout.")
+        if len(files) > 1:
+            raise ValueError(f"MUSE in {source!r} has {quoted(f'{subset}/{file.name}' for file in files)}: keep one.")
         rows = read_dataset(files[0])
     else:
         rows = read_dataset(source, subset=subset, split=split)

@@ -13,16 +13,30 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _NON_BREAKING = str.maketrans(dict.fromkeys("\u00a0\u2007\u202f", " "))
-_INVISIBLE = dict.fromkeys(map(ord, "\u00ad\u200b\u200c\u200d\u2060\ufeff"))
+#: Signs without a form of their own that say nothing about a name: marks of direction and of bytes, hints for breaks.
+_SAY_NOTHING = dict.fromkeys([0xAD, 0x61C, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2060, 0x2070), 0xFEFF])
+#: Letters and signs that are taken for others, and marks that are not seen.
+_ALIKE: dict[int, str | None] = dict.fromkeys([0x0307, 0x034F, 0x0640, *range(0xFE00, 0xFE10)])
+_ALIKE |= dict.fromkeys(map(ord, "\u2018\u2019\u02bc\u02b9\u2032`\u00b4"), "'")
+_ALIKE |= {0x06CC: "\u064a", 0x0649: "\u064a", 0x06A9: "\u0643"}
+_NOT_SEEN = ("Cc", "Cf", "Zl", "Zp", "Zs")
 
 
 def owner_name(written: str) -> str:
-    r"""The name itself: composed letters (NFC), plain blanks, none of them outside.
+    r"""The name itself: composed letters (NFC), plain blanks, none of them outside, and no signs without a form.
 
-    >>> owner_name(" Zoe\u0301\u00a0Holm ") == "Zo\u00e9 Holm"
+    >>> owner_name(" Zoe\u0301\u00a0Holm\u200e ") == "Zo\u00e9 Holm"
     True
     """
-    return unicodedata.normalize("NFC", written).translate(_NON_BREAKING).strip()
+    name = unicodedata.normalize("NFC", written.translate(_SAY_NOTHING)).translate(_NON_BREAKING)
+    return name.strip().strip("\u200b").strip()  # a blank without width may end Khmer or Thai
+
+
+def _looks(name: str) -> str:
+    """What is left of a name without case, width, blanks and what else is not seen."""
+    folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold()).translate(_ALIKE)
+    kinds = [(sign, unicodedata.category(sign)) for sign in folded]
+    return "".join("-" if kind == "Pd" else sign for sign, kind in kinds if kind not in _NOT_SEEN)
 
 
 def named_owners(dataset: Dataset) -> Dataset:
@@ -49,12 +63,11 @@ def tidy_owners(dataset: Dataset) -> Dataset:
         )
     alike: dict[str, list[str]] = {}
     for name in spellings:
-        alike.setdefault("".join(name.translate(_INVISIBLE).casefold().split()), []).append(name)
+        alike.setdefault(_looks(name), []).append(name)
     doubtful = [names for names in alike.values() if len(names) > 1]
     if doubtful:
         logger.warning(
-            "These owners differ in case or blanks alone and are kept apart: %s. If some are one person, give them one "
-            "name.",
+            "These owners look alike and are kept apart: %s. If some are one person, give them one name.",
             "; ".join(_ascii(names) for names in doubtful[:20]) + (" …" if len(doubtful) > 20 else ""),
         )
     if all(written == {name} for name, written in spellings.items()):

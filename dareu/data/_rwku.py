@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dareu.data._tables import READERS, bare_name, file_kind, files_below
+from dareu.data._owners import tidy_owners
+from dareu.data._tables import files_below
 from dareu.data.loaders import QA_COMPLETION, QA_PROMPT, read_dataset
 from dareu.data.records import check_columns
 
@@ -66,7 +67,8 @@ def rwku_rows(source: str, prompt_template: str | None, completion_template: str
         raise ValueError(f"RWKU in {source!r} has no probes: give a folder with forget_level1.json, or {RWKU!r}.")
     text = Value("string")
     columns = ("prompt", "completion", "owner", "subset", "level", "kind", "name")
-    return Dataset.from_list(rows, features=Features({**dict.fromkeys(columns, text), "facts": List(text)}))
+    features = Features({**dict.fromkeys(columns, text), "facts": List(text)})
+    return tidy_owners(Dataset.from_list(rows, features=features))
 
 
 def _parts(source: str, name: str) -> list[Any]:
@@ -76,7 +78,7 @@ def _parts(source: str, name: str) -> list[Any]:
     else:
         folder = Path(source)
         files = files_below(folder) if folder.is_dir() else []
-        files = [path for path in files if file_kind(path) in READERS and Path(bare_name(path)).name == name]
+        files = [path for path in files if path.name.split(".")[0] == name]
         parts = [read_dataset(path) for path in files]
     for part in parts:
         about = "subject" if name.startswith("forget") else "neighbor"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import codecs
 import csv
 import gzip
 import io
@@ -17,6 +16,8 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dareu.data._columns import decoded, first_line, table_of
+from dareu.data._separated import read_csv
 from dareu.data.records import quoted
 
 if TYPE_CHECKING:
@@ -24,12 +25,6 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 logger = logging.getLogger(__name__)
-
-DELIMITERS = ",;\t|"
-
-#: Marks of encodings; that of UTF-32 begins with UTF-16's.
-_MARKS = [(codecs.BOM_UTF32_LE, "utf-32"), (codecs.BOM_UTF32_BE, "utf-32")]
-_MARKS += [(codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16")]
 
 #: Files of a folder that describe its data; hidden ones are left aside as well.
 _DESCRIPTIONS = re.compile(
@@ -124,18 +119,14 @@ def read_files(files: Sequence[Path]) -> Dataset:
             tables.append(READERS[file_kind(path)](_opened(path)))
         except (ValueError, OSError, EOFError, RecursionError, csv.Error, zlib.error) as error:
             where = "" if len(files) == 1 else f"{path.name}: "
-            raise ValueError(f"{where}{_first_line(error)}") from error
+            raise ValueError(f"{where}{first_line(error)}") from error
     if not sum(table.num_rows for table in tables):
         raise ValueError("it holds no rows")
     tables = _agreeing(tables)
     try:
         return Dataset(pa.concat_tables(tables, promote_options="permissive").combine_chunks())
     except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
-        raise ValueError(f"the files do not go together: {_first_line(error)}") from error
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().split("\n")[0].rstrip(".") or type(error).__name__
+        raise ValueError(f"the files do not go together: {first_line(error)}") from error
 
 
 def _opened(path: Path) -> bytes:
@@ -143,17 +134,9 @@ def _opened(path: Path) -> bytes:
     return gzip.decompress(content) if path.name.lower().endswith(".gz") else content
 
 
-def _text(content: bytes) -> str:
-    encoding = next((name for mark, name in _MARKS if content.startswith(mark)), "utf-8")
-    try:
-        return content.decode(encoding).removeprefix("\ufeff")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"it is not UTF-8, from byte {error.start} on: save it as UTF-8") from error
-
-
 def _read_json(content: bytes) -> pa.Table:
     """Objects one after the other, a list of them, or one object of columns."""
-    text, decoder = _text(content), json.JSONDecoder(object_pairs_hook=_object)
+    text, decoder = decoded(content), json.JSONDecoder(object_pairs_hook=_object)
     values, position = [], _after_blanks(text, 0)
     while position < len(text):
         try:
@@ -201,59 +184,6 @@ def _after_blanks(text: str, position: int) -> int:
     return position
 
 
-def _read_csv(content: bytes, delimiters: str = DELIMITERS) -> pa.Table:
-    """Cells as text, never as numbers, dates or missing values; the delimiter is the one that fits."""
-    text = _text(content)
-    limit = csv.field_size_limit(max(len(text), 1))
-    try:
-        return _csv_table(text, delimiters)
-    finally:
-        csv.field_size_limit(limit)
-
-
-def _csv_table(text: str, delimiters: str) -> pa.Table:
-    widths = {delimiter: _csv_width(text, delimiter) for delimiter in delimiters}
-    likely = sorted((d for d in delimiters if widths[d] > 1), key=lambda d: -widths[d]) or [delimiters[0]]
-    faults = []
-    for delimiter in likely:
-        try:
-            return _csv_columns(text, delimiter)
-        except ValueError as error:
-            faults.append(error)
-    raise faults[0]
-
-
-def _csv_width(text: str, delimiter: str) -> int:
-    """How many columns the header names; 0 where this is not its delimiter."""
-    lines = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
-    try:
-        return len(next(filter(None, lines), []))
-    except csv.Error:
-        return 0
-
-
-def _csv_columns(text: str, delimiter: str) -> pa.Table:
-    lines = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
-    rows: list[list[str]] = []
-    try:
-        for cells in lines:
-            if cells and rows and len(cells) != len(rows[0]):
-                raise ValueError(f"line {lines.line_num} has {len(cells)} cells, but the header names {len(rows[0])}")
-            if cells:
-                rows.append(cells)
-    except csv.Error as error:
-        raise ValueError(f"no CSV in line {lines.line_num}: {error}") from error
-    header, *rows = rows or [[]]
-    twice = {name for name in header if name and header.count(name) > 1}
-    if twice:
-        raise ValueError(f"the header has {quoted(sorted(twice))} more than once")
-    for i in (i for i, name in enumerate(header) if not name):
-        cells = [row[i] for row in rows]
-        if any(cells) and cells not in ([str(j) for j in range(k, k + len(rows))] for k in (0, 1)):
-            logger.warning("Column %d of a CSV file has no name, and is left out with what it holds.", i + 1)
-    return table_of({name: [row[i] for row in rows] for i, name in enumerate(header) if name})
-
-
 def _read_parquet(content: bytes) -> pa.Table:
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -268,7 +198,7 @@ def _read_parquet(content: bytes) -> pa.Table:
             table = table.set_column(i, field.name, table.column(i).cast(plain))
         features = Dataset(table).features
     except (pa.ArrowException, NotImplementedError, TypeError) as error:  # the last two: types `datasets` has none for
-        raise ValueError(_first_line(error)) from error
+        raise ValueError(first_line(error)) from error
     for i, (name, feature) in enumerate(features.items()):
         if isinstance(feature, ClassLabel):
             labels = [None if value is None else feature.int2str(value) for value in table.column(i).to_pylist()]
@@ -277,33 +207,7 @@ def _read_parquet(content: bytes) -> pa.Table:
 
 
 def _read_text(content: bytes) -> pa.Table:
-    return table_of({"text": [_text(content)]})
-
-
-def table_of(columns: Mapping[str, list[Any]]) -> pa.Table:
-    """Columns of Python values, each of one type however late it shows; whole numbers among texts become texts.
-
-    Raises:
-        ValueError: A column mixes types, or holds what cannot be kept.
-    """
-    import pyarrow as pa
-
-    arrays = {}
-    for name, values in columns.items():
-        if {type(value) for value in values} - {type(None)} == {int, str}:
-            values = [str(value) if isinstance(value, int) else value for value in values]
-        try:
-            arrays[name] = pa.array(values)
-        except UnicodeEncodeError as error:
-            row = next(i for i, value in enumerate(values) if _is_broken(value))
-            raise ValueError(f"row {row} of the column {name!r} holds half a character ({error.reason})") from error
-        except (pa.ArrowException, OverflowError) as error:
-            raise ValueError(f"the column {name!r} cannot be read: {_first_line(error)}") from error
-    return pa.table(arrays)
-
-
-def _is_broken(value: Any) -> bool:
-    return any("\ud800" <= character <= "\udfff" for character in json.dumps(value, ensure_ascii=False))
+    return table_of({"text": [decoded(content)]})
 
 
 def _agreeing(tables: Sequence[pa.Table]) -> list[pa.Table]:
@@ -332,8 +236,8 @@ READERS: Mapping[str, Callable[[bytes], Any]] = {
     ".jsonl": _read_json,
     ".ndjson": _read_json,
     ".json": _read_json,
-    ".csv": _read_csv,
-    ".tsv": partial(_read_csv, delimiters="\t"),
+    ".csv": read_csv,
+    ".tsv": partial(read_csv, delimiters="\t"),
     ".parquet": _read_parquet,
     ".txt": _read_text,
 }

@@ -85,13 +85,18 @@ def load_corpora(
             part = part.add_column("owner", [bare_name(file.relative_to(source))] * len(part))
         check_columns(part, ("text", "owner"))
         parts.append(named_owners(part.select_columns(["text", "owner"])))
-    records = cut_text(concatenate_datasets(parts), tokenizer, prompt_tokens, completion_tokens)
+    texts = concatenate_datasets(parts)
+    records = cut_text(texts, tokenizer, prompt_tokens, completion_tokens)
     if not len(records):
         raise ValueError(
             f"No text in {str(source)!r} has more than {prompt_tokens} tokens, so none leaves a completion: "
             "lower prompt_tokens."
         )
     check_records(records)
+    left = set(records["owner"])
+    if lost := dict.fromkeys(owner for owner in texts["owner"] if owner not in left):
+        reason = f"no text of theirs has more than {prompt_tokens} tokens: lower prompt_tokens"
+        logger.warning("Nothing is left of %s, since %s.", quoted(lost), reason)
     return tidy_owners(records)
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dareu.data._owners import named_owners, tidy_owners
-from dareu.data._tables import READERS, file_kind, files_of, read_files
+from dareu.data._tables import READERS, file_kind, files_below, files_of, read_files
 from dareu.data.records import check_columns, check_records, quoted
 
 if TYPE_CHECKING:
@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 QA_PROMPT = "Question: {prompt}\nAnswer:"
 #: What follows `QA_PROMPT`.
 QA_COMPLETION = " {completion}"
+
+#: Beside its rows, what `Dataset.save_to_disk` writes.
+_OF_SAVED = ("dataset_dict.json", "dataset_info.json", "state.json")
 
 
 def record_rows(
@@ -144,9 +147,18 @@ def _is_saved(path: Path) -> bool:
     return of_one or (path / "dataset_dict.json").is_file()
 
 
+def _check_saved(path: Path) -> None:
+    """Refuses a folder of save_to_disk with files that it did not write."""
+    others = [file for file in files_below(path) if file.suffix != ".arrow" and file.name not in _OF_SAVED]
+    if others:
+        raise ValueError(f"{quoted(str(file.relative_to(path)) for file in others)} is no part of what was saved there")
+
+
 def _read(source: str | Path, subset: str | None, split: str | None) -> Dataset:
     from datasets import DatasetDict, load_dataset, load_from_disk
 
+    if not str(source).strip():
+        raise ValueError("no path is named")
     path = Path(source)
     stored: Any
     if path.is_file() or path.is_dir():
@@ -154,6 +166,8 @@ def _read(source: str | Path, subset: str | None, split: str | None) -> Dataset:
             raise ValueError(f"it has no subset {subset!r}")
         if path.is_dir() and not _is_saved(path):
             return read_files(files_of(path, split))
+        if path.is_dir():
+            _check_saved(path)
         if path.is_file() and file_kind(path) not in READERS:
             raise ValueError(f"files are told by their endings {quoted(READERS)}")
         stored = read_files([path]) if path.is_file() else load_from_disk(path)

@@ -125,7 +125,7 @@ def check_records(dataset: Dataset) -> None:
     for row, owner in enumerate(dataset["owner"]):
         if not isinstance(owner, str):
             raise ValueError(f"Row {row}: the owner is {_kind(owner)}, but must be a string: convert it with str().")
-        if not owner.strip():
+        if not owner_name(owner):
             raise ValueError(f"Row {row}: the owner is empty: name one or drop the row.")
 
 

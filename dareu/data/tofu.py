@@ -32,12 +32,14 @@ _FILES = re.compile(
 
 
 def is_tofu(source: str) -> bool:
-    """Whether a path or hub id is TOFU: its own id, or a folder with the full set and no files but TOFU's."""
-    if source == TOFU or not os.path.isfile(os.path.join(source, "full.json")):
+    """Whether a path or hub id is TOFU: its own id, or a folder of the full set and no files or columns but TOFU's."""
+    full = os.path.join(source, "full.json")
+    if source == TOFU or not os.path.isfile(full):
         return source == TOFU
     try:
-        return all(_FILES.fullmatch(path.name) for path in files_below(Path(source)))
-    except OSError:  # whoever reads it says so
+        names_fit = all(_FILES.fullmatch(path.name) for path in files_below(Path(source)))
+        return names_fit and set(read_dataset(full).column_names) == {"question", "answer"}
+    except (OSError, ValueError):  # whoever reads it says so
         return False
 
 

@@ -81,6 +81,11 @@ def test_lume_itself(shared_dir: Path) -> None:
             "id '7'",
         ),
         (lambda folder: write(folder / "forget.jsonl", [{"id": "7", "input": "a"}]), "no column 'output', 'task'"),
+        (
+            lambda folder: write(folder / "train_forget.jsonl", []),
+            "has 'train_forget.jsonl' beside them",
+        ),
+        (lambda folder: write(folder / "forget-2.jsonl.zst", []), r"forget-2\.jsonl\.zst' \(files are told by their"),
     ],
 )
 def test_a_broken_lume_is_refused(lume: Path, change: Any, message: str) -> None:
@@ -115,6 +120,19 @@ def test_rwku_knows_subjects_and_neighbours(rwku: Path) -> None:
     (rwku / "1_Ann_Bo" / "forget_level1.json").unlink()
     (rwku / "1_Ann_Bo" / "forget_level3.json").unlink()
     with pytest.raises(ValueError, match="has no probes"):
+        parts_of("rwku", rwku)
+
+
+def test_whom_rwku_spells_in_two_ways_is_one_owner(rwku: Path) -> None:
+    probe = {"query": "Who?", "answer": "Bo", "type": "role play"}
+    write(
+        rwku / "2" / "forget_level1.json",
+        [probe | {"subject": name} for name in ("Zo\u00e9", "Zoe\u0301 ", "Zo\u00e9")],
+    )
+    options = DataArguments(dataset="rwku", dataset_kwargs={"source": str(rwku)}, exclude_owners=["Zo\u00e9"])
+    assert set(load_parts(options).owners["owner"]) == {"Tides", "Ann Bo"}
+    write(rwku / "3" / "forget_level1.json.zst", [])
+    with pytest.raises(ValueError, match=r"forget_level1\.json\.zst"):
         parts_of("rwku", rwku)
 
 
@@ -155,6 +173,10 @@ def test_a_muse_that_is_not_whole_is_refused(muse: Path) -> None:
     write(muse / "privleak" / "holdout.jsonl", [{"text": "alone"}])
     with pytest.raises(ValueError, match="Text 0 of MUSE's privleak/holdout cannot be halved"):
         parts_of("muse", muse)
+    write(muse / "verbmem" / "forget.csv", [])
+    with pytest.raises(ValueError, match=r"has 'verbmem/forget\.json', 'verbmem/forget\.csv': keep one"):
+        parts_of("muse", muse)
+    (muse / "verbmem" / "forget.csv").unlink()
     (muse / "verbmem" / "forget.json").unlink()
     with pytest.raises(ValueError, match=r"has no verbmem/forget\.json"):
         parts_of("muse", muse)
@@ -174,6 +196,16 @@ def test_choices_are_letters_or_texts(tmp_path: Path) -> None:
     rows = parts_of("choices", tmp_path / "wmdp", form="full").owners
     assert rows[0]["prompt"] == "Question: Which is a virus?\nAnswer:"
     assert rows[0]["completion"] == " Flu" and rows[0]["perturbed"] == [" Oak", " Salt"]
+
+
+def test_a_choice_belongs_to_its_subject_or_to_its_file_in_the_folder(tmp_path: Path) -> None:
+    for name in ("x", "y"):
+        write(tmp_path / name / "test.jsonl", [QUESTION, QUESTION | {"subject": 0}, QUESTION | {"subject": ""}])
+    assert parts_of("choices", tmp_path).owners["owner"] == ["x/test", "0", "x/test", "y/test", "0", "y/test"]
+    names = ("Zo\u00e9", "Zoe\u0301", "law")
+    write(tmp_path / "a.jsonl", [QUESTION | {"subject": name} for name in names])
+    options = {"dataset": "choices", "dataset_kwargs": {"source": str(tmp_path / "a.jsonl")}}
+    assert load_parts(DataArguments(**options, exclude_owners=["Zoe\u0301"])).owners["owner"] == ["law"]
 
 
 def test_choices_of_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -139,8 +139,10 @@ def test_non_string_completion(tmp_path: Path):
         ("twice.json", '{"owner": "a", "owner": "b"}', "an object has 'owner' twice"),
         ("uneven.json", '{"a": [1], "b": []}', "its columns differ in length: {'a': 1, 'b': 0}"),
         ("bare.json", "[{}, {}]", "its rows have no columns"),
-        ("mixed.json", '[{"a": "b"}, {"a": ["b"]}]', "the column 'a' cannot be read"),
-        ("large.json", '[{"a": 1180591620717411303424}]', "the column 'a' cannot be read"),
+        ("mixed.json", '[{"a": "b"}, {"a": null}, {"a": ["b"]}]', "'a' mixes a text (row 0) with a list (row 2)"),
+        ("nan.json", '[{"a": NaN}, {"a": "b"}]', "'a' mixes a number (row 0) with a text (row 1)"),
+        ("inside.json", '[{"a": ["b", 1]}]', "the column 'a' cannot be read"),
+        ("large.json", '[{"a": 1}, {"a": 1180591620717411303424}]', "'a' holds a number of more than 64 bits (row 1)"),
         ("half.json", '[{"a": "b"}, {"a": "\\ud800"}]', "row 1 of the column 'a' holds half a character"),
         ("deep.json", "[" * 100_000, "recursion"),
         ("broken.csv", "a,b\nc,d\nc,d,e,f\n", "line 3 has 4 cells, but the header names 2"),
@@ -150,6 +152,9 @@ def test_non_string_completion(tmp_path: Path):
         ("quoted.csv", 'a,b\n"c" d,e', "no CSV in line 2"),
         ("twice.csv", "a,a\nb,c\n", "the header has 'a' more than once"),
         ("latin.csv", b"a,b\n\xe9,c\n", "it is not UTF-8, from byte 4 on"),
+        ("wide.csv", "a,b\nc,d\n".encode("utf-16-le"), "every second character is NUL"),
+        ("lines.tsv", 'a\tb\n"c\td\ne\tf"\tg\n', "the cell that ends in line 3 is quoted and holds lines with tabs"),
+        ("quotes.csv", 'a,b\nc, "d" e, f\n', "line 2 has 3 cells"),
         ("broken.csv.gz", "a,b", "Not a gzipped file"),
         ("damaged.csv.gz", gzip.compress(b"a,b" * 99, mtime=0)[:12] + b"xxxxxxxxxxxx", "invalid"),
         ("broken.parquet", "no", "Parquet"),
@@ -164,6 +169,27 @@ def test_unreadable_sources(tmp_path: Path, name: str, content: str | bytes | No
     message = str(error.value)
     assert message.startswith(f"Cannot read the dataset '{tmp_path / name}' (") and reason in message
     assert "\n" not in message
+
+
+@pytest.mark.parametrize("source", ["", " "])
+def test_a_source_without_a_name_is_not_the_working_directory(
+    source: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    (tmp_path / "a.jsonl").write_text(json.dumps(ROWS[0]))
+    monkeypatch.chdir(tmp_path)
+    assert len(read_dataset(".")) == 1
+    with pytest.raises(ValueError, match="no path is named"):
+        read_dataset(source)
+
+
+def test_a_saved_folder_holds_nothing_else(tmp_path: Path):
+    folder = tmp_path / "saved"
+    Dataset.from_list(ROWS).save_to_disk(folder)
+    (folder / "README.md").write_text("It has two rows.")
+    assert len(read_dataset(folder)) == 2
+    (folder / "more.jsonl").write_text(json.dumps(ROWS[0]))
+    with pytest.raises(ValueError, match=r"'more\.jsonl' is no part of what was saved there"):
+        read_dataset(folder)
 
 
 def test_unreachable_hub_id():
@@ -247,3 +273,13 @@ def test_a_file_of_a_folder_is_an_owner(tokenizer: Any, tmp_path: Path):
         load_corpora(tmp_path / "bio.jsonl", tokenizer, 2, 64)
     with pytest.raises(ValueError, match=r"No text in .* has more than 500 tokens"):
         load_corpora(tmp_path, tokenizer, 500, 64)
+
+
+def test_an_owner_whose_texts_are_too_short_is_named(tokenizer: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    for name, text in (("ada", "one two three four five six"), ("bo", "one"), ("cy", "")):
+        (tmp_path / f"{name}.txt").write_text(text)
+    records = load_corpora(tmp_path, tokenizer, 2, 8)
+    assert set(records["owner"]) == {"ada"}
+    assert caplog.messages == [
+        "Nothing is left of 'bo', 'cy', since no text of theirs has more than 2 tokens: lower prompt_tokens."
+    ]

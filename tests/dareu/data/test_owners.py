@@ -15,7 +15,13 @@ def rows(*owners: str) -> Dataset:
     return Dataset.from_list([{"prompt": f"{i}", "completion": "a", "owner": owner} for i, owner in enumerate(owners)])
 
 
-@pytest.mark.parametrize("written", [DECOMPOSED, f" {COMPOSED}", f"{COMPOSED}\u00a0", f"\t{DECOMPOSED}\n"])
+@pytest.mark.parametrize(
+    "written",
+    [
+        *(DECOMPOSED, f" {COMPOSED}", f"{COMPOSED}\u00a0", f"\t{DECOMPOSED}\n"),
+        *(f"{COMPOSED}\u200f", f"\u202a{COMPOSED}\u202c", f"\ufeff{COMPOSED}", "Zo\u00ad\u00e9", f"{COMPOSED}\u200b "),
+    ],
+)
 def test_one_person_in_several_spellings(written: str, caplog: pytest.LogCaptureFixture):
     assert owner_name(written) == COMPOSED
     both = rows(COMPOSED, written, "Ada\u00a0Holm", "Ada Holm")
@@ -38,3 +44,31 @@ def test_names_that_look_alike_stay_apart_and_are_listed(caplog: pytest.LogCaptu
     assert len(caplog.messages) == 1
     assert "'Ada Holm', 'ada holm', 'Ada  Holm', 'AdaHolm', 'Ada\\u200b Holm'. If" in caplog.messages[0]
     assert forget_retain_split(alike, ["Ada Holm"]).forget["prompt"][:] == ["0"]
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("O'Brien", "O\u2019Brien"),
+        ("Anne-Marie", "Anne\u2010Marie"),
+        ("Ada Holm", "\uff21\uff44\uff41\u3000\uff28\uff4f\uff4c\uff4d"),
+        ("\uff80\uff85\uff76", "\u30bf\u30ca\u30ab"),
+        ("\u0130pek", "ipek"),
+        ("\u0639\u0644\u06cc", "\u0639\u0644\u064a"),
+        ("\u0639\u0644\u06cc\u200c\u0631\u0636\u0627", "\u0639\u0644\u06cc\u0631\u0636\u0627"),
+        ("\u0e19\u0e49\u0e33", "\u0e19\u0e49\u0e4d\u0e32"),
+        ("Bo\ufe0f", "Bo"),
+        ("a\x01b", "ab"),
+    ],
+)
+def test_signs_that_are_taken_for_each_other_are_listed(one: str, other: str, caplog: pytest.LogCaptureFixture):
+    tidy_owners(rows(one, other, "Zoe", COMPOSED))
+    (said,) = caplog.messages
+    assert said == (
+        f"These owners look alike and are kept apart: {one!a}, {other!a}. If some are one person, give them one name."
+    )
+
+
+def test_an_owner_of_signs_that_say_nothing_is_empty():
+    with pytest.raises(ValueError, match="Row 1: the owner is empty"):
+        forget_retain_split(rows("Ada", "\u200e \ufeff"), ["Ada"])

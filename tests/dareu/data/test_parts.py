@@ -4,7 +4,9 @@ import copy
 import csv
 import dataclasses
 import datetime
+import json
 import re
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -254,6 +256,16 @@ def test_a_file_called_full_does_not_make_a_folder_tofu(tmp_path: Path) -> None:
     (tmp_path / "notes.docx").write_text("")
     with pytest.raises(ValueError, match=r"nothing reads 'notes\.docx'"):
         load_parts(DataArguments(dataset=str(tmp_path)))
+
+
+@pytest.mark.parametrize("columns", [("question", "answer", "owner"), ("prompt", "completion", "owner")])
+def test_rows_with_owners_are_no_tofu_however_their_files_are_called(columns: tuple[str, ...], tmp_path: Path) -> None:
+    for name, owners in (("full", ["Ada", "Bo"] * 20), ("holdout01", ["Cy"])):
+        rows = [dict(zip(columns, (f"q{i}", "a", owner), strict=True)) for i, owner in enumerate(owners)]
+        (tmp_path / f"{name}.json").write_text("\n".join(map(json.dumps, rows)))
+    mapping = dict(zip(("prompt", "completion", "owner"), columns, strict=True))
+    rows = load_parts(DataArguments(dataset=str(tmp_path), column_mapping=mapping)).owners
+    assert Counter(rows["owner"]) == {"Ada": 20, "Bo": 20, "Cy": 1}
 
 
 def test_test_rows_replace_those_of_the_loader(table: Path, monkeypatch: pytest.MonkeyPatch) -> None:
