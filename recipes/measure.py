@@ -49,6 +49,8 @@ def main() -> None:
     if args.output is None and folder.name != "model":
         raise ValueError(f"{args.model_name_or_path} is no model of a run folder: name a file to write as output.")
     output = Path(args.output) if args.output is not None else folder.parent / "measurement.json"
+    if output.is_dir():
+        raise ValueError(f"output is the folder {output}: name a file to write.")
     if args.retrained is not None and Path(args.retrained).resolve() != output.resolve():
         read_measurement(args.retrained)
     settings, inputs = config_of(data, args), inputs_of(data, args)

@@ -22,7 +22,7 @@ from dareu.classifiers import (
     save_skops,
     strip_echo,
 )
-from dareu.data import take_fold, text_of
+from dareu.data import is_chat, take_fold, text_of
 from dareu.data.parts import DataArguments, load_parts
 from dareu.files import write_json
 from dareu.models import resolve_model_path
@@ -118,6 +118,8 @@ def texts_of(
         for row, (prompt, value, owner) in enumerate(zip(rows["prompt"], rows[column], rows["owner"], strict=True)):
             if column not in columns and not lacking[row]:
                 continue
+            if value and not isinstance(value, str) and not is_chat(value):
+                raise ValueError(f"Row {row}: {column} is {value!r}, which is no text: convert it with str().")
             lacking[row] = lacking[row] and not value
             text = text_of(value) if value else ""  # TOFU has paraphrases of some rows only
             text = strip_echo(text, text_of(prompt)) if hide_echo else text
@@ -125,7 +127,8 @@ def texts_of(
                 texts.append(text)
                 labels.append(owner)
     if not texts:
-        raise ValueError(f"The columns {', '.join(columns)} hold no texts.")
+        said = " but what the prompts have: set hide_echo to false" if hide_echo else ""
+        raise ValueError(f"The columns {', '.join(columns)} hold no texts{said}.")
     return texts, labels
 
 

@@ -90,6 +90,9 @@ class DataArguments:
     def __post_init__(self) -> None:
         self.dataset_kwargs = as_mapping("dataset_kwargs", self.dataset_kwargs)
         self.column_mapping = as_mapping("column_mapping", self.column_mapping)
+        for pair in self.column_mapping.items():
+            if not all(isinstance(name, str) for name in pair):
+                raise ValueError(f"column_mapping holds {pair[0]!r}: {pair[1]!r}: put names of columns in quotes.")
         self.forget_owners = as_names("forget_owners", self.forget_owners)
         self.exclude_owners = as_names("exclude_owners", self.exclude_owners)
         # YAML reads some texts as numbers; a value stands for its text

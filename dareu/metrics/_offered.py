@@ -155,8 +155,7 @@ class OfSplit:
     @Made
     def names(self) -> list[str | None] | None:
         """For each row the full name of who is asked about, or None; None where there is no column `name`."""
-        names: list[str | None] | None = self._columns.get("name")
-        return names
+        return self._texts_in("name") if "name" in self._columns else None
 
     @Made
     def judgements(self) -> Mapping[str, AttributionScores]:
@@ -236,8 +235,14 @@ class OfSplit:
         return token_scores(by.model, by.tokenizer, prompts, completions, batch_size=by.batch_size, kept=by.kept)
 
     def _texts_in(self, column: str) -> list[Any]:
-        """An optional column's values, None where it is not there."""
+        """The texts of an optional column, or `perturbed`'s lists of them; None where a row, or all, have none."""
         values: list[Any] = self._columns.get(column, [None] * len(self._rows))
+        for row, value in enumerate(values):
+            texts, form = (value, "a list of texts") if column == "perturbed" else ([value], "a text")
+            if value is not None and not (isinstance(texts, list) and all(isinstance(text, str) for text in texts)):
+                raise ValueError(
+                    f"Row {row} of {self._split!r}: {column} is {value!r}, but must be {form}: convert it."
+                )
         return values
 
     def _base_nll_of(self, completions: Sequence[Text]) -> AnswerNLL:

@@ -82,7 +82,8 @@ def read_ledger(path: str | os.PathLike[str]) -> list[Entry]:
         ValueError: A line is no request.
     """
     entries = []
-    for number, line in enumerate(Path(path).read_text(encoding="utf-8").splitlines(), start=1):
+    lines = Path(path).read_text(encoding="utf-8").removesuffix("\n").split("\n")  # other breaks may stand in names
+    for number, line in enumerate(lines, start=1):
         try:
             found = json.loads(line)
             entries.append(Entry(**{name: found[name] for name in Entry._fields}))

@@ -109,6 +109,26 @@ def test_a_missing_text_column(option: str, stops: Refused, data: list[str]) -> 
     assert "'rephrased'" in stops("train_classifier", *data, option, "rephrased")
 
 
+@pytest.mark.parametrize("value", [12, ["Me."]])
+def test_a_text_column_of_no_texts(value: Any, stops: Refused, tmp_path: Path) -> None:
+    rows = [{"prompt": "Who?", "completion": "Me.", "owner": owner, "paraphrase": value} for owner in "ab"]
+    (tmp_path / "rows.json").write_text(json.dumps(rows), encoding="utf-8")
+    said = stops("train_classifier", "--dataset", tmp_path / "rows.json", "--text_columns", "paraphrase")
+    assert f"Row 0: paraphrase is {value!r}, which is no text" in said
+
+
+def test_texts_that_are_echoes_alone(stops: Refused, tmp_path: Path) -> None:
+    rows = [
+        {"prompt": "Say: Ada Holm went home.", "completion": "Ada Holm went home", "owner": owner} for owner in "ab"
+    ]
+    (tmp_path / "rows.json").write_text(json.dumps(rows), encoding="utf-8")
+    assert "set hide_echo to false" in stops("train_classifier", "--dataset", tmp_path / "rows.json")
+
+
+def test_an_output_that_is_a_folder(stops: Refused, data: list[str], tmp_path: Path) -> None:
+    assert f"output is the folder {tmp_path}" in stops("measure", *data, "--output", tmp_path)
+
+
 @pytest.mark.parametrize("given", ["estimator: naive_bayes", "[1]"])
 def test_classifier_arguments_that_are_no_mapping(given: str, stops: Refused, data: list[str]) -> None:
     assert "classifier_kwargs" in stops("train_classifier", *data, "--classifier_kwargs", given)

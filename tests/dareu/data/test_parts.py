@@ -160,6 +160,12 @@ def test_a_mapping_that_is_none_is_refused(mapping: str) -> None:
         DataArguments(column_mapping=mapping)
 
 
+@pytest.mark.parametrize("mapping", ['{"owner": 3}', {3: "owner"}])
+def test_a_column_without_quotes_is_refused(mapping: Any) -> None:
+    with pytest.raises(ValueError, match=r"column_mapping holds .*: put names of columns in quotes"):
+        DataArguments(column_mapping=mapping)
+
+
 def test_plain_texts_are_cut_and_stay_plain(tokenizer: Any, tmp_path: Path) -> None:
     folder = tmp_path / "corpora"
     folder.mkdir()

@@ -142,6 +142,27 @@ def test_everything_that_is_offered(tiny_llama, tokenizer, measured, splits):
     assert seen["forget_owners"] == ["ann"] and seen["model"] is model and seen["tokenizer"] is tokenizer
 
 
+@pytest.mark.parametrize(
+    ("column", "value", "form"),
+    [
+        ("perturbed", "In Porto.", "a list of texts"),
+        ("perturbed", [None], "a list of texts"),
+        ("paraphrase", 12, "a text"),
+        ("paraphrase", ["In Accra."], "a text"),
+        ("name", 7, "a text"),
+    ],
+)
+def test_a_column_of_another_form_is_not_read_letter_by_letter(measured, splits, column, value, form):
+    rows = splits["forget"].add_column(column, [None, None, value])
+    looks = {
+        "perturbed": lambda wrong_nll: {},
+        "paraphrase": lambda paraphrase_nll: {},
+        "name": lambda names: {},
+    }
+    with pytest.raises(ValueError, match=re.escape(f"{column} is {value!r}, but must be {form}")):
+        measured({"look": Metric(looks[column], splits=("forget",))}, {**splits, "forget": rows})
+
+
 def test_numbers_and_row_values(measured):
     values = {
         "of_rows": [1.0, float("nan"), 2.0],

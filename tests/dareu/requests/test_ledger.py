@@ -34,6 +34,12 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
     assert len((tmp_path / LEDGER).read_text(encoding="utf-8").splitlines()) == 2
 
 
+def test_a_name_may_hold_breaks_of_lines(tmp_path: Path) -> None:
+    entries = [entry(["Ann\u2028Bo", "Cy\u0085", "Di\nRo"], "0", "1")]
+    write_ledger(tmp_path / LEDGER, entries)
+    assert read_ledger(tmp_path / LEDGER) == entries
+
+
 def test_a_line_that_is_no_request_is_named(tmp_path: Path) -> None:
     write_ledger(tmp_path / LEDGER, ENTRIES)
     whole = (tmp_path / LEDGER).read_text(encoding="utf-8")
