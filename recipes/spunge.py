@@ -123,6 +123,7 @@ def main() -> None:
         metrics_before = row["metrics"] | (measured(folders[part.name] / "measurement.json") if measuring else {})
         rows.append({**row, "method": method, "metrics": metrics_before, "part": part.name, "stage": "before"})
     peaks = [row["peak_memory_bytes"] for row in rows if row["peak_memory_bytes"] is not None]
+    vain = {row["part"]: row["nothing_learnt"] for row in rows if "nothing_learnt" in row}
     merged: ResultRow = {
         "method": method,
         "mask": rows[0]["mask"],
@@ -138,6 +139,9 @@ def main() -> None:
     run.mark_done()
     show(rows, merged, shown_columns(None if chosen is None else chosen.metrics))
     print(f"The merged model is in {model}, and the rows are in {run.results_path}.")
+    if vain:
+        said = "; ".join(f"{part}: {reason.rstrip('.')}" for part, reason in vain.items())
+        print(f"WARNING: nothing has been forgotten of {len(vain)} of {len(parts)} parts ({said}).")
 
 
 def measure_options(

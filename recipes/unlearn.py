@@ -134,6 +134,7 @@ def main() -> None:
         metrics |= {"best_update": trainer.best.step, "best_gap": trainer.best.gap}
     if mask is not None:
         metrics["moved_outside_mask"] = moved_outside(policy, model_path, mask)
+    vain = vain or (NOTHING_BETTER if metrics.get("best_update") == 0 else None)
     row: ResultRow = {
         "method": plugin_name(choice.method),
         "mask": mask.score if mask is not None else None,
@@ -143,11 +144,12 @@ def main() -> None:
         "seconds": stopwatch.seconds,
         "peak_memory_bytes": memory.bytes,
     }
+    if vain is not None:
+        row["nothing_learnt"] = vain
     write_results(run.results_path, [row])
     print(f"The model is in {model_path}; {trainer.state.global_step} updates took {stopwatch.seconds:.0f} s.")
     if best := metrics.get("best_update"):
         print(f"It is the model after {best:.0f} of them.")
-    vain = vain or (NOTHING_BETTER if best == 0 else None)
     if vain is not None and choice.strict:
         raise ValueError(f"Nothing has been forgotten: {vain}.")
     run.mark_done()

@@ -24,8 +24,8 @@ class OptionParser(TrlParser):  # type: ignore[misc]  # TRL gives it no types
         """As TRL's.
 
         Raises:
-            ValueError: The config is no file, has an option twice, names an owner as null, or a name or value of the
-                data as a number that YAML changes (010 is 8); or an option that is a text is none.
+            ValueError: The config is no file, has an option twice, names nobody as an owner (Null, ~), or a name or
+                value of the data as a number that YAML changes (010 is 8); or an option that is a text is none.
         """
         words = [part for word in (sys.argv[1:] if args is None else args) for part in _parted(word)]
         if "--config" in words:
@@ -80,10 +80,10 @@ def _check_config(path: str) -> None:
     if root is not None:
         _check_twice(root, path)
     for key, node in root.value if isinstance(root, yaml.MappingNode) else ():
-        if key.value in _PEOPLE and node.tag.endswith(":null"):
+        if key.value in _PEOPLE and node.tag.endswith(":null") and node.value != "null":  # as a run's own config has it
             raise ValueError(
-                f"{key.value} is null in {path}: put the name in quotes if somebody is called that, or leave the "
-                "option out."
+                f"{key.value} is {node.value or 'empty'} in {path}, which is nobody to YAML: put the name in quotes if "
+                "somebody is called that, or leave the option out."
             )
         for item in _scalars(node) if key.value in _OF_DATA else ():
             if item.tag.endswith(":int") and (read := str(yaml.safe_load(item.value))) != item.value:

@@ -30,6 +30,8 @@ class ResultRow(TypedDict):
     part: NotRequired[str]
     stage: NotRequired[str]
     trial: NotRequired[int]
+    nothing_learnt: NotRequired[str]
+    """Why the training cannot have learnt anything, in a clause; absent where it may have."""
 
 
 def write_results(path: str | os.PathLike[str], rows: Sequence[ResultRow]) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,19 +18,29 @@ class Moved(TrainerCallback):
     """Compares the bits of the trained weights before the first update and after the last; see `moved`."""
 
     def __init__(self) -> None:
-        self._before: dict[str, int] = {}
+        self._before: dict[str, int] | None = None
+        self._loaded: dict[str, int] | None = None
         self.moved: bool | None = None
         """Whether a weight of this process has another value; None before the end, and where that is not known."""
 
     def on_train_begin(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
-        """Takes the sums; a training that goes on from a checkpoint has moved before."""
-        self._before = {} if state.global_step else _sums(kwargs["model"])
+        """Takes the sums, or those that the checkpoint holds with which training goes on."""
+        self._before, self._loaded = self._loaded if state.global_step else _sums(kwargs["model"]), None
         self.moved = None
 
     def on_train_end(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
         """Compares them."""
-        self.moved = _sums(kwargs["model"]) != self._before if self._before else None
-        self._before = {}
+        self.moved = None if self._before is None else _sums(kwargs["model"]) != self._before
+
+    def save(self, folder: str, process: int) -> None:
+        """Writes this process's sums into a checkpoint."""
+        if self._before is not None:
+            Path(folder, f"before-{process}.json").write_text(json.dumps(self._before), encoding="utf-8")
+
+    def load(self, folder: str, process: int) -> None:
+        """Reads them, where they are."""
+        path = Path(folder, f"before-{process}.json")
+        self._loaded = json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
 
 
 def _sums(model: nn.Module) -> dict[str, int]:

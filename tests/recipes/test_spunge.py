@@ -185,6 +185,16 @@ def test_without_measuring_there_is_a_row_a_part_and_one_of_all(
     assert all(row["metrics"].keys() == {"updates", "moved_outside_mask"} for row in rows)
 
 
+def test_a_part_that_has_learnt_nothing_is_said_last(
+    ran: list[str], words: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    measured = words.index("--measure_config")
+    start(monkeypatch, [*words[:measured], *words[measured + 2 :], "--measure_parts", "false", "--learning_rate", "0"])
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last.startswith("WARNING: nothing has been forgotten of 2 of 2 parts (")
+    assert last.count(": no weight has moved") == 2
+
+
 def test_chosen_metrics_are_measured_and_the_control_is_of_all_parts_only(
     ran: list[str],
     words: list[str],

@@ -9,6 +9,7 @@ import torch
 
 if TYPE_CHECKING:
     from dareu.trainers.rl._rollouts import Rollout
+    from dareu.trainers.rl._scoring import TokenScores
 
 logger = logging.getLogger(__name__)
 
@@ -17,7 +18,7 @@ _MANY = 10
 
 
 class BarrenBatches:
-    """Counts generation batches in which no sampled completion ended, or no group had spread.
+    """Counts generation batches in which no sampled completion ended, no group had spread, or all rewards were equal.
 
     Args:
         max_completion_length: Tokens of the longest completion.
@@ -26,20 +27,34 @@ class BarrenBatches:
     def __init__(self, max_completion_length: int) -> None:
         self._longest = max_completion_length
         self._flat = self._cut_off = 0
-        self._seen = self._all_flat = self._none_ended = 0
+        self._seen = self._all_flat = self._none_ended = self._all_equal = 0
+        self._whole = True
+
+    def state(self) -> dict[str, int]:
+        """The counts, for a checkpoint."""
+        return {name: number for name, number in vars(self).items() if type(number) is int and name != "_longest"}
+
+    def go_on(self, state: dict[str, int] | None) -> None:
+        """Takes up the counts of a checkpoint; None: it has none, and nothing can be said of the whole training."""
+        self._whole = state is not None
+        vars(self).update(state or {})
 
     def reason(self) -> str | None:
         """Why nothing was learnt from any of the batches, in a clause; None: something may have been."""
-        if self._seen and self._none_ended == self._seen:
+        if not (self._seen and self._whole):
+            return None
+        if self._none_ended == self._seen:
             return (
                 f"every completion was cut off at max_completion_length ({self._longest} tokens) and did not count: "
                 "raise it, or set mask_truncated_completions=False"
             )
-        if self._seen and self._all_flat == self._seen:
+        if self._all_flat == self._seen:
             return (
                 "no group ever had any spread: give base_model, with which groups are guided, raise temperature, or "
                 "see whether the rewards tell the completions apart"
             )
+        if self._all_equal == self._seen:
+            return "every completion had the same reward: see whether the rewards tell completions apart"
         return None
 
     def see(self, rollout: Rollout, flat: float, accelerator: Any) -> None:
@@ -55,6 +70,7 @@ class BarrenBatches:
         alive, any_ended = accelerator.gather(torch.stack([(ended & sampled).any(), ended.any()])[None]).any(0).tolist()
         self._seen += 1
         self._none_ended += not any_ended
+        self._all_equal += not _differ(rollout.scores, accelerator)
         self._all_flat += flat == 1.0
         self._flat = self._flat + 1 if flat == 1.0 else 0
         self._cut_off = 0 if alive else self._cut_off + 1
@@ -71,3 +87,12 @@ class BarrenBatches:
                 "completions apart.",
                 _MANY,
             )
+
+
+def _differ(scores: TokenScores, accelerator: Any) -> bool:
+    """Whether a token has a reward of its own, or two completions of any process have different ones."""
+    dense = scores.rewards.abs().amax()
+    highest = scores.terminal.masked_fill(~scores.scored, -torch.inf).amax()
+    lowest = scores.terminal.masked_fill(~scores.scored, torch.inf).amin()
+    of_all = accelerator.gather(torch.stack([dense, highest, -lowest])[None]).amax(0)
+    return bool(of_all[0] > 0) or bool(of_all[1] + of_all[2] > 1e-6)

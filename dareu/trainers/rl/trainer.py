@@ -184,9 +184,8 @@ class DareUTrainer(SharedMixin, RolloutTrainer):
         return super().train(*args, **kwargs)
 
     def nothing_learnt(self) -> str | None:
-        """That no completion ended, or no group had spread, in any generation batch; or as of every trainer."""
-        whole = self._moved.moved is not None  # not resumed, so that every batch was seen
-        return (self._barren.reason() if whole else None) or super().nothing_learnt()
+        """What every generation batch lacked to be learnt from; or as of every trainer."""
+        return self._barren.reason() or super().nothing_learnt()
 
     @property
     def can_resume_here(self) -> bool:
@@ -234,6 +233,9 @@ class DareUTrainer(SharedMixin, RolloutTrainer):
             self.critic.step(self.accelerator)
         return loss
 
+    def _progress_so_far(self) -> dict[str, Any]:
+        return super()._progress_so_far() | {"barren": self._barren.state()}
+
     def _save_extra(self, folder: str) -> None:
         super()._save_extra(folder)
         if self.critic is not None and self.accelerator.is_main_process:
@@ -241,5 +243,6 @@ class DareUTrainer(SharedMixin, RolloutTrainer):
 
     def _load_extra(self, folder: str) -> None:
         super()._load_extra(folder)
+        self._barren.go_on((self._progress or {}).get("barren"))
         if self.critic is not None:
             self.critic.load(folder)

@@ -36,11 +36,12 @@ def test_numbers_of_the_data_that_yaml_reads_as_others_are_refused(config: Path,
     assert found.forget_owners == ["7", "-1", "ada", written] and found.part_values == ["7"]
 
 
-@pytest.mark.parametrize("nobody", ["null", "~", "Null", ""])
+@pytest.mark.parametrize("nobody", ["~", "Null", "NULL", ""])
 @pytest.mark.parametrize("option", ["forget_owners", "exclude_owners"])
 def test_an_owner_called_null_is_refused_without_quotes(config: Path, option: str, nobody: str) -> None:
-    with pytest.raises(ValueError, match=f"{option} is null in .*quotes"):
+    with pytest.raises(ValueError, match=f"{option} is {nobody or 'empty'} in .*quotes"):
         parsed(config, f"{option}: {nobody}\n")
+    assert vars(parsed(config, f"{option}: null\n"))[option] is None, "as the config of a run has it"
     assert vars(parsed(config, f"{option}: 'Null'\n"))[option] == ["Null"]
 
 

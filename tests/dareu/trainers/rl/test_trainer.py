@@ -160,6 +160,11 @@ def test_columns_of_the_users_own_do_not_reach_names_that_mean_something_else(
     [
         ({"learning_rate": 0.0}, "no weight has moved"),
         ({"reward": lambda completions, **_: [0.0] * len(completions), "kl_coef": 0.0}, "no group ever had any spread"),
+        ({"reward": lambda completions, **_: [0.5] * len(completions)}, "every completion had the same reward"),
+        (
+            {"reward": lambda completions, **_: [0.5] * len(completions), "advantage_estimator": "gae"},
+            "every completion had the same reward",
+        ),
         (
             {"max_completion_length": 1, "mask_truncated_completions": True},
             "every completion was cut off at max_completion_length",
@@ -168,11 +173,15 @@ def test_columns_of_the_users_own_do_not_reach_names_that_mean_something_else(
     ],
 )
 def test_it_knows_when_nothing_can_have_been_learnt(build: Build, options: dict[str, Any], reason: str | None) -> None:
+    options |= {"save_strategy": "steps", "save_steps": 1}
     trainer = build(**options)
     assert trainer.nothing_learnt() is None, "before it has trained"
     trainer.train()
     said = trainer.nothing_learnt()
     assert (said is None) if reason is None else (said is not None and reason in said)
+    again = build(**options)  # which goes on from the last checkpoint, and has nothing left to do
+    again.train(resume_from_checkpoint=True)
+    assert again.nothing_learnt() == said
 
 
 def test_evaluation_rewards_see_the_gold_completion_too(build: Build, forget_rows: Dataset) -> None:
