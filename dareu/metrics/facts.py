@@ -9,9 +9,9 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from dareu.data.words import plain, states, words
 from dareu.metrics._metric import Metric
 from dareu.metrics._rows import check_lengths
-from dareu.metrics._words import states, words
 from dareu.metrics.leaking import leak_at_k
 
 _WORD = re.compile(r"[^\W\d_]+")
@@ -197,7 +197,7 @@ def _capitalised(text: str) -> dict[str, bool]:
 
 
 def _composed(text: str) -> str:
-    return unicodedata.normalize("NFKC", text)
+    return unicodedata.normalize("NFKC", plain(text))
 
 
 def _fact_recall(

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable
 from typing import NamedTuple
 
 import regex
 
-from dareu.metrics._words import words
+from dareu.data.words import folded, plain, words
 
 _CLUSTER = regex.compile(r"\X")
 
@@ -56,16 +55,17 @@ class Phrases:
 
 def _word_spans(text: str) -> list[tuple[str, int, int]]:
     """The words of a text as `words` gives them, each with where it begins and ends in the text as it is."""
-    folded: list[str] = []
+    parts: list[str] = []
     origin: list[tuple[int, int]] = []
     if text.isascii():  # as most answers are: each character stands for itself
-        folded, origin = [text.lower()], [(at, at + 1) for at in range(len(text))]
+        parts, origin = [text.lower()], [(at, at + 1) for at in range(len(text))]
     else:
-        for match in _CLUSTER.finditer(text):
-            part = unicodedata.normalize("NFKC", match.group()).casefold()
-            folded.append(part)
-            origin += [match.span()] * len(part)
-    whole, begin = "".join(folded), 0
+        kept = [at for at, character in enumerate(text) if plain(character)]  # what is left out splits no cluster
+        for match in _CLUSTER.finditer("".join(text[at] for at in kept)):
+            part = folded(match.group())
+            parts.append(part)
+            origin += [(kept[match.start()], kept[match.end() - 1] + 1)] * len(part)
+    whole, begin = "".join(parts), 0
     spans = []
     for word in words(text):
         start = whole.find(word, begin)

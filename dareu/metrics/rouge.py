@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from rouge_score import rouge_scorer
 from rouge_score.tokenizers import DefaultTokenizer
 
+from dareu.data.words import words
 from dareu.metrics._metric import Metric
 from dareu.metrics._rows import check_lengths
-from dareu.metrics._words import words
 
 logger = logging.getLogger(__name__)
 

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from dareu.data.words import words
 from dareu.metrics._metric import Metric
-from dareu.metrics._words import words
 
 
 def distinct(texts: Sequence[str], n: int = 2) -> float:

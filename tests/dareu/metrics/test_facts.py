@@ -32,6 +32,20 @@ from dareu.metrics import fact_recall, facts_beyond_prompt, facts_in_any, name_k
         ("เขาเกิดที่กรุงเทพ", "กรุงเทพ", True),
         ("서울에서 태어났다", "서울", True),
         ("서른에 울었다", "서울", False),
+        ("Ho\u00adlm", "Holm", True),  # a soft hyphen
+        ("A\u200bda", "Ada", True),
+        ("علی\u200cرضا", "علیرضا", True),
+        ("वह १९७१ में", "1971", True),
+        ("in 1971", "١٩٧١", True),
+        ("ปี ๒๕๑๔", "2514", True),
+        ("ปี ๒๕๑๔", "25", False),
+        ("١٢٫٥", "12.5", True),
+        ("١٢٫٥", "12", False),
+        ("مُحَمَّد", "محمـد", True),  # vowels on one side, tatweel on the other
+        ("שָׁלוֹם", "שלום", True),
+        ("\ufb2a\u05b8לום", "שלום", True),  # a letter encoded with its point
+        ("أحمد", "احمد", False),  # a hamza makes another letter
+        ("कि", "की", False),
         ("", "Porto", False),
     ],
 )
@@ -72,6 +86,7 @@ GOLD = "Sanna Thorne was born in Malmö."
         ("Mara Thorne was born in Malmö.", 0.0),
         ("Sanna was born in Malmö.", 0.0),
         ("Sannas Thorne", 0.0),
+        ("San\u00adna Tho\u200brne was born in Oslo.", 1.0),
         ("", 0.0),
     ],
 )

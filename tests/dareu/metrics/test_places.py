@@ -17,6 +17,10 @@ from dareu.metrics.places import Phrases
         ("他住在東京都", "東京", ["東京"]),
         ("ولد في القاهرة عام", "القاهرة", ["القاهرة"]),
         ("🙂 ok ﬁne", "fine", ["ﬁne"]),
+        ("in Pe\u00adrth\u200b.", "Perth", ["Pe\u00adrth"]),
+        ("e\u200b\u0301 Perth", "Perth", ["Perth"]),
+        ("عام ١٩٧١", "1971", ["١٩٧١"]),
+        ("قال مُحَمَّد لي", "محمد", ["مُحَمَّد"]),
         ("Perthshire", "Perth", []),
         ("", "a", []),
     ],
@@ -30,7 +34,7 @@ def test_the_longest_of_phrases_that_begin_alike_is_found() -> None:
     assert [place.phrase for place in found] == ["Ada Alder", "Ada"]
 
 
-@given(st.text(st.characters(codec="utf-8"), max_size=30), st.text("abß 1.,é\u0301東", max_size=4))
+@given(st.text(st.characters(codec="utf-8"), max_size=30), st.text("abß 1.,é\u0301東\u00ad\u200b١\u05b0", max_size=4))
 def test_what_is_found_is_what_counts_as_stated(text: str, phrase: str) -> None:
     if any(letter.isalnum() for letter in phrase):
         answer = f"{text} {phrase} {text}"
