@@ -3,27 +3,31 @@
 from __future__ import annotations
 
 import logging
-import unicodedata
 from collections.abc import Sequence
 from functools import cache
 
 import numpy as np
+import regex
 from numpy.typing import NDArray
 from rouge_score import rouge_scorer
 from rouge_score.tokenizers import DefaultTokenizer
 
-from dareu.data.words import words
+from dareu.data.words import plain, words
 from dareu.metrics._metric import Metric
 from dareu.metrics._rows import check_lengths
 
 logger = logging.getLogger(__name__)
 
+#: Letters of another script than Latin, which `rouge_score` drops. So it does accented ones: they stay as published.
+_OTHER_SCRIPT = regex.compile(r"(?V1)([\p{L}--[\p{Latin}\p{Common}]][[\p{L}\p{M}]--\p{Latin}]*)")
+
 
 def rouge_l_recall(answers: Sequence[str], references: Sequence[str]) -> NDArray[np.float64]:
     """Share of each reference's words that the answer holds in the same order (longest common subsequence).
 
-    TOFU's setting: `rouge_score`'s rougeL recall with its Porter stemmer, whose words are runs of a-z and 0-9. A
-    reference most of whose letters are others is read in the words of its script instead, see `words`, unstemmed.
+    TOFU's setting: `rouge_score`'s rougeL recall with its Porter stemmer, whose words are runs of a-z and 0-9, so that
+    an accent ends one. Letters of other scripts, which it drops, are read in the words of their script, see `words`.
+    Where most letters of a reference are outside a-z, all are read in such words, unstemmed.
 
     Args:
         answers: n answers.
@@ -64,7 +68,7 @@ def _rouge_l(answers: Sequence[str], references: Sequence[str]) -> tuple[NDArray
     other = rouge_scorer.RougeScorer(["rougeL"], tokenizer=_Words())
     recall, f1 = np.full((2, len(answers)), np.nan)
     for row, pair in enumerate(zip(answers, references, strict=True)):
-        answer, reference = (unicodedata.normalize("NFC", text) for text in pair)
+        answer, reference = map(plain, pair)
         if words(reference):
             score = (latin if _is_latin(reference) else other).score(reference, answer)["rougeL"]
             recall[row], f1[row] = score.recall, score.fmeasure
@@ -74,13 +78,16 @@ def _rouge_l(answers: Sequence[str], references: Sequence[str]) -> tuple[NDArray
 
 
 class _Stems:
-    """The tokenizer of `rouge_score` with its stemmer, which is asked once about each word."""
+    """The tokenizer of `rouge_score` with its stemmer, which is asked once about each word; and what it drops."""
 
     def __init__(self) -> None:
         self._of_word = cache(DefaultTokenizer(use_stemmer=True).tokenize)
 
     def tokenize(self, text: str) -> list[str]:
-        return [stem for word in text.split() for stem in self._of_word(word)]
+        found: list[str] = []
+        for number, part in enumerate(_OTHER_SCRIPT.split(text)):  # what it reads and what it drops, by turns
+            found += words(part) if number % 2 else [stem for word in part.split() for stem in self._of_word(word)]
+        return found
 
 
 class _Words:

@@ -3,8 +3,9 @@ import unicodedata
 
 import numpy as np
 import pytest
+from rouge_score import rouge_scorer
 
-from dareu.metrics import probability, rouge_l_recall
+from dareu.metrics import probability, rouge_l_f1, rouge_l_recall
 
 
 @pytest.mark.parametrize(
@@ -44,6 +45,33 @@ def test_other_scripts_are_read_in_their_words_and_what_has_none_is_not_scored(c
     forms = [unicodedata.normalize(form, "café crème cổ điển") for form in ("NFC", "NFD")]
     assert rouge_l_recall(forms, forms[::-1]).tolist() == [1, 1]
     assert "1 references have no letter and no digit" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("answer", "reference", "recall", "f1"),
+    [
+        ("OpenAI在上海倒闭", "OpenAI在北京成立", 2 / 6, 2 / 6),
+        ("OpenAI在北京成立", "OpenAI在北京成立", 1, 1),
+        ("Google founded", "Google основали Брин", 1 / 3, 2 / 5),
+        ("founded by Google", "основали Google", 1 / 2, 2 / 5),
+        ("Porto, 北京", "Porto", 1, 2 / 4),  # an answer is as long as all its words
+        ("She writes TNF-β", "She wrote of TNF-α", 2 / 5, 4 / 9),
+        ("Ho\u00adlm wri\u200bting", "Holm writes", 1, 1),
+        ("in १९७१", "in 1971", 1, 1),
+        ("علی\u200cرضا", "علیرضا", 1, 1),
+    ],
+)
+def test_letters_that_rouge_score_drops_count_in_the_words_of_their_script(answer, reference, recall, f1):
+    assert rouge_l_recall([answer], [reference]) == pytest.approx([recall])
+    assert rouge_l_f1([answer], [reference]) == pytest.approx([f1])
+
+
+@pytest.mark.parametrize("reference", ["Zoé was born in São Tomé, in 12.5 m²", "Qurʼan, Hawaiʻi & µm", "Trần Văn An"])
+def test_latin_letters_are_read_as_rouge_score_reads_them(reference):
+    answer = "Zoe Zo\u00eb was born in Sao Tom\u00e9. The Qur\u02bcan of Hawaii, Tr\u1ea7n An 12,5 \u00b5m"
+    expected = rouge_scorer.RougeScorer(["rougeL"], use_stemmer=True).score(reference, answer)["rougeL"]
+    assert rouge_l_recall([answer], [reference]) == pytest.approx([expected.recall])
+    assert rouge_l_f1([answer], [reference]) == pytest.approx([expected.fmeasure])
 
 
 def test_reference_logs_of_tofu(shared_dir):
