@@ -101,7 +101,7 @@ def measure(
     | | `forget_attribution_heldout` | the same by the judge "test" |
     | | `misattribution` | highest probability of a retained owner by the judge "test" |
     | | the four with `_stripped` | the same of what `strip` leaves of the answer |
-    | `answer_words` | `forget_answer_words` | words of the answer |
+    | `answer_words` | `forget_answer_words` | words of the answer, or characters where a script puts no blanks |
     | `fluency` | `forget_base_nll` | NLL per token of the answer under the base model: low is fluent |
     | | `gibberish_beside_gold` | share of answers whose NLL is above the 95th percentile of the gold answers' |
 
