@@ -9,7 +9,11 @@ from collections.abc import Sequence
 
 import regex
 
-_WORD = regex.compile(r"[\w\p{No}]+(?:['\u2019-][\w\p{No}]+)*")
+from dareu.data.words import INVISIBLE, UNSPACED, folded
+
+_LETTER = rf"[[\w\p{{No}}]--[{UNSPACED}\p{{M}}{INVISIBLE}]]"
+_RUN = rf"{_LETTER}[[\w\p{{No}}{INVISIBLE}]--{UNSPACED}]*"
+_WORD = regex.compile(rf"(?V1){_RUN}(?:['\u2019-]{_RUN})*")
 _POSSESSIVE = re.compile(r"['\u2019]s$", re.IGNORECASE)
 _NUMBER = re.compile(r"\d\d")
 
@@ -20,7 +24,8 @@ def distinctive_words(
     """The words that each answer states on its own account.
 
     A word is a run of letters, marks and digits, joined by hyphens and apostrophes, without a final 's, compared
-    without case. A word of an answer is kept where
+    without case, see `dareu.data.words.folded`. Scripts that put no blanks between words (Chinese, Japanese, Thai, Lao,
+    Khmer, Burmese) are passed over: what is a word in them is not known. A word of an answer is kept where
 
     * it is longer than one character,
     * the answer's own prompt does not hold it, and
@@ -61,5 +66,5 @@ def _words(text: str) -> dict[str, str]:
     words: dict[str, str] = {}
     for match in _WORD.findall(unicodedata.normalize("NFC", text)):
         spelled = _POSSESSIVE.sub("", match)
-        words.setdefault(spelled.casefold(), spelled)
+        words.setdefault(folded(spelled), spelled)
     return words

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from dareu.data.facts import distinctive_words
+from dareu.data.words import has_unspaced
 from dareu.metrics.places import Phrases
 from dareu.report._gather import Family
 from dareu.report._marks import Marked, Segment, mark, names_of
@@ -61,6 +62,8 @@ class Answers(NamedTuple):
     """What every prompt ends with."""
     listed: bool
     """Whether the facts come from a list of the data; otherwise they are the words that a gold answer states alone."""
+    unspaced: bool
+    """Whether such words are missing, of gold answers in a script without blanks between words."""
 
 
 def answers_of(families: Sequence[Family]) -> Answers:
@@ -81,7 +84,8 @@ def answers_of(families: Sequence[Family]) -> Answers:
     for row in rows:
         row.prompt = row.prompt[len(begins) : len(row.prompt) - len(ends)].strip()
     names = [family.name for family in families]
-    return Answers(rows, owners, names, splits, begins.strip(), ends.strip(), listed)
+    unspaced = not listed and any(has_unspaced(segment.text) for row in rows for segment in row.gold)
+    return Answers(rows, owners, names, splits, begins.strip(), ends.strip(), listed, unspaced)
 
 
 def _of_family(number: int, family: Family) -> tuple[list[Asked], bool]:

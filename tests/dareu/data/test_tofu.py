@@ -105,6 +105,23 @@ def test_distinctive_words():
     ]
 
 
+def test_distinctive_words_are_alike_however_they_are_spelled_and_left_out_where_no_blank_ends_them():
+    prompts = ["Who is Ho\u00adlm?", "कौन?", "王小明是谁?", "ใคร"]
+    answers = [
+        "Holm, born in ١٩٧١ in Pe\u00adrth, Perth.",
+        "मीरा १९७१ में",
+        "王小明1971年出生在北京市, 在OpenAI。",
+        "สมชาย ๒๕๑๔ と\u309aピカソ",
+    ]
+    owners = ["ada", "bo", "cy", "dee"]
+    assert distinctive_words(prompts, answers, owners, common=1.0) == [
+        ["born", "in", "١٩٧١", "Pe\u00adrth"],
+        ["मीरा", "१९७१", "में"],
+        ["1971", "OpenAI"],
+        ["๒๕๑๔"],
+    ]
+
+
 @pytest.fixture(scope="module")
 def tofu_folder(shared_dir: Path) -> Path:
     folder = shared_dir / "data" / "tofu"

@@ -81,6 +81,17 @@ def test_stated_facts_and_blamed_owners_are_marked(runs: Path) -> None:
     assert "facts of the true one" in page and "<q>Q:</q>" in page and "<q>A:</q>" in page
 
 
+def test_without_listed_facts_it_says_where_no_words_are_found(runs: Path, measured: Callable[..., None]) -> None:
+    for gold, said in (("Ada was born in 1939.", False), ("她1939年出生在北京。", True)):
+        for name in ("target", "retrained", "dareu"):
+            row = {"split": "forget", "owner": "Ada Alder", "prompt": "Q: Who?\nA:", "completion": gold}
+            measured(runs / name, [gold], {"fact_recall": 0.1}, [row])
+        page = render_page([runs / "dareu"])
+        assert '<mark class="fact">1939</mark>' in page and "own words" in page
+        assert ("In scripts without blanks between words no words are found" in page) == said
+        assert '<mark class="fact">她' not in page
+
+
 def test_an_answer_of_html_stays_text_under_a_strict_policy(runs: Path) -> None:
     measured_again(runs / "dareu", [EVIL, "مرحبا", "中文 🙂", '"&<b>'])
     page = render_page([runs / "dareu"])
