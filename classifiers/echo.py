@@ -12,15 +12,19 @@ from itertools import accumulate, chain
 
 import regex
 
-_EAST_ASIAN = r"\p{Han}\p{Hiragana}\p{Katakana}\u30fc\p{Hangul}"
-_SOUTH_EAST_ASIAN = r"\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}"
-_LETTER = rf"[[\w\p{{No}}]--[{_EAST_ASIAN}{_SOUTH_EAST_ASIAN}]]"  # with ² and ½
-_WORD = regex.compile(rf"(?V1){_LETTER}+(?:['\u2019-]{_LETTER}+)*")
-#: Scripts without blanks between words, or whose words grow endings (Korean): a run of them, one letter with its marks,
-#: and how many letters in a row are an echo. An alphabet has few letters, so that two of them are met by chance.
+from dareu.classifiers._scripts import EAST_ASIAN, INVISIBLE, SOUTH_EAST_ASIAN, folded
+
+_SPACED = rf"[\w\p{{No}}{INVISIBLE}]--[{EAST_ASIAN}{SOUTH_EAST_ASIAN}]"  # with ² and ½
+_RUN = rf"[{_SPACED}--[\p{{M}}{INVISIBLE}]][{_SPACED}]*"
+_WORD = regex.compile(rf"(?V1){_RUN}(?:['\u2019-]{_RUN})*")
+#: Scripts whose words no blank tells apart: a run of them, one letter with its marks, and how many letters in a row are
+#: an echo. An alphabet has few letters, so that two of them are met by chance.
 _UNSPACED = [
-    (regex.compile(rf"(?:[{script}]\p{{M}}*)+"), regex.compile(rf"[{script}]\p{{M}}*"), few)
-    for script, few in ((_EAST_ASIAN, 2), (_SOUTH_EAST_ASIAN, 3))
+    (regex.compile(rf"(?V1)(?:{letter})+"), regex.compile(rf"(?V1){letter}"), few)
+    for letter, few in (
+        (rf"{EAST_ASIAN}[\p{{M}}{INVISIBLE}\uff9e\uff9f]*", 2),
+        (rf"{SOUTH_EAST_ASIAN}[\p{{M}}{INVISIBLE}]*", 3),
+    )
 ]
 #: A letter with its marks, or a decomposed Korean syllable.
 _CLUSTER = regex.compile(r".[\p{M}\u1160-\u11ff]*", regex.DOTALL)
@@ -29,10 +33,11 @@ _CLUSTER = regex.compile(r".[\p{M}\u1160-\u11ff]*", regex.DOTALL)
 def strip_echo(text: str, prompt: str) -> str:
     """`text` without the words that `prompt` has.
 
-    A word is a run of letters, digits and underscores, with apostrophes and hyphens inside. Case, a possessive 's and
-    how accents are encoded do not matter; a hyphenated word is an echo when the prompt has it or all its parts. In
-    scripts that put no blanks between words, and in Korean, whose words grow endings, two letters in a row are an echo
-    where the prompt has them too (three in Thai, Lao, Khmer and Burmese).
+    A word is a run of letters, digits and underscores, with apostrophes and hyphens inside. Case, a possessive 's, how
+    accents are encoded, characters that nobody sees (soft hyphens, joiners, blanks of no width), the vowel points of
+    Arabic and Hebrew, and the script of digits do not matter; a hyphenated word is an echo when the prompt has it or
+    all its parts. In scripts that put no blanks between words, and in Korean, whose words grow endings, two letters in
+    a row are an echo where the prompt has them too (three in Thai, Lao, Khmer and Burmese).
     Punctuation stays, runs of white space shrink to one character, and none is left at the start and the end.
     Takes linear time.
     """
@@ -100,23 +105,19 @@ def _echoed_runs(text: str, prompt: str) -> Iterator[tuple[int, int]]:
         whole: set[str] = set()
         grams: set[tuple[str, ...]] = set()
         for match in run.finditer(prompt):
-            letters = [_alike(found) for found in letter.findall(match.group())]
-            whole.add(_alike(match.group()))
+            letters = [folded(found) for found in letter.findall(match.group())]
+            whole.add(folded(match.group()))
             grams |= {tuple(letters[i : i + few]) for i in range(len(letters) - few + 1)}
         for match in run.finditer(text) if whole else ():
-            if _alike(match.group()) in whole:
+            if folded(match.group()) in whole:
                 yield match.span()
                 continue
             spans = [(found.start(), found.end()) for found in letter.finditer(text, *match.span())]
-            letters = [_alike(text[start:end]) for start, end in spans]
+            letters = [folded(text[start:end]) for start, end in spans]
             for i in range(len(letters) - few + 1):
                 if tuple(letters[i : i + few]) in grams:
                     yield spans[i][0], spans[i + few - 1][1]
 
 
-def _alike(text: str) -> str:
-    return unicodedata.normalize("NFKC", text)
-
-
 def _canonical(word: str) -> str:
-    return _alike(word).replace("\u2019", "'").casefold().removesuffix("'s")
+    return folded(word).replace("\u2019", "'").removesuffix("'s")

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 import regex
 
-UNSPACED = r"[[\p{Han}\p{Hiragana}\p{Katakana}\u30fc\uff70\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}]--\p{Nd}]"
+UNSPACED = r"[[\p{Han}\p{Hiragana}\p{Katakana}\u30fc\uff70\uff9e\uff9f\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}]--\p{Nd}]"
 """Letters of scripts that put no blanks between words, as a set in a pattern that begins with (?V1)."""
 
 INVISIBLE = r"\p{Default_Ignorable_Code_Point}"
