@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
-import unicodedata
+import sys
 from collections.abc import Iterable
+from functools import cache
 from pathlib import Path
 from typing import Literal, Self
 
 import numpy as np
+import regex
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.feature_extraction.text import TfidfVectorizer
@@ -17,17 +19,26 @@ from sklearn.naive_bayes import MultinomialNB
 from sklearn.pipeline import FeatureUnion, Pipeline, make_pipeline
 from sklearn.utils.validation import check_is_fitted
 
+from dareu.classifiers._scripts import EAST_ASIAN, SOUTH_EAST_ASIAN, plain
 from dareu.classifiers.contract import FloatArray
 from dareu.classifiers.skops_files import load_skops, save_skops
 
-#: Scripts whose characters count as words: nothing separates their words, or (Korean) these grow endings.
-_UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af"
-#: scikit-learn's words of two letters or more, and those characters.
-_WORD = rf"(?u)[{_UNSPACED}]|[^\W{_UNSPACED}]{{2,}}"
+_ALONE = rf"[{EAST_ASIAN}{SOUTH_EAST_ASIAN}]"
+_SPACED = rf"[[_\p{{L}}\p{{M}}\p{{N}}]--{_ALONE}]"
 
 
-def _composed(texts: Iterable[str]) -> list[str]:
-    return [unicodedata.normalize("NFC", text) for text in texts]
+@cache
+def _word_pattern() -> str:
+    """scikit-learn's words of two letters or more, with their marks; letters of scripts without blanks are words.
+
+    In ranges, since scikit-learn reads it with `re`, to which marks are no part of a word. A saved classifier holds it.
+    """
+    return rf"[{_ranges(_ALONE)}]|[{_ranges(_SPACED)}]{{2,}}"
+
+
+def _ranges(characters: str) -> str:
+    every = "".join(map(chr, range(sys.maxunicode + 1)))
+    return "".join(f"{run[0]}-{run[-1]}" for run in regex.findall(rf"(?V1){characters}+", every))
 
 
 class TfidfClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
@@ -62,13 +73,13 @@ class TfidfClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         Raises:
             ValueError: lengths differ, fewer than two classes, texts without words, or unknown `estimator`.
         """
-        texts, labels = _composed(texts), [str(label) for label in labels]
+        texts, labels = [plain(text) for text in texts], [str(label) for label in labels]
         if len(texts) != len(labels):
             raise ValueError(f"TfidfClassifier.fit got {len(texts)} texts but {len(labels)} labels: give one for each.")
         if len(set(labels)) < 2:
             raise ValueError(f"TfidfClassifier.fit needs at least two classes, but got {sorted(set(labels))}.")
         pipeline = self._pipeline()
-        if not any(re.search(_WORD, text.lower()) for text in texts):
+        if not any(re.search(_word_pattern(), text.lower()) for text in texts):
             raise ValueError("TfidfClassifier.fit got no text with a word of two letters or more: give whole answers.")
         self.pipeline_ = pipeline.fit(texts, labels)
         self.classes_: NDArray[np.str_] = self.pipeline_.classes_
@@ -77,7 +88,7 @@ class TfidfClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     def predict_proba(self, texts: Iterable[str]) -> FloatArray:
         """Probabilities (n, C), float64."""
         check_is_fitted(self, "pipeline_")
-        texts = _composed(texts)
+        texts = [plain(text) for text in texts]
         if not texts:
             return np.empty((0, len(self.classes_)))
         proba: FloatArray = self.pipeline_.predict_proba(texts).astype(np.float64)
@@ -114,7 +125,7 @@ class TfidfClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     def _pipeline(self) -> Pipeline:
         # float32: two hundred classes fit four times as fast, with the same probabilities to four digits.
         shared = {"sublinear_tf": True, "max_features": self.max_features, "dtype": np.float32}
-        words = shared | {"token_pattern": _WORD}
+        words = shared | {"token_pattern": _word_pattern()}
         if self.estimator == "naive_bayes":
             bayes = MultinomialNB(alpha=1 / self.strength, fit_prior=False)
             return make_pipeline(TfidfVectorizer(**words), bayes)

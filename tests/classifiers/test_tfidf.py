@@ -22,6 +22,12 @@ def judge(request: pytest.FixtureRequest, train_rows) -> TfidfClassifier:
     return TfidfClassifier(request.param).fit(*train_rows)
 
 
+def vocabulary(judge: TfidfClassifier) -> list[str]:
+    """The words that a judge knows."""
+    words = judge.pipeline_[0]
+    return list(words.vocabulary_ if hasattr(words, "vocabulary_") else words["words"].vocabulary_)
+
+
 def test_learns_and_keeps_the_contract(judge, test_rows) -> None:
     assert judge.classes_.tolist() == ["Ada", "Bo", "Cy", "none"]
     assert judge.score(*test_rows) == 1.0
@@ -56,6 +62,16 @@ def test_saved_file_gives_the_same_and_holds_no_pickle(
         np.testing.assert_allclose(
             loaded.predict_proba(test_rows.texts), judge.predict_proba(test_rows.texts), atol=1e-6
         )
+
+
+def test_a_saved_classifier_keeps_the_words_it_was_fitted_on(train_rows, test_rows, tmp_path: Path) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("dareu.classifiers.tfidf._word_pattern", lambda: r"(?u)\b\w\w+\b")
+        former = TfidfClassifier("naive_bayes").fit(["मेरी माँ", *train_rows.texts], ["Ada", *train_rows.labels])
+    former.save(tmp_path / "judge")
+    loaded = TfidfClassifier.load(tmp_path / "judge")
+    assert "म" not in vocabulary(loaded) and "माँ" not in vocabulary(loaded)
+    np.testing.assert_array_equal(loaded.predict_proba(test_rows.texts), former.predict_proba(test_rows.texts))
 
 
 def test_load_trusts_no_other_types(train_rows, tmp_path: Path) -> None:
@@ -131,5 +147,9 @@ def test_scripts_without_blanks_and_normal_forms(estimator: str) -> None:
     assert judge.predict(["北京好", "上海好", "\u00e9t\u00e9"]).tolist() == ["王", "李", "Z"]
     forms = judge.predict_proba(["Zo\u00e9", "Zoe\u0301"])
     np.testing.assert_array_equal(forms[0], forms[1])
+    texts = ["मेरी बेटी गीता", "मेरा बेटा सीता", "दो माँ", "בַּת", "اِبْن", "ﾀﾞﾅｶ", "1971 २०"]
+    judge = TfidfClassifier(estimator).fit(texts, list("abcdefg"))
+    assert judge.predict(["गीता", "बेटा", "माँ", "בת", "ابـن", "ﾀ\u200bﾞ", "१९७१ 20"]).tolist() == list("abcdefg")
+    assert {"गीता", "मेरी", "दो", "माँ", "בת", "ابن", "1971"} <= set(vocabulary(judge))
     with pytest.raises(ValueError, match="no text with a word of two letters"):
         judge.fit(["a b", "? !"], ["x", "y"])
