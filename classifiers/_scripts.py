@@ -5,6 +5,7 @@ The same rule stands in `dareu.data.words` for metrics, since no import leads fr
 
 from __future__ import annotations
 
+import re
 import unicodedata
 
 import regex
@@ -21,7 +22,7 @@ INVISIBLE = r"\p{Default_Ignorable_Code_Point}"
 
 #: With what nobody sees, the points of Hebrew, and those of Arabic with its tatweel: a word is the same without.
 _OPTIONAL = regex.compile(rf"(?V1)[{INVISIBLE}[\p{{M}}&&\p{{Hebrew}}]\u064b-\u0652\u0670\u0640]")
-_DIGIT = regex.compile(r"(?V1)[\p{Nd}--[0-9]]")
+_OTHER_DIGIT = re.compile(r"[^\D0-9]")
 _ARABIC_POINTS = str.maketrans("\u066b\u066c", ".,")
 
 
@@ -30,7 +31,7 @@ def plain(text: str) -> str:
     if text.isascii():
         return text
     kept = unicodedata.normalize("NFC", _OPTIONAL.sub("", unicodedata.normalize("NFD", text)))
-    return _DIGIT.sub(_ascii_digit, kept).translate(_ARABIC_POINTS)
+    return _OTHER_DIGIT.sub(_ascii, kept).translate(_ARABIC_POINTS)
 
 
 def folded(text: str) -> str:
@@ -38,5 +39,5 @@ def folded(text: str) -> str:
     return unicodedata.normalize("NFKC", plain(text)).casefold()
 
 
-def _ascii_digit(digit: regex.Match[str]) -> str:
-    return str(unicodedata.decimal(digit.group(), digit.group()))
+def _ascii(digit: re.Match[str]) -> str:
+    return str(unicodedata.decimal(digit.group()))

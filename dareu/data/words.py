@@ -20,7 +20,7 @@ INVISIBLE = r"\p{Default_Ignorable_Code_Point}"
 
 #: With what nobody sees, the points of Hebrew, and those of Arabic with its tatweel: a word is the same without.
 _OPTIONAL = regex.compile(rf"(?V1)[{INVISIBLE}[\p{{M}}&&\p{{Hebrew}}]\u064b-\u0652\u0670\u0640]")
-_DIGIT = regex.compile(r"(?V1)[\p{Nd}--[0-9]]")
+_OTHER_DIGIT = re.compile(r"[^\D0-9]")
 _ARABIC_POINTS = str.maketrans("\u066b\u066c", ".,")
 _LOOSE_POINT = re.compile(r"(?<!\d)[.,]|[.,](?!\d)")
 _WORD = regex.compile(r"[\p{L}\p{N}\p{M}.,]+")
@@ -37,7 +37,7 @@ def plain(text: str) -> str:
     if text.isascii():
         return text
     kept = unicodedata.normalize("NFC", _OPTIONAL.sub("", unicodedata.normalize("NFD", text)))
-    return _DIGIT.sub(_ascii_digit, kept).translate(_ARABIC_POINTS)
+    return _OTHER_DIGIT.sub(_ascii, kept).translate(_ARABIC_POINTS)
 
 
 def folded(text: str) -> str:
@@ -66,5 +66,5 @@ def states(answer: Sequence[str], phrase: Sequence[str]) -> bool:
     return f" {' '.join(phrase)} " in f" {' '.join(answer)} "
 
 
-def _ascii_digit(digit: regex.Match[str]) -> str:
-    return str(unicodedata.decimal(digit.group(), digit.group()))
+def _ascii(digit: re.Match[str]) -> str:
+    return str(unicodedata.decimal(digit.group()))
