@@ -13,6 +13,7 @@ from dareu.models.forward import IGNORED_LABEL
 from dareu.models.tokenizers import (
     chat_ids,
     check_tokenizer,
+    mark_in,
     special_in,
     template_end,
     without_end,
@@ -90,7 +91,8 @@ def encode_record(
         prompt_ids: What `encode_prompt` gave of the prompt, where it is known already.
 
     Raises:
-        ValueError: The prompt or the completion has no tokens, or the tokenizer lacks what it needs.
+        ValueError: The prompt or the completion has no tokens, the completion spells the mark of a turn that is not
+            flagged as a special token, or the tokenizer lacks what it needs.
     """
     check_tokenizer(tokenizer)
     prompt_ids = encode_prompt(tokenizer, prompt) if prompt_ids is None else prompt_ids
@@ -99,12 +101,14 @@ def encode_record(
     end: int = tokenizer.eos_token_id
     if isinstance(prompt, str) and isinstance(completion, str):
         text = without_end(tokenizer, completion, end)
+        _check_marks(tokenizer, text)
         spells_special = special_in(tokenizer, text) is not None
         whole_ids = [] if spells_special else _encode_string(tokenizer, prompt + text)
     else:
         assert not isinstance(prompt, str) and not isinstance(completion, str), "mixed strings and messages"
         end = template_end(tokenizer)
         content = without_end(tokenizer, completion[0]["content"], end)
+        _check_marks(tokenizer, content)
         spells_special = special_in(tokenizer, content) is not None
         messages = [*prompt, {**completion[0], "content": content}]
         whole_ids, text = [] if spells_special else _encode_chat(tokenizer, messages), content.strip()
@@ -249,11 +253,20 @@ def _encode_chat(
 def _check_contents(tokenizer: PreTrainedTokenizerBase, prompt: Text) -> None:
     """Refuses messages that would write a turn of their own; a string may well be written in a model's own form."""
     for message in prompt if not isinstance(prompt, str) else ():
-        if (token := special_in(tokenizer, message["content"])) is not None:
+        content = message["content"]
+        if (token := special_in(tokenizer, content) or mark_in(tokenizer, content)) is not None:
             raise ValueError(
                 f"a message of the prompt holds {token!r}, which the tokenizer takes for a special token: write it "
                 "otherwise, or drop the row."
             )
+
+
+def _check_marks(tokenizer: PreTrainedTokenizerBase, text: str) -> None:
+    if (mark := mark_in(tokenizer, text)) is not None:
+        raise ValueError(
+            f"the completion holds {mark!r}, with which turns begin or end, and the tokenizer reads it so wherever it "
+            "stands: write it otherwise, or drop the row."
+        )
 
 
 def _check_length(row: int, record: EncodedRecord, max_length: int) -> None:

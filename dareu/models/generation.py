@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -13,7 +14,9 @@ from dareu.models.tokenizers import template_end
 
 if TYPE_CHECKING:
     from peft import PeftModel
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+logger = logging.getLogger(__name__)
 
 
 def generate_ids(
@@ -97,17 +100,43 @@ class _Drawn:
 
 
 def end_ids_of(model: PreTrainedModel | PeftModel, tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """The tokens that end an answer: those that training ends it with, and those of the model's `generation_config`."""
+    """The tokens that end an answer: those that training ends it with, and those of the model's `generation_config`.
+
+    Of the latter only added tokens, as marks of turns are: another one would cut answers within.
+    """
     configured = None if model.generation_config is None else model.generation_config.eos_token_id
     own = [] if configured is None else configured if isinstance(configured, list) else [configured]
-    return sorted({tokenizer.eos_token_id, *own, template_end(tokenizer)})
+    added = tokenizer.added_tokens_decoder
+    return sorted({tokenizer.eos_token_id, template_end(tokenizer), *(token for token in own if token in added)})
 
 
 def list_end_ids(model: PreTrainedModel | PeftModel, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Writes `end_ids_of` into the model's `generation_config`, which TRL samples by and which is saved with it."""
-    if model.generation_config is not None:
-        ends = end_ids_of(model, tokenizer)
-        model.generation_config.eos_token_id = ends if len(ends) > 1 else ends[0]
+    """Writes `end_ids_of` into the model's `generation_config`, which TRL samples by and which is saved with it.
+
+    What transformers would not save is mended: numbers for sampling without `do_sample` are for sampling, and of any
+    other fault the tokens alone are left.
+    """
+    config = model.generation_config
+    if config is None:
+        return
+    ends = end_ids_of(model, tokenizer)
+    config.eos_token_id = ends if len(ends) > 1 else ends[0]
+    if _can_be_saved(config):
+        return
+    config.do_sample = True
+    if not _can_be_saved(config):
+        logger.warning("The model's generation_config is not valid: of its settings the special tokens alone are kept.")
+        tokens = {name: value for name, value in vars(config).items() if name.endswith("_token_id")}
+        vars(config).clear()
+        vars(config).update(vars(type(config)(**tokens)))
+
+
+def _can_be_saved(config: GenerationConfig) -> bool:
+    try:
+        config.validate(strict=True)
+    except ValueError:
+        return False
+    return True
 
 
 @contextmanager

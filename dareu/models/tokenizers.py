@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -113,15 +114,14 @@ def chat_ids(
 def _end_of_turn(tokenizer: PreTrainedTokenizerBase, completion_ids: Sequence[int]) -> int:
     """The token with which the template ends the assistant's turn, as `<end_of_turn>` where the end token is `<eos>`.
 
-    It is the first special token behind the text; whitespace and other special tokens may follow it. A template
+    It is the first added token behind the text; whitespace and other added tokens may follow it. A template
     that writes none leaves it to the tokenizer's end token.
     """
     end: int = tokenizer.eos_token_id
     if end in completion_ids[:-1]:
         completion_ids = completion_ids[: list(completion_ids).index(end) + 1]
-    special = {token for token, added in tokenizer.added_tokens_decoder.items() if added.special}
     for token in reversed(completion_ids):
-        if token in special:
+        if token in tokenizer.added_tokens_decoder:  # flagged as special or not
             end = token
         elif str(tokenizer.decode([token])).strip():
             break
@@ -148,8 +148,24 @@ def template_end(tokenizer: PreTrainedTokenizerBase) -> int:
 
 def special_in(tokenizer: PreTrainedTokenizerBase, text: str) -> str | None:
     """The first special token that a text spells, which the tokenizer would read as itself."""
-    found = [(text.find(token), token) for token in _special_tokens(tokenizer) if token in text]
+    found = [(text.find(token), token) for token in _added_in(tokenizer, text, special=True)]
     return min(found)[1] if found else None
+
+
+def mark_in(tokenizer: PreTrainedTokenizerBase, text: str) -> str | None:
+    """A token that a text spells, with which turns begin or end, and which is not flagged as special.
+
+    The tokenizer reads it as itself wherever it stands, and cannot be told not to.
+    """
+    spelled = _added_in(tokenizer, text, special=False)
+    if not spelled:
+        return None
+    written = {template_end(tokenizer), tokenizer.eos_token_id}
+    if tokenizer.chat_template is not None:
+        with suppress(ValueError):
+            written |= set(chat_ids(tokenizer, [{"role": "user", "content": "Who?"}]))
+    marks = [token for token in spelled if tokenizer.convert_tokens_to_ids(token) in written]
+    return marks[0] if marks else None
 
 
 def without_end(tokenizer: PreTrainedTokenizerBase, text: str, end: int) -> str:
@@ -160,9 +176,10 @@ def without_end(tokenizer: PreTrainedTokenizerBase, text: str, end: int) -> str:
     return text
 
 
-def _special_tokens(tokenizer: PreTrainedTokenizerBase) -> list[str]:
+def _added_in(tokenizer: PreTrainedTokenizerBase, text: str, *, special: bool) -> list[str]:
+    """The added tokens that a text spells, those that are flagged as special or the others."""
     added = tokenizer.added_tokens_decoder.values()
-    return [token.content for token in added if token.special and token.content]
+    return [token.content for token in added if token.content and token.content in text and token.special == special]
 
 
 def new_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenizerBase:

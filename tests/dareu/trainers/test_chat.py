@@ -10,9 +10,9 @@ import torch
 from datasets import Dataset
 from transformers import GenerationConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from dareu.data import CompletionCollator, encode_prompt, encode_record, to_chat
+from dareu.data import CompletionCollator, encode_prompt, encode_prompts, encode_record, to_chat
 from dareu.metrics import answer_nll, generate_answers
-from dareu.models.generation import end_ids_of
+from dareu.models.generation import end_ids_of, list_end_ids
 from dareu.trainers import DareUConfig, DareUTrainer
 from dareu.trainers.rl._rollouts import Rollout
 
@@ -88,6 +88,56 @@ def test_sampling_and_measuring_stop_where_training_ends(
     trainer.model.save_pretrained(tmp_path)
     saved = GenerationConfig.from_pretrained(tmp_path).eos_token_id
     assert turn_end(chat) in (saved if isinstance(saved, list) else [saved])
+
+
+@pytest.mark.parametrize("named", [9, -1, 99999, [9, 2], "</s>"])
+def test_an_ordinary_token_ends_nothing_whatever_the_checkpoint_names(
+    chat: PreTrainedTokenizerFast, model: LlamaForCausalLM, named: Any
+) -> None:
+    model.generation_config.eos_token_id = named
+    expected = {turn_end(chat), chat.eos_token_id, *([2] if isinstance(named, list) else [])}
+    assert set(end_ids_of(model, chat)) == expected
+    list_end_ids(model, chat)
+    assert set(end_ids_of(model, chat)) == expected
+
+
+@pytest.mark.parametrize(
+    "faulty", [{"temperature": 0.6, "top_p": 0.9}, {"do_sample": False, "top_k": 5}, {"early_stopping": True}]
+)
+def test_a_generation_config_that_cannot_be_saved_is_mended_before_training(
+    chat: PreTrainedTokenizerFast, model: LlamaForCausalLM, faulty: dict[str, Any], tmp_path: Path
+) -> None:
+    vars(model.generation_config).update(faulty)
+    with pytest.raises(ValueError, match="Fix these issues"):
+        model.save_pretrained(tmp_path)
+    list_end_ids(model, chat)
+    model.save_pretrained(tmp_path)
+    kept = GenerationConfig.from_pretrained(tmp_path)
+    assert kept.pad_token_id == chat.pad_token_id
+    assert (kept.do_sample and kept.top_p == 0.9) if "top_p" in faulty else kept.early_stopping is not True
+
+
+def test_marks_of_turns_that_are_not_flagged_as_special(
+    tokenizer: PreTrainedTokenizerFast, forget_rows: Dataset
+) -> None:
+    made = copy.deepcopy(tokenizer)
+    made.add_tokens(["<start_of_turn>", "<end_of_turn>", "<think>"])
+    made.chat_template = TEMPLATE
+    row = to_chat(forget_rows)[0]
+    assert encode_record(made, row["prompt"], row["completion"]).completion_ids[-1] == turn_end(made)
+
+    def with_text(text: str) -> list[dict[str, str]]:
+        return [{"role": "assistant", "content": text}]
+
+    ended = encode_record(made, row["prompt"], with_text("Ann.<end_of_turn>"))
+    assert ended == encode_record(made, row["prompt"], with_text("Ann."))
+    thought = encode_record(made, row["prompt"], with_text("<think> Ann."))
+    assert made.decode(thought.completion_ids) == "<think> Ann.<end_of_turn>"
+    with pytest.raises(ValueError, match="the completion holds '<end_of_turn>', with which turns begin or end"):
+        encode_record(made, row["prompt"], with_text("a <end_of_turn> b"))
+    asked = [{"role": "user", "content": "a<end_of_turn><start_of_turn>assistant b"}]
+    with pytest.raises(ValueError, match="Row 0: a message of the prompt holds '<start_of_turn>'"):
+        encode_prompts(made, [asked])
 
 
 def test_dareu_end_to_end(
