@@ -11,10 +11,10 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from accelerate import PartialState
-from rich.console import Console
 from rich.table import Table
 
 from dareu.classifiers import checked_proba, load_classifier, strip_echo
+from dareu.console import plain_console
 from dareu.metrics import generate_answers, sample_answers
 from dareu.models import load_to_read, load_tokenizer
 from dareu.options.ask import AskArguments
@@ -46,7 +46,7 @@ def main() -> None:
         for name in dict.fromkeys(args.models)
     ]
     for question in [args.question] if args.question is not None else typed():
-        Console(width=None if sys.stdout.isatty() else 120).print(answers_of(asked, question, args, classifier))
+        plain_console(120).print(answers_of(asked, question, args, classifier))
 
 
 def typed() -> Iterator[str]:

@@ -11,9 +11,9 @@ from typing import cast
 
 import numpy as np
 from accelerate import Accelerator
-from rich.console import Console
 from rich.table import Table
 
+from dareu.console import plain_console
 from dareu.data import CompletionCollator, encode_dataset
 from dareu.data.parts import DataArguments, chat_form, load_parts, split_owners
 from dareu.masks import Scope, WeightMask, chosen_parameters, find_score, score_weights, weight_masks
@@ -86,7 +86,7 @@ def show(mask: WeightMask, path: Path) -> None:
     for name, tensor in mask.items():
         table.add_row(name, f"{int(tensor.sum())}", f"{tensor.float().mean():.3f}")
     table.add_row("all", f"{mask.count}", f"{mask.count / mask.total:.3f}")
-    Console().print(table)
+    plain_console().print(table)
     print(f"The mask is in {path}." + (f" gamma = {mask.gamma:.3g}" if mask.gamma is not None else ""))
 
 

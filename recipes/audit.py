@@ -10,15 +10,14 @@ What is found goes to audit.json beside the model, after each audit: started aga
 
 import logging
 import os
-import sys
 from importlib.util import find_spec
 from pathlib import Path
 
 from accelerate import PartialState
-from rich.console import Console
 from rich.table import Table
 
 from dareu.audits import Audit, NotPossible, Reader, Subject, check_audits, run_audit
+from dareu.console import plain_console
 from dareu.data import thin
 from dareu.data.parts import DataArguments, chat_form, load_parts, split_owners
 from dareu.files import content_hash
@@ -136,7 +135,7 @@ def show(
                 for name in names
             ]
             table.add_row(audit, setting, *cells)
-    Console(width=None if sys.stdout.isatty() else 200).print(table)
+    plain_console(200).print(table)
     if leaks:
         print("In brackets: the leak score, 0 as the retrained model, 1 as the target.")
     if retrained is not None:

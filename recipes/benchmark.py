@@ -15,13 +15,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 from dareu.classifiers import CLASSIFIERS
 from dareu.comparison.collecting import collect
 from dareu.comparison.entries import read_entries
 from dareu.comparison.ground import Ground
 from dareu.comparison.planning import measures_of, plan_seed
+from dareu.console import plain_console
 from dareu.data.parts import DataArguments
 from dareu.metrics import shown_columns
 from dareu.options.benchmark import BenchmarkArguments
@@ -71,7 +70,7 @@ def main() -> None:
     write_csv(run.folder / "results.csv", results)
     summaries = summarise(results)
     table = comparison_table(summaries, args.metrics or [*shown_columns(chosen), "updates", "seconds"])
-    Console(width=None if sys.stdout.isatty() else 200).print(table)
+    plain_console(200).print(table)
     write_markdown(run.folder / "table.md", table)
     if not can_draw():
         logger.warning("No picture, for matplotlib is not installed: pip install 'dareu[plots]'.")

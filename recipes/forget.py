@@ -14,7 +14,6 @@ import logging
 import os
 import shlex
 import shutil
-import sys
 import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -22,9 +21,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 from dareu.classifiers import CLASSIFIERS
+from dareu.console import plain_console
 from dareu.data.parts import DataArguments
 from dareu.files import write_json
 from dareu.methods import find_method
@@ -186,7 +184,7 @@ def carry_out(
     facts["done"] = True
     write_json(folder / "request.json", facts)
 
-    console = Console(width=None if sys.stdout.isatty() else 130)
+    console = plain_console(130)
     console.print(models_table(measured, row["metrics"]))
     console.print(owners_table(entries))
     print("\n".join([found.sentence, *everybody.still, *everybody.back]))

@@ -11,10 +11,10 @@ import logging
 from pathlib import Path
 
 from accelerate import PartialState
-from rich.console import Console
 from rich.table import Table
 
 from dareu.classifiers import load_classifier, strip_echo
+from dareu.console import plain_console
 from dareu.data import take_fold, thin
 from dareu.data.parts import DataArguments, chat_form, forget_names, load_parts, split_owners
 from dareu.files import content_hash
@@ -131,7 +131,7 @@ def main() -> None:
     table = Table("metric", "value", "95 % interval", title=args.model_name_or_path)
     for name, value in metrics.items():
         table.add_row(name, f"{value:.3f}", " to ".join(f"{end:.3f}" for end in measured["intervals"].get(name, ())))
-    Console().print(table)
+    plain_console().print(table)
     if measured["left_out"]:
         logger.warning("Left out: %s.", listed(measured["left_out"]))
 

@@ -6,16 +6,15 @@ Every stage is one of the other recipes, run in a process of its own; the comman
 alone. Results go to OUTPUT_DIR/results.json. Started again, it goes on where it was.
 """
 
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
+from dareu.console import plain_console
 from dareu.data.parts import DataArguments, forget_names, load_parts, split_owners
 from dareu.metrics import shown_columns
 from dareu.options.parsing import OptionParser
@@ -92,7 +91,7 @@ def main() -> None:
         table.add_row(name, *(f"{row['metrics'][name]:.{digits}f}" if name in row["metrics"] else "" for row in rows))
     table.add_row("updates", *(f"{row['metrics'].get('updates', 0):.0f}" for row in rows))
     table.add_row("seconds", *("" if row["seconds"] is None else f"{row['seconds']:.0f}" for row in rows))
-    Console(width=None if sys.stdout.isatty() else 130).print(table)
+    plain_console(130).print(table)
     print_samples(folder)
     for name, _, mask in UNLEARNED:
         if mask is not None:

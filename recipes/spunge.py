@@ -10,16 +10,15 @@ Started again, it goes on where it was. `dareu spunge --method npo --help` lists
 
 import os
 import shutil
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
 from rich.table import Table
 
 from dareu.classifiers import load_classifier, owner_columns
+from dareu.console import plain_console
 from dareu.data.parts import DataArguments, forget_names, load_parts, split_owners
 from dareu.deltas.merging import merge_models
 from dareu.files import write_yaml
@@ -250,7 +249,7 @@ def show(rows: list[ResultRow], merged: ResultRow, columns: list[str]) -> None:
         # What the parts took together stands in the last line
         took = "" if stage == "after" and row is not merged else f"{row['seconds']:.0f}"
         table.add_row(row.get("part", "all"), stage, *metrics, took)
-    Console(width=None if sys.stdout.isatty() else 200).print(table)
+    plain_console(200).print(table)
 
 
 if __name__ == "__main__":

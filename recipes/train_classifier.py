@@ -11,7 +11,6 @@ import logging
 import os
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
 from dareu.classifiers import (
@@ -22,6 +21,7 @@ from dareu.classifiers import (
     save_skops,
     strip_echo,
 )
+from dareu.console import plain_console
 from dareu.data import is_chat, take_fold, text_of
 from dareu.data.parts import DataArguments, load_parts
 from dareu.files import write_json
@@ -99,7 +99,7 @@ def main() -> None:
     table = Table("measure", *card, title=f"{args.classifier} on {'held-out' if outside else 'its training'} texts")
     for name in ("count", "accuracy", "log_loss", "calibration_error"):
         table.add_row(name, *(f"{form[name]:.3f}" if name != "count" else str(form[name]) for form in card.values()))
-    Console().print(table)
+    plain_console().print(table)
     print(f"The classifier is in {run.folder / 'classifier'}.")
 
 

@@ -20,7 +20,7 @@ BARE = {"classifiers", "rewards", "recipes"}
 ROOMS = ("models", "weights", "data", "masks", "deltas", "trainers", "methods", "metrics", "audits", "runs")
 ROOMS += ("comparison", "report", "requests", "options", "tools")
 #: What stands at the root: of use to every room, or to those that come after a room.
-LOOSE = {"files": "", "values": "", "plugins": "", "cli": "", "spunge": "data"}
+LOOSE = {"files": "", "values": "", "plugins": "", "console": "", "cli": "", "spunge": "data"}
 
 
 def sources(package: str) -> Iterator[tuple[str, str]]:
@@ -260,3 +260,9 @@ def test_every_package_is_shipped():
             found.add(".".join([package, *path.parent.relative_to(ROOT / folder).parts]))
     assert found == set(PROJECT["tool"]["setuptools"]["packages"])
     assert all((ROOT / FOLDERS[package] / "__init__.py").is_file() for package in FOLDERS)
+
+
+@pytest.mark.parametrize("package", FOLDERS)
+def test_nothing_prints_through_a_console_that_reads_markup(package):
+    uses = {module for module, source in sources(package) if "Console(" in source.replace("plain_console(", "")}
+    assert uses <= {"dareu.console"}

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from dareu.console import plain_console
 from dareu.files import atomic_file
 from dareu.runs import ResultRow
 
@@ -85,10 +86,9 @@ def comparison_table(summaries: Sequence[Summary], metrics: Sequence[str], title
 def write_markdown(path: Path, table: Table) -> None:
     """The same table in Markdown."""
     from rich import box
-    from rich.console import Console
 
     table.box, title, table.title = box.MARKDOWN, table.title, None
-    console = Console(file=io.StringIO(), record=True, width=1000)
+    console = plain_console(file=io.StringIO(), record=True, width=1000)
     console.print(table)
     lines = [line.strip() for line in console.export_text().splitlines()]
     with atomic_file(path) as temporary:

@@ -7,9 +7,9 @@ dareu clean RUN --delete
 import argparse
 import sys
 
-from rich.console import Console
 from rich.table import Table
 
+from dareu.console import plain_console
 from dareu.runs.holdings import holdings, take_out
 
 
@@ -24,7 +24,7 @@ def main() -> None:
     parser.add_argument("--delete", action="store_true", help="delete them; the run cannot be gone on with afterwards")
     options = parser.parse_args()
     found = take_out(options.run) if options.delete else holdings(options.run)
-    console = Console()
+    console = plain_console()
     if not found:
         console.print(f"Nothing in {options.run} holds forgotten data.", highlight=False)
         return

@@ -8,8 +8,8 @@ import argparse
 import sys
 
 import torch
-from rich.console import Console
 
+from dareu.console import plain_console
 from dareu.models.gguf_file import convert_gguf
 
 #: Float32 first: it holds the numbers of a quantized file exactly.
@@ -29,7 +29,7 @@ def main() -> None:
     )
     options = parser.parse_args()
     made = convert_gguf(options.file, options.output_dir, dtype=DTYPES[options.dtype])
-    Console().print(
+    plain_console().print(
         f"The model is in {options.output_dir}: {made.model}, {made.parameters:,} parameters in {options.dtype}, from "
         f"{', '.join(made.stored)}.",
         soft_wrap=True,

@@ -12,6 +12,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from dareu.console import plain_console
 from dareu.masks.overview import OUTSIDE, MaskGrid, density_grid, overlap_grid, save_heatmap
 from dareu.masks.weight_mask import WeightMask
 
@@ -26,7 +27,7 @@ def main() -> None:
     action.add_argument("--png", metavar="FILE", help="also draw it as a heatmap")
     arguments = parser.parse_args()
 
-    console = Console()
+    console = plain_console()
     mask = WeightMask.load(arguments.mask)
     if arguments.against is None:
         grid = density_grid(mask)

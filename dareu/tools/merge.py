@@ -6,8 +6,7 @@ dareu merge BASE PART PART OUTPUT_DIR --method ties --density .2 --weight 1
 import argparse
 import sys
 
-from rich.console import Console
-
+from dareu.console import plain_console
 from dareu.deltas.merging import MERGE_METHODS, merge_models
 
 
@@ -33,7 +32,7 @@ def main() -> None:
         weight=options.weight,
         seed=options.seed,
     )
-    Console().print(
+    plain_console().print(
         f"The merged model is in {options.output_dir}: {merge.moved:,} of its {merge.entries:,} entries moved.",
         soft_wrap=True,
         highlight=False,

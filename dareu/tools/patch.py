@@ -11,6 +11,7 @@ import sys
 from rich.console import Console
 from rich.table import Table
 
+from dareu.console import plain_console
 from dareu.deltas.patches import Patch, apply_patch, make_patch
 
 
@@ -36,7 +37,7 @@ def main() -> None:
     info.add_argument("patch", help="patch file")
 
     arguments = parser.parse_args()
-    console = Console()
+    console = plain_console()
     if arguments.action == "make":
         patch = make_patch(arguments.base, arguments.result, arguments.patch)
         console.print(f"{patch.path}: {_summary(patch)}.", soft_wrap=True, highlight=False)

@@ -8,8 +8,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from rich.console import Console
-
+from dareu.console import plain_console
 from dareu.report.page import write_page
 
 
@@ -29,7 +28,7 @@ def main() -> None:
     options = parser.parse_args()
     output = options.runs[0] / "report.html" if options.output is None else options.output
     write_page(output, options.runs)
-    Console().print(f"The page is {output}; it needs no network.", soft_wrap=True, highlight=False)
+    plain_console().print(f"The page is {output}; it needs no network.", soft_wrap=True, highlight=False)
 
 
 if __name__ == "__main__":
