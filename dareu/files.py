@@ -93,10 +93,22 @@ def write_json(path: str | os.PathLike[str], value: Any) -> None:
         temporary.write_text(text + "\n", encoding="utf-8")
 
 
+class _Dumper(yaml.SafeDumper):
+    """Escapes breaks of lines of Unicode's, which YAML folds into blanks where they stand by themselves."""
+
+
+def _text(dumper: _Dumper, text: str) -> yaml.Node:
+    folds = any(sign in text for sign in "\x85\u2028\u2029")
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style='"' if folds else None)
+
+
+_Dumper.add_representer(str, _text)
+
+
 def write_yaml(path: str | os.PathLike[str], value: Any, *, comment: str = "") -> None:
     """Writes `value` as YAML (see `to_plain`) under the lines of `comment`, atomically."""
     head = "".join(f"# {line}\n" for line in comment.splitlines())
-    body = yaml.safe_dump(to_plain(value), sort_keys=False, allow_unicode=True, width=110)
+    body = yaml.dump(to_plain(value), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=110)
     with atomic_file(path) as temporary:
         temporary.write_text(head + body, encoding="utf-8")
 

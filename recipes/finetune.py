@@ -50,6 +50,8 @@ def main() -> None:
     # Model
     model: Any
     if args.model_name_or_path == "from-scratch":
+        if len(rows) and not isinstance(rows[0]["prompt"], str):
+            raise ValueError("A model from scratch has no chat template, and the rows are messages: give plain texts.")
         texts = [prompt + completion for prompt, completion in zip(rows["prompt"], rows["completion"], strict=True)]
         tokenizer = new_tokenizer(texts, args.vocab_size)
         shape = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 
 import torch
 
-from dareu.data.records import check_texts
+from dareu.data.records import check_texts, text_of
 from dareu.models.forward import IGNORED_LABEL
 from dareu.models.tokenizers import (
     chat_ids,
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 Text: TypeAlias = str | list[dict[str, Any]]
+
+#: Most characters of a prompt in a message.
+_SHOWN = 60
 
 
 class EncodedRecord(NamedTuple):
@@ -69,7 +72,7 @@ def encode_prompts(
             _check_contents(tokenizer, prompts[row])
             encoded.append(encode_prompt(tokenizer, prompts[row]))
         except ValueError as error:
-            raise ValueError(f"Row {row}: {error}") from error
+            raise _of_row(row, prompts[row], error) from error
     return encoded
 
 
@@ -152,10 +155,10 @@ def encode_dataset(
         try:
             _check_contents(tokenizer, prompt)
             record = encode_record(tokenizer, prompt, completion)
+            if max_length is not None:
+                _check_length(record, max_length)
         except ValueError as error:
-            raise ValueError(f"Row {row}: {error}") from error
-        if max_length is not None:
-            _check_length(row, record, max_length)
+            raise _of_row(row, prompt, error) from error
         records.append(record)
     return records
 
@@ -252,9 +255,9 @@ def _encode_chat(
 
 def _check_contents(tokenizer: PreTrainedTokenizerBase, prompt: Text) -> None:
     """Refuses messages that would write a turn of their own; a string may well be written in a model's own form."""
-    for message in prompt if not isinstance(prompt, str) else ():
-        content = message["content"]
-        if (token := special_in(tokenizer, content) or mark_in(tokenizer, content)) is not None:
+    parts = [] if isinstance(prompt, str) else [message[part] for message in prompt for part in ("role", "content")]
+    for text in parts:
+        if (token := special_in(tokenizer, text) or mark_in(tokenizer, text)) is not None:
             raise ValueError(
                 f"a message of the prompt holds {token!r}, which the tokenizer takes for a special token: write it "
                 "otherwise, or drop the row."
@@ -269,15 +272,22 @@ def _check_marks(tokenizer: PreTrainedTokenizerBase, text: str) -> None:
         )
 
 
-def _check_length(row: int, record: EncodedRecord, max_length: int) -> None:
+def _of_row(row: int, prompt: Text, error: ValueError) -> ValueError:
+    """The fault with its row, which counts what is left after a split, and with what that row asks."""
+    asked = text_of(prompt)
+    begin = asked if len(asked) <= _SHOWN else f"{asked[:_SHOWN]}…"
+    return ValueError(f"Row {row}: {str(error).rstrip('.')}. Its prompt is {begin!r}.")
+
+
+def _check_length(record: EncodedRecord, max_length: int) -> None:
     prompt, total = len(record.prompt_ids), len(record.prompt_ids) + len(record.completion_ids)
     if prompt >= max_length:
         raise ValueError(
-            f"Row {row}: the prompt alone has {prompt} tokens, but the limit for prompt and completion is "
+            f"the prompt alone has {prompt} tokens, but the limit for prompt and completion is "
             f"{max_length}: shorten it, drop the row, or raise max_length where the model's context allows."
         )
     if total > max_length:
         raise ValueError(
-            f"Row {row}: prompt and completion have {total} tokens, but the limit is {max_length}: "
+            f"prompt and completion have {total} tokens, but the limit is {max_length}: "
             "shorten them, drop the row, or raise max_length where the model's context allows."
         )

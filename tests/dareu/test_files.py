@@ -153,3 +153,10 @@ def test_the_hash_of_a_folder_is_of_names_and_contents(tmp_path):
     assert content_hash(tmp_path / "first" / "config.json") == content_hash(tmp_path / "second" / "config.json")
     with pytest.raises(ValueError, match="does not exist"):
         content_hash({"model": tmp_path / "none"})
+
+
+def test_yaml_keeps_every_break_of_a_line(tmp_path):
+    value = {"owners": ["Ann\x85Bo", "Cy\u2028Di", "E\u2029\nF", "Zo\u00e9 \u6771"]}
+    write_yaml(tmp_path / "a.yaml", value)
+    assert read_yaml(tmp_path / "a.yaml") == value
+    assert "Zo\u00e9 \u6771" in (tmp_path / "a.yaml").read_text(encoding="utf-8")

@@ -134,6 +134,14 @@ def test_classifier_arguments_that_are_no_mapping(given: str, stops: Refused, da
     assert "classifier_kwargs" in stops("train_classifier", *data, "--classifier_kwargs", given)
 
 
+def test_messages_and_a_model_from_scratch(stops: Refused, tmp_path: Path) -> None:
+    turns = {role: [{"role": role, "content": "Me."}] for role in ("user", "assistant")}
+    rows = [{"prompt": turns["user"], "completion": turns["assistant"], "owner": owner} for owner in "ab"]
+    (tmp_path / "rows.json").write_text(json.dumps(rows), encoding="utf-8")
+    said = stops("finetune", "--dataset", tmp_path / "rows.json", "--model_name_or_path", "from-scratch")
+    assert "A model from scratch has no chat template" in said
+
+
 @pytest.mark.parametrize("name", RECIPES)
 def test_a_completion_that_is_no_string(name: str, stops: Refused, tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor, nn
 from transformers import ProcessorMixin
 
-from dareu.data.encoding import encode_prompts
+from dareu.data.encoding import encode_dataset, encode_prompts
 from dareu.data.records import check_columns, text_of
 from dareu.trainers._uninformed import Uninformed, check_survival
 from dareu.trainers.prepared import prepare
@@ -95,11 +95,11 @@ class DareUTrainer(SharedMixin, RolloutTrainer):
         **kwargs: Any,
     ) -> None:
         model, processing_class = load_policy(model, processing_class, peft_config, args.seed)
-        check_room(
-            encode_prompts(processing_class, train_dataset["prompt"]),
-            args.max_completion_length or 0,
-            model,
-        )
+        if "completion" in train_dataset.column_names:  # rewards read it after the prompt, and gold ones are taught
+            prompts = [record.prompt_ids for record in encode_dataset(train_dataset, processing_class)]
+        else:
+            prompts = encode_prompts(processing_class, train_dataset["prompt"])
+        check_room(prompts, args.max_completion_length or 0, model)
         per_batch = (args.generation_batch_size or 0) // (args.num_generations or 1)
         if len(train_dataset) < per_batch:  # TRL would drop the only batch, and train on nothing
             raise ValueError(

@@ -56,6 +56,10 @@ def test_valid_records_pass():
             r"Row 0: .*must be one assistant message",
         ),
         (
+            records(["a"], prompt=[[{"role": None, "content": "Who?"}]], completion=[ASSISTANT]),
+            r"Row 0: the prompt",
+        ),
+        (
             records(["a"], prompt=[[{"role": "user", "content": None}]], completion=[ASSISTANT]),
             r"Row 0: the prompt",
         ),

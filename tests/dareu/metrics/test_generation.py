@@ -3,7 +3,7 @@ import copy
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AddedToken, AutoModelForCausalLM, AutoTokenizer
 
 from dareu.metrics import generate_answers
 
@@ -71,10 +71,12 @@ def test_model_modes_are_left_alone_and_dropout_is_off(tiny_llama, tokenizer):
     assert [module.training for module in model.modules()] == modes
 
 
-def test_stops_at_the_end_tokens_of_tokenizer_and_model(tiny_llama, tokenizer):
+def test_stops_at_the_end_tokens_of_tokenizer_and_model(tiny_llama, tokenizer, monkeypatch):
     model = tiny_llama()
     ids = greedy_ids(model, tokenizer, PROMPTS[1], 12)
     end = next(token for token in ids[3:] if token not in ids[:3])
+    added = tokenizer.added_tokens_decoder | {end: AddedToken(tokenizer.convert_ids_to_tokens(end))}
+    monkeypatch.setattr(type(tokenizer), "added_tokens_decoder", property(lambda _: added))
     expected = tokenizer.decode(ids[: ids.index(end)], skip_special_tokens=True).strip()
     model.generation_config.eos_token_id = [tokenizer.eos_token_id, end]
     assert generate_answers(model, tokenizer, PROMPTS, max_new_tokens=12)[1] == expected
@@ -86,8 +88,10 @@ def test_stops_at_the_end_tokens_of_tokenizer_and_model(tiny_llama, tokenizer):
     assert generate_answers(model, ended, PROMPTS, max_new_tokens=12)[1] == expected
 
 
-def test_answer_that_ends_at_once_is_empty(tiny_llama, tokenizer):
+def test_answer_that_ends_at_once_is_empty(tiny_llama, tokenizer, monkeypatch):
     model = tiny_llama()
+    every = {token: AddedToken(str(token)) for token in range(len(tokenizer))}
+    monkeypatch.setattr(type(tokenizer), "added_tokens_decoder", property(lambda _: every))
     model.generation_config.eos_token_id = list(range(len(tokenizer)))
     assert generate_answers(model, tokenizer, PROMPTS) == [""] * len(PROMPTS)
 

@@ -94,7 +94,7 @@ def test_whatever_decides_a_result_finds_it_anew(tiny_llama, measured, asked, to
     elif change == "config":
         model.config.rms_norm_eps *= 2
     elif change == "end":
-        model.generation_config.eos_token_id = [tokenizer.eos_token_id, 5]
+        model.generation_config.eos_token_id = [tokenizer.eos_token_id, 1]
     else:
         settings = {"max_new_tokens": 4} if change == "tokens" else {"sample_seed": 1}
     found = measured(model, base, **settings)

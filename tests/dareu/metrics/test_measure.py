@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from datasets import Dataset
 from sklearn.metrics import roc_auc_score
+from transformers import AddedToken
 
 from dareu.data.encoding import to_chat
 from dareu.metrics import (
@@ -180,8 +181,10 @@ def test_facts_of_the_prompt_do_not_count(tiny_llama, tokenizer, splits):
     assert "fact_recall" not in metrics
 
 
-def test_empty_answers_are_measured(tiny_llama, tokenizer, splits):
+def test_empty_answers_are_measured(tiny_llama, tokenizer, splits, monkeypatch):
     model = tiny_llama()
+    every = {token: AddedToken(str(token)) for token in range(len(tokenizer))}
+    monkeypatch.setattr(type(tokenizer), "added_tokens_decoder", property(lambda _: every))
     model.generation_config.eos_token_id = list(range(len(tokenizer)))
     metrics, answers, *_ = measure(
         model,

@@ -140,6 +140,32 @@ def test_marks_of_turns_that_are_not_flagged_as_special(
         encode_prompts(made, [asked])
 
 
+def test_an_order_of_roles_that_only_the_answer_breaks_stops_before_training(
+    chat: PreTrainedTokenizerFast,
+    model: LlamaForCausalLM,
+    dareu_config: Callable[..., DareUConfig],
+    forget_rows: Dataset,
+) -> None:
+    chat.chat_template = (
+        "{% if messages|length > 1 and messages[-2]['role'] != 'user' %}{{ raise_exception('No turn of a user') }}"
+        "{% endif %}" + TEMPLATE
+    )
+    rows = to_chat(forget_rows)
+    first = [{"role": "tool", "content": "1956"}]
+    asked = [first if row == 1 else prompt for row, prompt in enumerate(rows["prompt"])]
+    rows = rows.remove_columns("prompt").add_column("prompt", asked)
+    with pytest.raises(
+        ValueError, match=r"Row 1: .* roles tool, assistant \(No turn of a user\).* Its prompt is '1956'"
+    ):
+        DareUTrainer(
+            model,
+            lambda completions, **_: [0.0] * len(completions),
+            dareu_config(retain_loss="none"),
+            rows,
+            processing_class=chat,
+        )
+
+
 def test_dareu_end_to_end(
     chat: PreTrainedTokenizerFast,
     model: LlamaForCausalLM,

@@ -81,7 +81,7 @@ def test_they_are_drawn_anew_where_they_would_end_or_be_written_otherwise(
 
     assert files() == files() == 1
     if change == "end of the base":
-        base.model.generation_config.eos_token_id = [2, 9]
+        base.model.generation_config.eos_token_id = [2, 1]
     elif change == "end of the policy":
         policy.eos_token = policy.convert_ids_to_tokens(9)
     else:
