@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
+from dareu.data import owner_name
 from dareu.data.attributes import attribute_values
 from dareu.data.records import quoted
 from dareu.files import file_name
@@ -52,6 +53,7 @@ def split_forget(
     found = attribute_values(forget, column)
     if groups is None:
         groups = {value: value for value in found}
+    groups = {owner_name(value): name for value, name in groups.items()}
     lacking = [value for value in dict.fromkeys(found) if value not in groups]
     if lacking:
         raise ValueError(

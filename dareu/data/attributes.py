@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from dareu.data._owners import owner_name
 from dareu.data.records import check_columns, quoted
 
 if TYPE_CHECKING:
@@ -12,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def attribute_values(rows: Dataset, column: str) -> list[str]:
-    """What a column says of each row, as texts.
+    """What a column says of each row, as texts; how they are encoded makes no difference, as with owners.
 
     Args:
         rows: A dataset.
@@ -22,7 +23,7 @@ def attribute_values(rows: Dataset, column: str) -> list[str]:
         ValueError: The column is missing, holds lists or mappings, or a row has no value in it.
     """
     check_columns(rows, [column])
-    values = list(rows[column])
+    values = [owner_name(value) if isinstance(value, str) else value for value in rows[column]]
     for row, value in enumerate(values):
         if value is None or value == "":
             raise ValueError(f"Row {row} of those to forget has no value in column {column!r}: fill it in.")
@@ -41,11 +42,11 @@ def rows_with(rows: Dataset, column: str, values: Sequence[str]) -> Dataset:
         ValueError: As `attribute_values` says, or no row has one of the values.
     """
     found = attribute_values(rows, column)
-    missing = [value for value in values if value not in set(found)]
+    wanted = list(map(owner_name, values))
+    missing = [value for value in wanted if value not in set(found)]
     if missing:
         raise ValueError(
             f"No row to forget has {quoted(missing)} in column {column!r}; the values are "
             f"{quoted(dict.fromkeys(found))}."
         )
-    wanted = set(values)
     return rows.select([row for row, value in enumerate(found) if value in wanted])

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from datasets import Dataset
 
+from dareu.data.attributes import rows_with
 from dareu.spunge import split_forget
 
 GROUPS = ["music", "science", "music", "art", "science", "music"]
@@ -33,6 +34,16 @@ def test_numbers_are_known_by_their_text(rows: Dataset) -> None:
         ("1", ["1"], 3),
         ("2", ["2"], 3),
     ]
+
+
+def test_a_value_is_one_however_it_is_encoded(rows: Dataset) -> None:
+    kinds = ["Zo\u00e9", "Zoe\u0301 ", "Bo"] * 2
+    split = rows.select(range(6)).add_column("kind", kinds)
+    parts = split_forget(split, "kind")
+    assert [(part.name, len(part.rows)) for part in parts] == [("Zo\u00e9", 4), ("Bo", 2)]
+    assert len(rows_with(split, "kind", ["Zoe\u0301"])) == 4
+    named = split_forget(split, "kind", {"Zoe\u0301": "a", "Bo\u00a0": "b"})
+    assert [part.name for part in named] == ["a", "b"]
 
 
 def test_a_map_joins_values(rows: Dataset) -> None:
