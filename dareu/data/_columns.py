@@ -72,7 +72,7 @@ def _fault(values: list[Any], error: Exception) -> str:
     (kind, row), *others = sorted(first.items(), key=lambda item: item[1])
     if others:
         return f"mixes {kind} (row {row}) with {others[0][0]} (row {others[0][1]}): make them of one kind"
-    if isinstance(error, OverflowError):
-        row = next(row for row, value in enumerate(values) if value is not None and not -(2**63) <= value < 2**63)
+    large = (row for row, value in enumerate(values) if isinstance(value, int) and not -(2**63) <= value < 2**63)
+    if isinstance(error, OverflowError) and (row := next(large, -1)) >= 0:
         return f"holds a number of more than 64 bits (row {row}): make its numbers texts"
     return f"cannot be read: {first_line(error)}"

@@ -142,6 +142,7 @@ def test_non_string_completion(tmp_path: Path):
         ("mixed.json", '[{"a": "b"}, {"a": null}, {"a": ["b"]}]', "'a' mixes a text (row 0) with a list (row 2)"),
         ("nan.json", '[{"a": NaN}, {"a": "b"}]', "'a' mixes a number (row 0) with a text (row 1)"),
         ("inside.json", '[{"a": ["b", 1]}]', "the column 'a' cannot be read"),
+        ("deeper.json", '[{"a": [1180591620717411303424]}]', "the column 'a' cannot be read"),
         ("large.json", '[{"a": 1}, {"a": 1180591620717411303424}]', "'a' holds a number of more than 64 bits (row 1)"),
         ("half.json", '[{"a": "b"}, {"a": "\\ud800"}]', "row 1 of the column 'a' holds half a character"),
         ("deep.json", "[" * 100_000, "recursion"),
