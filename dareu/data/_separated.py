@@ -81,20 +81,24 @@ def _without_blanks_before_quotes(text: str, delimiter: str) -> list[list[str]]:
 
 
 def _csv_rows(text: str, delimiter: str, *, skipinitialspace: bool) -> list[list[str]]:
-    stream = io.StringIO(text, newline="")
-    lines = csv.reader(stream, delimiter=delimiter, strict=True, skipinitialspace=skipinitialspace)
+    written = list(io.StringIO(text, newline=""))
+    lines = csv.reader(written, delimiter=delimiter, strict=True, skipinitialspace=skipinitialspace)
     rows: list[list[str]] = []
+    begin = 0
     try:
         for cells in lines:
             if cells and rows and len(cells) != len(rows[0]):
                 raise ValueError(f"line {lines.line_num} has {len(cells)} cells, but the header names {len(rows[0])}")
-            if any(delimiter == "\t" in cell and "\n" in cell for cell in cells):
-                raise ValueError(
-                    f"the cell that ends in line {lines.line_num} is quoted and holds lines with tabs: where its quote "
-                    "is a sign of the text, double it, and quote the cell"
-                )
             if cells:
                 rows.append(cells)
+            several = written[begin : lines.line_num] if lines.line_num > begin + 1 and delimiter == "\t" else []
+            if several and all(line.count(delimiter) == len(cells) - 1 for line in several):
+                logger.warning(
+                    "Lines %d to %d are one row, since a cell begins with a quote: if they are several, double that "
+                    "quote and quote the cell.",
+                    *(begin + 1, lines.line_num),
+                )
+            begin = lines.line_num
     except csv.Error as error:
         raise ValueError(f"no CSV in line {lines.line_num}: {error}") from error
     return rows

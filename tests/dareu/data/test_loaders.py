@@ -154,7 +154,6 @@ def test_non_string_completion(tmp_path: Path):
         ("twice.csv", "a,a\nb,c\n", "the header has 'a' more than once"),
         ("latin.csv", b"a,b\n\xe9,c\n", "it is not UTF-8, from byte 4 on"),
         ("wide.csv", "a,b\nc,d\n".encode("utf-16-le"), "every second character is NUL"),
-        ("lines.tsv", 'a\tb\n"c\td\ne\tf"\tg\n', "the cell that ends in line 3 is quoted and holds lines with tabs"),
         ("quotes.csv", 'a,b\nc, "d" e, f\n', "line 2 has 3 cells"),
         ("broken.csv.gz", "a,b", "Not a gzipped file"),
         ("damaged.csv.gz", gzip.compress(b"a,b" * 99, mtime=0)[:12] + b"xxxxxxxxxxxx", "invalid"),

@@ -152,6 +152,19 @@ def test_a_column_without_a_name_that_is_no_index_is_said(tmp_path: Path, caplog
     assert "Column 2 of a CSV file has no name" in caplog.text
 
 
+def test_rows_that_a_quote_may_have_joined_are_said(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    (tmp_path / "a.tsv").write_text('a\tb\nc\t"d\ne\tf"\n')
+    assert read_dataset(tmp_path / "a.tsv").to_list() == [{"a": "c", "b": "d\ne\tf"}]
+    assert caplog.messages == [
+        "Lines 2 to 3 are one row, since a cell begins with a quote: if they are several, double that quote and quote "
+        "the cell."
+    ]
+    caplog.clear()
+    (tmp_path / "a.tsv").write_text('a\tb\nc\t"d\ne f"\n')
+    assert read_dataset(tmp_path / "a.tsv").to_list() == [{"a": "c", "b": "d\ne f"}]
+    assert not caplog.messages
+
+
 def test_what_the_ending_and_the_mark_say(tmp_path: Path):
     (tmp_path / "a.tsv").write_text("a,b\tc\nx,y\tz\n")
     assert read_dataset(tmp_path / "a.tsv").to_list() == [{"a,b": "x,y", "c": "z"}]
