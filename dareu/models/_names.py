@@ -16,5 +16,8 @@ def resolve_model_path(name_or_path: str) -> str:
 
 
 def first_line(error: Exception) -> str:
-    """An error's message up to its first line break."""
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    """An error's message up to its first line break; of a heading, with the line below it."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    if isinstance(error, KeyError):
+        return f"unknown or missing: {lines[0]}"
+    return " ".join(line.strip() for line in lines[: 2 if lines[0].endswith(":") else 1])

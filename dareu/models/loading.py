@@ -24,20 +24,34 @@ def load_model(name_or_path: str, *, dtype: torch.dtype = torch.float32) -> PreT
             since small updates are lost in bfloat16; see `MaskedAdamW` for training a part of them.
 
     Raises:
-        ValueError: Nothing there can be loaded as a causal language model, or an adapter does not fit its base.
+        ValueError: No whole causal language model can be loaded from there, or an adapter not merged into its base.
     """
-    from transformers import AutoModelForCausalLM
-
     path = resolve_model_path(name_or_path)
     try:
         if (base := adapter_base(path)) is not None:
             return merge_adapter(attach_adapter(load_model(base, dtype=dtype), path))
-        model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(path, dtype=dtype, use_safetensors=True)
-        return model
-    except (OSError, ValueError) as error:
+        return _load_whole(path, dtype)
+    except Exception as error:  # libraries, configs and files fail in many ways
         raise ValueError(
             f"No causal language model could be loaded from {name_or_path!r}: {first_line(error)}"
         ) from error
+
+
+def _load_whole(path: str, dtype: torch.dtype) -> PreTrainedModel:
+    """A model all of whose weights are in its files; transformers would draw others at random."""
+    from transformers import AutoModelForCausalLM
+
+    loaded: Any = AutoModelForCausalLM.from_pretrained(
+        path, dtype=dtype, use_safetensors=True, ignore_mismatched_sizes=True, output_loading_info=True
+    )
+    model: PreTrainedModel = loaded[0]
+    missing, mismatched = loaded[1]["missing_keys"], loaded[1]["mismatched_keys"]
+    if mismatched:
+        name, stored, wanted = min(mismatched)
+        raise ValueError(f"{name} is of the shape {list(stored)} in its files, but {list(wanted)} by its config.")
+    if missing:
+        raise ValueError(f"its files lack {min(missing)}, which there is by its config.")
+    return model
 
 
 def load_adapter(name_or_path: str, *, dtype: torch.dtype = torch.float32) -> PeftModel:
@@ -73,7 +87,9 @@ def load_to_read(name_or_path: str) -> PreTrainedModel:
         return merge_adapter(model)
     except ValueError:
         base = cast("PreTrainedModel", model.get_base_model())
-        base.requires_grad_(True)  # as merged: some metrics ask for gradients
+        for weight in base.parameters():
+            if weight.is_floating_point():  # quantised ones are not
+                weight.requires_grad_(True)  # as merged: some metrics ask for gradients
         return base
 
 

@@ -2,8 +2,10 @@
 
 import copy
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -95,6 +97,42 @@ def test_a_missing_folder_is_one_sentence(load: Callable[[str], object], tmp_pat
     with pytest.raises(ValueError, match="could be loaded from") as error:
         load(str(tmp_path / "nothing"))
     assert str(tmp_path / "nothing") in sentence(error)
+
+
+def edit(folder: Path, copied: Path, **changes: Any) -> None:
+    shutil.copytree(folder, copied)
+    config = json.loads((copied / "config.json").read_text())
+    (copied / "config.json").write_text(json.dumps(config | changes))
+
+
+@pytest.mark.parametrize(
+    ("changes", "match"),
+    [
+        ({"quantization_config": {"quant_method": "gptq", "bits": 4}}, "could be loaded from"),
+        ({"quantization_config": {"quant_method": "hqq"}}, "could be loaded from"),
+        ({"hidden_size": "wide"}, "Validation error for field 'hidden_size': TypeError"),
+        ({"hidden_act": "none of them"}, "unknown or missing: 'none of them'"),
+        ({"hidden_size": 48}, r"lm_head.weight is of the shape \[400, 32\] in its files, but \[400, 48\]"),
+        ({"num_hidden_layers": 3}, r"its files lack model\.layers\.2\."),
+    ],
+    ids=str,
+)
+def test_a_model_that_cannot_be_loaded_whole_is_one_sentence(
+    changes: dict[str, Any], match: str, folder: Path, tmp_path: Path
+) -> None:
+    edit(folder, tmp_path / "model", **changes)
+    with pytest.raises(ValueError, match=match) as error:
+        load_model(str(tmp_path / "model"))
+    assert str(tmp_path / "model") in sentence(error)
+
+
+def test_a_cut_file_is_one_sentence(folder: Path, tmp_path: Path) -> None:
+    edit(folder, tmp_path / "model")
+    weights = tmp_path / "model" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-40])
+    with pytest.raises(ValueError, match="No causal language model could be loaded from") as error:
+        load_model(str(tmp_path / "model"))
+    sentence(error)
 
 
 @pytest.mark.parametrize("load", [load_model, load_tokenizer])
