@@ -66,7 +66,7 @@ def _is_marked(model: str) -> bool:
     from transformers.utils.hub import cached_file
 
     names = [model]
-    while (base := adapter_base(names[-1])) is not None and base not in names:
+    while (base := adapter_base(names[-1])) is not None:
         names.append(base)
     quiet = {f"_raise_exceptions_for_{of}": False for of in ("gated_repo", "missing_entries", "connection_errors")}
     return any(

@@ -1,18 +1,20 @@
 """Adapters on the bases they belong to, and merged into them."""
 
+import copy
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from peft import LoraConfig, PeftModel, PromptTuningConfig, get_peft_model
+from peft import AdaptionPromptConfig, LoraConfig, PeftConfig, PeftModel, PromptTuningConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
-from dareu.models import load_adapter, load_model, load_tokenizer
-from dareu.models.adapters import adapter_base, merge_adapter
+from dareu.models import load_adapter, load_model, load_to_read, load_tokenizer
+from dareu.models.adapters import adapter_base, check_mergeable, merge_adapter
 
 IDS = torch.tensor([[1, 20, 30, 40, 50, 60]])
 Tiny = Callable[..., LlamaForCausalLM]
@@ -103,6 +105,54 @@ def test_merging_computes_the_same_with_tied_embeddings(
         torch.testing.assert_close(loaded(IDS).logits, expected, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning")  # PEFT says what it thinks of tied layers
+def test_an_adapter_that_is_tied_itself_can_be_copied_and_merged(tiny_llama: Tiny, tmp_path: Path) -> None:
+    """That of the head is that of the embeddings, transposed."""
+    tiny_llama(tie_word_embeddings=True).save_pretrained(tmp_path / "base")
+    base: Any = load_model(str(tmp_path / "base"))
+    model = adapted(base, target_modules=["embed_tokens"], ensure_weight_tying=True)
+    model.save_pretrained(tmp_path / "adapter")
+    loaded, expected = load_adapter(str(tmp_path / "adapter")).eval(), model(IDS).logits
+    torch.testing.assert_close(copy.deepcopy(loaded)(IDS).logits, expected)
+    torch.testing.assert_close(merge_adapter(loaded)(IDS).logits, expected, atol=1e-5, rtol=1e-5)
+
+
+def unmerged(model: PeftModel, folder: Path, match: str) -> None:
+    """An adapter is refused where it would be merged, and says the same where it is read."""
+    model.save_pretrained(folder)
+    with torch.no_grad():
+        expected = model.eval()(IDS).logits
+        assert torch.equal(load_to_read(str(folder)).eval()(IDS).logits, expected)
+    with pytest.raises(ValueError, match=rf"cannot be merged into .*\({match}\).*merge_adapter=False"):
+        check_mergeable(load_adapter(str(folder)))
+    refused(folder, match)
+
+
+@pytest.mark.parametrize("adapted_layers", [None, [0]])
+def test_layers_that_share_their_weights_are_not_merged(
+    adapted_layers: list[int] | None, base: Path, tmp_path: Path
+) -> None:
+    replicated = {"layer_replication": [[0, 2], [0, 2]], "layers_to_transform": adapted_layers}
+    model: Any = load_model(str(base))
+    unmerged(adapted(model, **replicated), tmp_path, "another layer has the same weights")
+
+
+def test_adaption_prompts_are_not_merged(base: Path, tmp_path: Path) -> None:
+    model: Any = load_model(str(base))
+    config = AdaptionPromptConfig(adapter_len=3, adapter_layers=1, task_type="CAUSAL_LM")
+    with torch.random.fork_rng(devices=[]):
+        made: Any = get_peft_model(model, config)
+        torch.nn.init.constant_(made.base_model.model.model.layers[1].self_attn.adaption_gate, 1.0)
+    unmerged(made, tmp_path, "PEFT does not merge AdaptionPromptModel")
+
+
+def test_quantised_weights_take_no_adapter(adapter: Path) -> None:
+    model: Any = load_adapter(str(adapter))
+    model.get_base_model().is_quantized = True
+    with pytest.raises(ValueError, match=r"into the model \(its weights are quantised\)"):
+        merge_adapter(model)
+
+
 def refused(adapter: Path, match: str, load: Callable[[str], object] = load_model) -> None:
     with pytest.raises(ValueError, match=match) as error:
         load(str(adapter))
@@ -162,3 +212,49 @@ def test_what_is_no_adapter_is_refused(base: Path, tmp_path: Path) -> None:
     prompts = PromptTuningConfig(num_virtual_tokens=2, task_type="CAUSAL_LM")
     get_peft_model(load_model(str(base)), prompts).save_pretrained(tmp_path)
     refused(tmp_path, "is a learnt prompt")
+
+
+@pytest.mark.parametrize(
+    ("config", "match"),
+    [("[]", "adapter_config.json is not a JSON object"), ("{", "adapter_config.json is not JSON")],
+)
+@pytest.mark.parametrize("load", [load_model, load_adapter, load_to_read, load_tokenizer])
+def test_a_config_that_is_none_is_refused(
+    load: Callable[[str], object], config: str, match: str, adapter: Path
+) -> None:
+    (adapter / "adapter_config.json").write_text(config)
+    refused(adapter, match, load)
+
+
+@pytest.mark.parametrize(
+    ("changes", "match"),
+    [
+        ({"peft_type": "FOO"}, "of the peft_type 'FOO', which this version of PEFT does not know"),
+        ({"peft_type": None}, "of the peft_type None"),
+        ({"megatron_config": {"a": 1}}, "needs a library that is not there .*megatron"),
+        ({"r": "two"}, "does not fit .*'<=' not supported"),
+    ],
+    ids=str,
+)
+def test_an_adapter_of_another_kind_is_refused(changes: dict[str, Any], match: str, adapter: Path) -> None:
+    edit_config(adapter, **changes)
+    refused(adapter, match)
+    refused(adapter, match, load_adapter)
+
+
+def test_an_adapter_that_does_not_say_its_kind_is_refused(adapter: Path) -> None:
+    path = adapter / "adapter_config.json"
+    named = PeftConfig.from_json_file(path)["base_model_name_or_path"]
+    path.write_text(json.dumps({"base_model_name_or_path": named}))
+    refused(adapter, "of the peft_type None")
+
+
+@pytest.mark.parametrize("load", [load_model, load_adapter, load_to_read, load_tokenizer])
+def test_adapters_that_stand_on_each_other_are_refused(
+    load: Callable[[str], object], adapter: Path, tmp_path: Path
+) -> None:
+    edit_config(adapter, base_model_name_or_path=str(adapter))
+    refused(adapter, "leads back to", load)
+    shutil.copytree(adapter, tmp_path / "other")
+    edit_config(adapter, base_model_name_or_path=str(tmp_path / "other"))
+    refused(adapter, "leads back to", load)
