@@ -24,18 +24,29 @@ def load_backbone(
     """The float32 transformer without its language-model head, and its tokenizer; a loaded model is copied.
 
     Raises:
-        ValueError: the model cannot be loaded, has no tokenizer, or looks ahead.
+        ValueError: the model cannot be loaded, has no tokenizer, has an adapter, is quantised, or looks ahead.
     """
-    if isinstance(model, PreTrainedModel):
+    if isinstance(model, torch.nn.Module):
         if tokenizer is None:
             raise ValueError("LLMClassifier got a loaded model without its tokenizer: pass `tokenizer` too.")
-        backbone = copy.deepcopy(model.base_model).float()
+        whole: Any = model
     else:
         try:
-            backbone = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32).base_model
+            whole = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32)
             tokenizer = tokenizer or AutoTokenizer.from_pretrained(model)
-        except (OSError, ValueError) as error:
-            raise ValueError(f"LLMClassifier cannot load a causal language model from {model}: {error}") from error
+        except Exception as error:  # libraries, configs and files fail in many ways
+            reason = " ".join(str(error).split())
+            raise ValueError(f"LLMClassifier cannot load a causal language model from {model}: {reason}") from error
+    if hasattr(whole, "peft_config"):  # the classifier's own would take its place
+        raise ValueError(
+            "LLMClassifier takes no model with an adapter: pass the merged one and its tokenizer, as "
+            "dareu.models.load_model and load_tokenizer give them."
+        )
+    if getattr(whole, "is_quantized", False):
+        raise ValueError("LLMClassifier takes no quantised model: give the unquantised one.")
+    backbone = whole.base_model
+    if isinstance(model, torch.nn.Module):
+        backbone = copy.deepcopy(backbone).float()
     assert isinstance(backbone, PreTrainedModel)
     if not tokenizer.is_fast:
         raise ValueError("LLMClassifier needs a fast tokenizer (with character offsets): load one with use_fast=True.")

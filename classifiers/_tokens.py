@@ -27,12 +27,13 @@ class TokenizedText(NamedTuple):
 def tokenize(
     tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_tokens: int | None = None
 ) -> list[TokenizedText]:
-    """Tokenises without special tokens, keeping the first `max_tokens`."""
+    """Tokenises without special tokens, keeping the first `max_tokens`; one that a text spells is text."""
     if not texts:
         return []
     encoded = tokenizer(
         list(texts),
         add_special_tokens=False,
+        split_special_tokens=True,
         return_attention_mask=False,
         return_token_type_ids=False,
         return_offsets_mapping=True,

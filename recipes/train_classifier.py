@@ -16,6 +16,7 @@ from rich.table import Table
 from dareu.classifiers import (
     CLASSIFIERS,
     NONE_CLASS,
+    LLMClassifier,
     check_classifier,
     quality_card,
     save_skops,
@@ -25,7 +26,7 @@ from dareu.console import plain_console
 from dareu.data import is_chat, take_fold, text_of
 from dareu.data.parts import DataArguments, load_parts
 from dareu.files import write_json
-from dareu.models import resolve_model_path
+from dareu.models import adapter_base, load_model, load_tokenizer, resolve_model_path
 from dareu.options.parsing import OptionParser
 from dareu.options.train_classifier import ClassifierArguments, find_classifier
 from dareu.runs import config_of, inputs_of, open_run
@@ -76,7 +77,9 @@ def main() -> None:
     make, args.classifier_kwargs = find_classifier(args, CLASSIFIERS)
     kwargs = dict(args.classifier_kwargs)
     if "model" in kwargs:
-        kwargs["model"] = resolve_model_path(kwargs["model"])
+        kwargs["model"] = name = resolve_model_path(kwargs["model"])
+        if make is LLMClassifier and adapter_base(name) is not None:
+            kwargs |= {"model": load_model(name), "tokenizer": load_tokenizer(name)}
     classifier = make(**kwargs)
 
     # Everything that can be wrong was looked at before anything is written

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 from sklearn.base import clone
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.frozen import FrozenEstimator
@@ -47,7 +48,8 @@ def test_batch_size_and_order_do_not_matter(llm, test_rows) -> None:
 
 
 def assert_prefixes_equal_cut_texts(classifier: LLMClassifier, texts: list[str]) -> None:
-    spans = classifier.tokenizer_(texts, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
+    options = {"add_special_tokens": False, "split_special_tokens": True, "return_offsets_mapping": True}
+    spans = classifier.tokenizer_(texts, **options)["offset_mapping"]
     result = classifier.predict_proba_at(texts, [range(len(text) + 1) for text in texts])
     for text, tokens, rows in zip(texts, spans, result, strict=True):
         borders = [0, *(end for _, end in tokens), len(text)]
@@ -91,6 +93,12 @@ def test_text_without_tokens_gets_equal_probabilities(llm) -> None:
     np.testing.assert_array_equal(llm.predict_proba_at(["sea"], [[0]])[0], np.full((1, 4), 0.25))
     assert llm.predict_proba([]).shape == (0, 4)
     assert llm.predict_proba_at([], []) == []
+
+
+def test_a_special_token_in_a_text_is_text(llm) -> None:
+    text = llm._tokenize(["a</s>b<pad>"])[0]
+    assert not {*text.ids} & {*llm.tokenizer_.all_special_ids} and text.snap(3) == (3, 3)
+    assert llm.tokenizer_.decode(text.ids) == "a</s>b<pad>"
 
 
 def test_long_texts_are_cut_at_max_length(llm) -> None:
@@ -246,3 +254,22 @@ def test_fit_refuses_models_that_cannot_serve(
     encoder = BertModel(BertConfig(vocab_size=400, hidden_size=32, num_hidden_layers=1, num_attention_heads=2))
     with pytest.raises(ValueError, match="BertModel looks ahead"):
         LLMClassifier(encoder, tokenizer=tokenizer).fit(*rows)
+
+
+def test_fit_refuses_an_adapter_and_quantised_weights(
+    tiny_llama: Callable[..., LlamaForCausalLM], tokenizer, tmp_path: Path
+) -> None:
+    """LoRA that the classifier adds would take the adapter's place."""
+    rows = ["a", "b"], ["Ada", "Bo"]
+    tiny_llama().save_pretrained(tmp_path / "base")
+    base = LlamaForCausalLM.from_pretrained(tmp_path / "base")
+    adapted = get_peft_model(base, LoraConfig(target_modules=["q_proj"], task_type="CAUSAL_LM"))
+    adapted.save_pretrained(tmp_path / "adapter")
+    tokenizer.save_pretrained(tmp_path / "adapter")
+    for model, given in ((tmp_path / "adapter", None), (adapted, tokenizer), (adapted.get_base_model(), tokenizer)):
+        with pytest.raises(ValueError, match=r"no model with an adapter.*load_model"):
+            LLMClassifier(model, tokenizer=given).fit(*rows)
+    LLMClassifier(adapted.merge_and_unload(), tokenizer=tokenizer, num_epochs=1).fit(*rows)
+    base.is_quantized = True
+    with pytest.raises(ValueError, match="takes no quantised model"):
+        LLMClassifier(base, tokenizer=tokenizer).fit(*rows)
