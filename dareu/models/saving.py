@@ -26,10 +26,11 @@ def save_model(model: Any, tokenizer: Any, path: str | os.PathLike[str], *, merg
     if merge:
         try:
             _write(merge_adapter(model), tokenizer, path)
-        except (MemoryError, RuntimeError, ValueError) as error:
+        except Exception as error:  # whatever it was, the training is saved
             logger.warning(
-                "The model could not be merged (%s). It is saved as an adapter on its base, which every recipe takes "
-                "for a model.",
+                "The model could not be merged (%s). It is saved as an adapter on its base: measure and ask take it as "
+                "it is, unlearn goes on with it by continue_adapter and merge_adapter=False, and all else merges it "
+                "first.",
                 " ".join(str(error).split()),
             )
 

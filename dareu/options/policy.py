@@ -85,9 +85,19 @@ class PolicyArguments:
         return base
 
     def load(self) -> Any:
-        """The target as it is trained: a model, or an adapter on its base."""
+        """The target as it is trained: a model, or an adapter on its base.
+
+        Raises:
+            ValueError: It cannot be loaded, or is quantised and more than an adapter would change.
+        """
         load = load_adapter if self.continue_adapter else load_model
-        return load(self.model_name_or_path, dtype=getattr(torch, self.dtype))
+        model: Any = load(self.model_name_or_path, dtype=getattr(torch, self.dtype))
+        if getattr(model, "is_quantized", False) and (self.merge_adapter or not self.lora):
+            raise ValueError(
+                f"The weights of {self.model_name_or_path} are quantised, so that they cannot be trained and no "
+                "adapter be merged into them: give it unquantised, or train an adapter with merge_adapter=False."
+            )
+        return model
 
     def fresh_adapter(self) -> LoraConfig | None:
         """The adapter that is trained, where it is a fresh one."""

@@ -10,9 +10,11 @@ import torch
 from peft import LoraConfig, get_peft_model
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
+from dareu.classifiers import LLMClassifier
 from dareu.masks import WeightMask, count_moved_outside, random_mask
 from dareu.models import load_adapter, load_model, load_to_read, save_model
 from dareu.models.adapters import adapter_base
+from dareu.options.policy import PolicyArguments
 from dareu.weights import CheckpointWeights, fingerprint
 
 TRAIN = ["--method", "npo", "--use_cpu", "--max_steps", 2, "--learning_rate", 1e-2, "--per_device_train_batch_size", 4]
@@ -111,20 +113,64 @@ def test_an_adapter_that_cannot_be_merged_is_refused_before_training_and_can_be_
     assert (tmp_path / "on" / "model" / "adapter_model.safetensors").exists()
 
 
+@pytest.mark.parametrize("error", [RuntimeError, AttributeError, KeyError, OSError])
 def test_a_training_is_not_lost_where_merging_fails(
-    adapter: Path, tokenizer: PreTrainedTokenizerFast, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    error: type[Exception],
+    adapter: Path,
+    tokenizer: PreTrainedTokenizerFast,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     def fails(_: Any) -> Any:
-        raise RuntimeError("not enough memory:\nyou tried to allocate")
+        raise error("not enough memory:\nyou tried to allocate")
 
     path, trained, expected = tmp_path / "model", load_adapter(str(adapter)), logits(adapter)
     monkeypatch.setattr("dareu.models.saving.merge_adapter", fails)
     save_model(trained, tokenizer, path, merge=True)
     assert adapter_base(str(path)) is not None and torch.equal(logits(path), expected)
+    assert "measure and ask take it as it is" in caplog.text
     monkeypatch.undo()
     save_model(trained, tokenizer, path, merge=True)
     assert adapter_base(str(path)) is None
     torch.testing.assert_close(logits(path), expected)
+
+
+def test_quantised_weights_are_not_trained(
+    refused: Callable[..., str],
+    data: list[str],
+    target: Path,
+    adapter: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name, load in (("load_model", load_model), ("load_adapter", load_adapter)):
+
+        def quantised(path: str, dtype: torch.dtype, load: Callable[..., Any] = load) -> Any:
+            model = load(path, dtype=dtype)
+            getattr(model, "get_base_model", lambda: model)().is_quantized = True
+            return model
+
+        monkeypatch.setattr(f"dareu.options.policy.{name}", quantised)
+    for model, *words in ((target,), (target, "--use_peft"), (adapter, "--continue_adapter")):
+        out = tmp_path / "out"
+        given = [*TRAIN, *data, "--model_name_or_path", model, "--output_dir", out, *words]
+        said = refused("unlearn", *given, output_dir=out)
+        assert f"The weights of {model} are quantised" in said and "merge_adapter=False" in said
+    options = PolicyArguments(model_name_or_path=str(target), use_peft=True, merge_adapter=False)
+    assert options.load().is_quantized
+
+
+def test_a_classifier_reads_with_the_adapter_of_its_model(
+    recipe: Callable[..., str], data: list[str], adapter: Path, tmp_path: Path
+) -> None:
+    """Untrained, it is the merged model; the tokenizer is the base's."""
+    options = {"model": str(adapter), "lora": False, "learning_rate": 0.0, "num_epochs": 1}
+    words = [*data[:-2], "--classifier", "llm", "--classifier_kwargs", json.dumps(options), "--output_dir", tmp_path]
+    recipe("train_classifier", *words)
+    read = LLMClassifier.load(tmp_path / "classifier", device="cpu").backbone_
+    for name, weight in load_model(str(adapter)).base_model.named_parameters():
+        assert torch.equal(read.get_parameter(name), weight)
 
 
 def test_a_run_that_cannot_have_learnt_anything_says_so_last(
