@@ -10,11 +10,11 @@ import unicodedata
 
 import regex
 
-EAST_ASIAN = r"[[\p{Han}\p{Hiragana}\p{Katakana}\u30fc\uff70\uff9e\uff9f\p{Hangul}]--\p{Nd}]"
+EAST_ASIAN = r"[[\p{Han}\p{Hiragana}\p{Katakana}\u30fc\uff70\uff9e\uff9f\p{Hangul}]&&[\p{L}\p{M}\p{Nl}]]"
 """Letters of scripts without blanks between words, or whose words grow endings (Korean), as a set in a pattern that
 begins with (?V1)."""
 
-SOUTH_EAST_ASIAN = r"[[\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}]--\p{Nd}]"
+SOUTH_EAST_ASIAN = r"[[\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}]&&[\p{L}\p{M}\p{Nl}]]"
 """The same of alphabets."""
 
 INVISIBLE = r"\p{Default_Ignorable_Code_Point}"

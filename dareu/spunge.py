@@ -53,7 +53,10 @@ def split_forget(
     found = attribute_values(forget, column)
     if groups is None:
         groups = {value: value for value in found}
-    groups = {owner_name(value): name for value, name in groups.items()}
+    named = [(owner_name(value), name) for value, name in groups.items()]
+    groups = dict(named)
+    if twice := [value for value, name in named if groups[value] != name]:
+        raise ValueError(f"The map of column {column!r} names several parts for {quoted(twice)}: name one.")
     lacking = [value for value in dict.fromkeys(found) if value not in groups]
     if lacking:
         raise ValueError(

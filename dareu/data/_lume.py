@@ -42,7 +42,8 @@ def lume_rows(
         `name` (a biography's person, None in stories) and `facts` (a question's answer, none of a passage).
 
     Raises:
-        ValueError: A file is missing or unreadable, an id is none of LUME's, or there is no such task.
+        ValueError: A file is missing, unreadable or called otherwise, as train_forget.jsonl, an id is none of LUME's,
+            or there is no such task.
     """
     from datasets import Dataset, Features, List, Value
 
@@ -87,12 +88,12 @@ def lume_rows(
 def _files(source: str, subset: str) -> list[Path]:
     folder = Path(source)
     there = files_below(folder) if folder.is_dir() else []
-    strange = [path.name for path in there if not path.name.startswith(("forget", "retain"))]
+    strange = [path.name for path in there if re.search(r"(?<!^)(forget|retain)", path.name)]
     found = [path for path in there if path.name.startswith(subset)]
     if found and strange:
         raise ValueError(
-            f"LUME's files are called forget… and retain…, and {source!r} has {quoted(strange)} beside them: move them "
-            "away."
+            f"LUME's files are called forget… and retain…, and {source!r} has {quoted(strange)} beside them: rename "
+            "them, or move them away."
         )
     if not found:
         raise ValueError(f"LUME is read from a folder, and {source!r} has no file {subset}*.jsonl: name one as source.")

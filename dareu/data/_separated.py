@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import logging
-from itertools import chain
 from typing import TYPE_CHECKING
 
 from dareu.data._columns import decoded, table_of
@@ -50,6 +49,7 @@ def _csv_width(text: str, delimiter: str) -> int:
 
 def _csv_columns(text: str, delimiter: str) -> pa.Table:
     rows = _without_blanks_before_quotes(text, delimiter)
+    _warn_of_joined(text, delimiter)
     header, *rows = rows or [[]]
     twice = {name for name in header if name and header.count(name) > 1}
     if twice:
@@ -62,43 +62,62 @@ def _csv_columns(text: str, delimiter: str) -> pa.Table:
 
 
 def _without_blanks_before_quotes(text: str, delimiter: str) -> list[list[str]]:
-    """The rows, without the blanks behind delimiters where a quoted cell stands behind one, as in `Q1, "A, or B"`."""
+    """The rows, where a cell may be quoted behind blanks, as in `Q1, "A, or B"`."""
+    fault, rows, others = None, [], []
     try:
         rows = _csv_rows(text, delimiter, skipinitialspace=False)
     except ValueError as error:
-        try:
-            return _csv_rows(text, delimiter, skipinitialspace=True)
-        except ValueError:
-            raise error from None
-    if not any(cell.lstrip(" ").startswith('"') for row in rows for cell in row):
+        fault = error
+    if fault is None and not any(_is_quoted(cell) for row in rows for cell in row):
         return rows
     try:
         others = _csv_rows(text, delimiter, skipinitialspace=True)
     except ValueError:
+        if fault is not None:
+            raise fault from None
         return rows
-    cells = zip(chain.from_iterable(rows), chain.from_iterable(others), strict=False)
-    return others if any(cell.lstrip(" ") != other.lstrip(" ") for cell, other in cells) else rows
+    if list(map(len, rows)) != list(map(len, others)):  # delimiters and line breaks stand within such cells
+        logger.warning("Blanks behind the delimiters of a CSV file are left out, since cells are quoted behind some.")
+        return others
+    return [
+        [other if _is_quoted(cell) else cell for cell, other in zip(*pair, strict=True)]
+        for pair in zip(rows, others, strict=True)
+    ]
+
+
+def _is_quoted(cell: str) -> bool:
+    return cell.startswith(" ") and cell.lstrip(" ").startswith('"')
 
 
 def _csv_rows(text: str, delimiter: str, *, skipinitialspace: bool) -> list[list[str]]:
-    written = list(io.StringIO(text, newline=""))
-    lines = csv.reader(written, delimiter=delimiter, strict=True, skipinitialspace=skipinitialspace)
+    stream = io.StringIO(text, newline="")
+    lines = csv.reader(stream, delimiter=delimiter, strict=True, skipinitialspace=skipinitialspace)
     rows: list[list[str]] = []
-    begin = 0
     try:
         for cells in lines:
             if cells and rows and len(cells) != len(rows[0]):
                 raise ValueError(f"line {lines.line_num} has {len(cells)} cells, but the header names {len(rows[0])}")
             if cells:
                 rows.append(cells)
-            several = written[begin : lines.line_num] if lines.line_num > begin + 1 and delimiter == "\t" else []
-            if several and all(line.count(delimiter) == len(cells) - 1 for line in several):
-                logger.warning(
-                    "Lines %d to %d are one row, since a cell begins with a quote: if they are several, double that "
-                    "quote and quote the cell.",
-                    *(begin + 1, lines.line_num),
-                )
-            begin = lines.line_num
     except csv.Error as error:
         raise ValueError(f"no CSV in line {lines.line_num}: {error}") from error
     return rows
+
+
+def _warn_of_joined(text: str, delimiter: str) -> None:
+    """Says where lines that look like rows are one; commas are too usual in texts to tell."""
+    if delimiter == "," or '"' not in text:
+        return
+    written = list(io.StringIO(text, newline=""))
+    lines, begin, joined = csv.reader(written, delimiter=delimiter), 0, []
+    for cells in lines:
+        of_row, first, begin = written[begin : lines.line_num], begin + 1, lines.line_num
+        if len(of_row) > 1 and all(line.count(delimiter) == len(cells) - 1 for line in of_row):
+            joined.append(f"{first} to {begin}")
+    if joined:
+        more = f" ({len(joined)} such places)" if len(joined) > 1 else ""
+        logger.warning(
+            "Lines %s%s are one row, since a cell begins with a quote: if they are several, double that quote and "
+            "quote the cell.",
+            *(joined[0], more),
+        )

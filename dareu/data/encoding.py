@@ -94,8 +94,7 @@ def encode_record(
         prompt_ids: What `encode_prompt` gave of the prompt, where it is known already.
 
     Raises:
-        ValueError: The prompt or the completion has no tokens, the completion spells the mark of a turn that is not
-            flagged as a special token, or the tokenizer lacks what it needs.
+        ValueError: The prompt or the completion has no tokens, or the tokenizer lacks what it needs.
     """
     check_tokenizer(tokenizer)
     prompt_ids = encode_prompt(tokenizer, prompt) if prompt_ids is None else prompt_ids
@@ -104,14 +103,12 @@ def encode_record(
     end: int = tokenizer.eos_token_id
     if isinstance(prompt, str) and isinstance(completion, str):
         text = without_end(tokenizer, completion, end)
-        _check_marks(tokenizer, text)
         spells_special = special_in(tokenizer, text) is not None
         whole_ids = [] if spells_special else _encode_string(tokenizer, prompt + text)
     else:
         assert not isinstance(prompt, str) and not isinstance(completion, str), "mixed strings and messages"
         end = template_end(tokenizer)
         content = without_end(tokenizer, completion[0]["content"], end)
-        _check_marks(tokenizer, content)
         spells_special = special_in(tokenizer, content) is not None
         messages = [*prompt, {**completion[0], "content": content}]
         whole_ids, text = [] if spells_special else _encode_chat(tokenizer, messages), content.strip()
@@ -154,6 +151,7 @@ def encode_dataset(
     for row, (prompt, completion) in enumerate(zip(dataset["prompt"], dataset["completion"], strict=True)):
         try:
             _check_contents(tokenizer, prompt)
+            _check_marks(tokenizer, completion)
             record = encode_record(tokenizer, prompt, completion)
             if max_length is not None:
                 _check_length(record, max_length)
@@ -264,7 +262,10 @@ def _check_contents(tokenizer: PreTrainedTokenizerBase, prompt: Text) -> None:
             )
 
 
-def _check_marks(tokenizer: PreTrainedTokenizerBase, text: str) -> None:
+def _check_marks(tokenizer: PreTrainedTokenizerBase, completion: Text) -> None:
+    """Refuses a text with a mark of turns within that would be read as one; a model's own answers may hold any."""
+    end = tokenizer.eos_token_id if isinstance(completion, str) else template_end(tokenizer)
+    text = without_end(tokenizer, text_of(completion), end)
     if (mark := mark_in(tokenizer, text)) is not None:
         raise ValueError(
             f"the completion holds {mark!r}, with which turns begin or end, and the tokenizer reads it so wherever it "

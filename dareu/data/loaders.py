@@ -151,7 +151,8 @@ def _check_saved(path: Path) -> None:
     """Refuses a folder of save_to_disk with files that it did not write."""
     others = [file for file in files_below(path) if file.suffix != ".arrow" and file.name not in _OF_SAVED]
     if others:
-        raise ValueError(f"{quoted(str(file.relative_to(path)) for file in others)} is no part of what was saved there")
+        names = quoted(str(file.relative_to(path)) for file in others)
+        raise ValueError(f"save_to_disk wrote it, but not {names}, whose rows would be lost: move what is not its own")
 
 
 def _read(source: str | Path, subset: str | None, split: str | None) -> Dataset:

@@ -32,15 +32,19 @@ _FILES = re.compile(
 
 
 def is_tofu(source: str) -> bool:
-    """Whether a path or hub id is TOFU: its own id, or a folder of the full set and no files or columns but TOFU's."""
+    """Whether a path or hub id is TOFU: its own id, or a folder of its files alone whose full set is no records."""
     full = os.path.join(source, "full.json")
     if source == TOFU or not os.path.isfile(full):
         return source == TOFU
     try:
-        names_fit = all(_FILES.fullmatch(path.name) for path in files_below(Path(source)))
-        return names_fit and set(read_dataset(full).column_names) == {"question", "answer"}
-    except (OSError, ValueError):  # whoever reads it says so
+        if not all(_FILES.fullmatch(path.name) for path in files_below(Path(source))):
+            return False
+    except OSError:  # whoever reads it says so
         return False
+    try:
+        return not {"prompt", "completion", "owner"} & set(read_dataset(full).column_names)
+    except ValueError:  # so says the loader
+        return True
 
 
 def tofu_parts(source: str, prompt_template: str | None, completion_template: str | None) -> DataParts:

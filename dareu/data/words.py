@@ -12,7 +12,8 @@ from collections.abc import Sequence
 
 import regex
 
-UNSPACED = r"[[\p{Han}\p{Hiragana}\p{Katakana}\u30fc\uff70\uff9e\uff9f\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}]--\p{Nd}]"
+_SCRIPTS = r"\p{Han}\p{Hiragana}\p{Katakana}\u30fc\uff70\uff9e\uff9f\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}"
+UNSPACED = rf"[[{_SCRIPTS}]&&[\p{{L}}\p{{M}}\p{{Nl}}]]"
 """Letters of scripts that put no blanks between words, as a set in a pattern that begins with (?V1)."""
 
 INVISIBLE = r"\p{Default_Ignorable_Code_Point}"

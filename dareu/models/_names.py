@@ -16,7 +16,7 @@ def resolve_model_path(name_or_path: str) -> str:
 
 
 def first_line(error: Exception) -> str:
-    """An error's message up to its first line break; of a heading, with the line below it."""
+    """An error's message up to its first line break; of a heading, with the line below it, and of a key, what it is."""
     lines = str(error).strip().splitlines() or [type(error).__name__]
     if isinstance(error, KeyError):
         return f"unknown or missing: {lines[0]}"

@@ -80,15 +80,12 @@ def attach_adapter(base: PreTrainedModel, name_or_path: str) -> PeftModel:
     try:
         config = PeftConfig.from_pretrained(name_or_path)
         weights = load_file(str(cached_file(name_or_path, "adapter_model.safetensors")))
-        if config.peft_type is None:
-            raise KeyError(None)
     except KeyError as error:
-        raise ValueError(
-            f"The adapter {name_or_path!r} is of the peft_type {error}, which this version of PEFT does not know: give "
-            "a LoRA."
-        ) from error
+        raise _unknown(name_or_path, error) from error
     except (OSError, TypeError, ValueError, SafetensorError) as error:
         raise ValueError(f"The adapter {name_or_path!r} is not whole: {_reason(error)}") from error
+    if config.peft_type is None:
+        raise _unknown(name_or_path, None)
     if config.is_prompt_learning:
         raise ValueError(f"The adapter {name_or_path!r} is a learnt prompt, which cannot be merged: give a LoRA.")
     config.inference_mode = False
@@ -117,6 +114,13 @@ def attach_adapter(base: PreTrainedModel, name_or_path: str) -> PeftModel:
             f"names: {_reason(error)}"
         ) from error
     return model
+
+
+def _unknown(name_or_path: str, kind: object) -> ValueError:
+    return ValueError(
+        f"The adapter {name_or_path!r} is of the peft_type {kind}, which this version of PEFT does not know: give a "
+        "LoRA."
+    )
 
 
 def check_mergeable(model: PeftModel) -> None:

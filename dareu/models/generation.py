@@ -127,7 +127,7 @@ def list_end_ids(model: PreTrainedModel | PeftModel, tokenizer: PreTrainedTokeni
     if not _can_be_saved(config):
         logger.warning("The model's generation_config is not valid: of its settings the special tokens alone are kept.")
         tokens = {name: value for name, value in vars(config).items() if name.endswith("_token_id")}
-        vars(config).clear()
+        vars(config).clear()  # in place, since an adapter's model shares it
         vars(config).update(vars(type(config)(**tokens)))
 
 

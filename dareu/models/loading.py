@@ -90,6 +90,7 @@ def load_to_read(name_or_path: str) -> PreTrainedModel:
         for weight in base.parameters():
             if weight.is_floating_point():  # quantised ones are not
                 weight.requires_grad_(True)  # as merged: some metrics ask for gradients
+        base.eval()
         return base
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import copy
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
+from weakref import WeakKeyDictionary
 
 from dareu.files import content_hash
 from dareu.models._names import first_line, resolve_model_path
@@ -114,14 +115,15 @@ def chat_ids(
 def _end_of_turn(tokenizer: PreTrainedTokenizerBase, completion_ids: Sequence[int]) -> int:
     """The token with which the template ends the assistant's turn, as `<end_of_turn>` where the end token is `<eos>`.
 
-    It is the first added token behind the text; whitespace and other added tokens may follow it. A template
+    It is the first added token behind the text that is no white space; more of either may follow it. A template
     that writes none leaves it to the tokenizer's end token.
     """
     end: int = tokenizer.eos_token_id
     if end in completion_ids[:-1]:
         completion_ids = completion_ids[: list(completion_ids).index(end) + 1]
+    added = tokenizer.added_tokens_decoder  # flagged as special or not
     for token in reversed(completion_ids):
-        if token in tokenizer.added_tokens_decoder:  # flagged as special or not
+        if token in added and added[token].content.strip():
             end = token
         elif str(tokenizer.decode([token])).strip():
             break
@@ -146,26 +148,45 @@ def template_end(tokenizer: PreTrainedTokenizerBase) -> int:
     return end
 
 
+class _Spelled(NamedTuple):
+    """Texts that a tokenizer reads as one token wherever they stand."""
+
+    special: list[str]
+    marks: list[str]
+    """With which turns begin or end, and which are not flagged as special, so that it cannot be told to split them."""
+
+
+#: Of each tokenizer, with what it depends on: some have thousands of added tokens.
+_KEPT: WeakKeyDictionary[PreTrainedTokenizerBase, tuple[Any, _Spelled]] = WeakKeyDictionary()
+
+
+def _spelled(tokenizer: PreTrainedTokenizerBase) -> _Spelled:
+    key = len(tokenizer), tuple(tokenizer.all_special_tokens), tokenizer.chat_template
+    if (kept := _KEPT.get(tokenizer)) is not None and kept[0] == key:
+        return kept[1]
+    added = tokenizer.added_tokens_decoder
+    special = [token.content for token in added.values() if token.special and token.content]
+    others = {number: token.content for number, token in added.items() if not token.special and token.content.strip()}
+    written = {template_end(tokenizer), tokenizer.eos_token_id} if others else set()
+    if others and tokenizer.chat_template is not None:
+        with suppress(ValueError):
+            written |= set(chat_ids(tokenizer, [{"role": "user", "content": "Who?"}]))
+    found = _Spelled(special, [content for number, content in others.items() if number in written])
+    _KEPT[tokenizer] = key, found
+    return found
+
+
 def special_in(tokenizer: PreTrainedTokenizerBase, text: str) -> str | None:
     """The first special token that a text spells, which the tokenizer would read as itself."""
-    found = [(text.find(token), token) for token in _added_in(tokenizer, text, special=True)]
-    return min(found)[1] if found else None
+    return min((token for token in _spelled(tokenizer).special if token in text), key=text.find, default=None)
 
 
 def mark_in(tokenizer: PreTrainedTokenizerBase, text: str) -> str | None:
-    """A token that a text spells, with which turns begin or end, and which is not flagged as special.
+    """The first token that a text spells with which turns begin or end, and which is not flagged as special.
 
     The tokenizer reads it as itself wherever it stands, and cannot be told not to.
     """
-    spelled = _added_in(tokenizer, text, special=False)
-    if not spelled:
-        return None
-    written = {template_end(tokenizer), tokenizer.eos_token_id}
-    if tokenizer.chat_template is not None:
-        with suppress(ValueError):
-            written |= set(chat_ids(tokenizer, [{"role": "user", "content": "Who?"}]))
-    marks = [token for token in spelled if tokenizer.convert_tokens_to_ids(token) in written]
-    return marks[0] if marks else None
+    return min((token for token in _spelled(tokenizer).marks if token in text), key=text.find, default=None)
 
 
 def without_end(tokenizer: PreTrainedTokenizerBase, text: str, end: int) -> str:
@@ -174,12 +195,6 @@ def without_end(tokenizer: PreTrainedTokenizerBase, text: str, end: int) -> str:
     while found := next((token for token in tokens if text.rstrip().endswith(token)), None):
         text = text.rstrip().removesuffix(found)
     return text
-
-
-def _added_in(tokenizer: PreTrainedTokenizerBase, text: str, *, special: bool) -> list[str]:
-    """The added tokens that a text spells, those that are flagged as special or the others."""
-    added = tokenizer.added_tokens_decoder.values()
-    return [token.content for token in added if token.content and token.content in text and token.special == special]
 
 
 def new_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenizerBase:

@@ -51,7 +51,8 @@ def _parted(word: str) -> list[str]:
 def _check_text(option: Field[Any], value: Any, kinds: set[Any]) -> None:
     is_null = value is None and isinstance(option.default, str)
     is_other = value is not None and not isinstance(value, tuple(kind for kind in kinds if isinstance(kind, type)))
-    if str in kinds and ((is_null and type(None) not in kinds) or is_other):
+    is_flag = value is not None and value == option.metadata.get("const")  # as true of fsdp
+    if str in kinds and not is_flag and ((is_null and type(None) not in kinds) or is_other):
         raise ValueError(
             f"{option.name} is {value!r}, which is no text but of type {type(value).__name__} to YAML: put it in "
             "quotes where it is one."

@@ -82,8 +82,8 @@ def read_ledger(path: str | os.PathLike[str]) -> list[Entry]:
         ValueError: A line is no request.
     """
     entries = []
-    lines = Path(path).read_text(encoding="utf-8").removesuffix("\n").split("\n")  # other breaks may stand in names
-    for number, line in enumerate(lines, start=1):
+    lines = Path(path).read_text(encoding="utf-8").split("\n")  # other breaks may stand in names
+    for number, line in enumerate(lines[:-1] if lines[-1] == "" else lines, start=1):
         try:
             found = json.loads(line)
             entries.append(Entry(**{name: found[name] for name in Entry._fields}))

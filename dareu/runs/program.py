@@ -36,7 +36,8 @@ def run_program(main: Callable[[], None], name: str) -> None:
         missing = error if error.filename is None else f"there is no file {error.filename}: check the path."
         sys.exit(f"{name}: {missing}")
     except (FileExistsError, IsADirectoryError, NotADirectoryError) as error:
-        sys.exit(f"{name}: {error.filename}: {str(error.strerror).lower()}. Give another path.")
+        place = error if error.filename is None else f"{error.filename}: {str(error.strerror).lower()}"
+        sys.exit(f"{name}: {place}. Give another path.")
     except (OSError, RuntimeError, SafetensorError) as error:
         if not _says_full(error):
             raise

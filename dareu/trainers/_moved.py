@@ -32,15 +32,19 @@ class Moved(TrainerCallback):
         """Compares them."""
         self.moved = None if self._before is None else _sums(kwargs["model"]) != self._before
 
-    def save(self, folder: str, process: int) -> None:
+    def save(self, folder: str, process: int, processes: int) -> None:
         """Writes this process's sums into a checkpoint."""
         if self._before is not None:
-            Path(folder, f"before-{process}.json").write_text(json.dumps(self._before), encoding="utf-8")
+            _file(folder, process, processes).write_text(json.dumps(self._before), encoding="utf-8")
 
-    def load(self, folder: str, process: int) -> None:
-        """Reads them, where they are."""
-        path = Path(folder, f"before-{process}.json")
+    def load(self, folder: str, process: int, processes: int) -> None:
+        """Reads them, where as many processes wrote them: others have other shards."""
+        path = _file(folder, process, processes)
         self._loaded = json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+
+
+def _file(folder: str, process: int, processes: int) -> Path:
+    return Path(folder, f"before-{process}-of-{processes}.json")
 
 
 def _sums(model: nn.Module) -> dict[str, int]:

@@ -176,13 +176,13 @@ class SharedMixin(Resumable):
 
     def _save_extra(self, folder: str) -> None:
         super()._save_extra(folder)
-        self._moved.save(folder, self.accelerator.process_index)
+        self._moved.save(folder, self.accelerator.process_index, self.accelerator.num_processes)
         if self.best is not None:
             self.best.save(folder, self.accelerator.process_index)
 
     def _load_extra(self, folder: str) -> None:
         super()._load_extra(folder)
-        self._moved.load(folder, self.accelerator.process_index)
+        self._moved.load(folder, self.accelerator.process_index, self.accelerator.num_processes)
         if self.best is not None:
             self.best.load(folder, self.accelerator.process_index)
         if self._dual is not None and self._progress is not None:

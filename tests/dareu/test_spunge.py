@@ -44,6 +44,8 @@ def test_a_value_is_one_however_it_is_encoded(rows: Dataset) -> None:
     assert len(rows_with(split, "kind", ["Zoe\u0301"])) == 4
     named = split_forget(split, "kind", {"Zoe\u0301": "a", "Bo\u00a0": "b"})
     assert [part.name for part in named] == ["a", "b"]
+    with pytest.raises(ValueError, match="names several parts for 'Zo\u00e9'"):
+        split_forget(split, "kind", {"Zo\u00e9": "a", "Zoe\u0301": "b", "Bo": "b"})
 
 
 def test_a_map_joins_values(rows: Dataset) -> None:

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+_COUNTS = ("_seen", "_none_ended", "_all_flat", "_all_equal", "_flat", "_cut_off")
+
 #: Generation batches in a row that are worth a warning.
 _MANY = 10
 
@@ -32,7 +34,7 @@ class BarrenBatches:
 
     def state(self) -> dict[str, int]:
         """The counts, for a checkpoint."""
-        return {name: number for name, number in vars(self).items() if type(number) is int and name != "_longest"}
+        return {name: getattr(self, name) for name in _COUNTS}
 
     def go_on(self, state: dict[str, int] | None) -> None:
         """Takes up the counts of a checkpoint; None: it has none, and nothing can be said of the whole training."""

@@ -94,6 +94,11 @@ def test_a_broken_lume_is_refused(lume: Path, change: Any, message: str) -> None
         parts_of("lume", lume)
 
 
+def test_other_files_beside_lumes_are_no_matter(lume: Path) -> None:
+    write(lume / "member.jsonl", [{"input": "a"}])
+    assert len(parts_of("lume", lume).owners) == 5
+
+
 def test_a_task_that_lume_has_not_is_refused(lume: Path) -> None:
     with pytest.raises(ValueError, match="has no task 'Task3', only Task1, Task2"):
         parts_of("lume", lume, tasks=["Task3"])

@@ -18,6 +18,7 @@ from dareu.data import (
     encode_record,
     to_chat,
 )
+from dareu.models.tokenizers import special_in
 
 TEMPLATE = (
     "{% for message in messages %}<{{ message.role }}>{{ message.content }}{{ eos_token }}\n{% endfor %}"
@@ -257,3 +258,13 @@ def test_rows_without_a_prompt(tokenizer, dataset):
 def test_messages_need_a_chat_template(tokenizer, dataset):
     with pytest.raises(ValueError, match=r"Row 0: .* no chat template: use string records"):
         encode_dataset(to_chat(dataset), tokenizer)
+
+
+def test_added_tokens_are_looked_up_once_until_they_change(tokenizer, monkeypatch):
+    made, asked = copy.deepcopy(tokenizer), []
+    kind, whole = type(made), type(made).added_tokens_decoder.fget
+    monkeypatch.setattr(kind, "added_tokens_decoder", property(lambda self: asked.append(1) or whole(self)))
+    assert [special_in(made, text) for text in ("a</s><s>", "a<s>", "a")] == ["</s>", "<s>", None]
+    assert len(asked) == 1
+    made.add_special_tokens({"additional_special_tokens": ["<x>"]})
+    assert special_in(made, "a<x>") == "<x>"

@@ -188,7 +188,7 @@ def test_a_saved_folder_holds_nothing_else(tmp_path: Path):
     (folder / "README.md").write_text("It has two rows.")
     assert len(read_dataset(folder)) == 2
     (folder / "more.jsonl").write_text(json.dumps(ROWS[0]))
-    with pytest.raises(ValueError, match=r"'more\.jsonl' is no part of what was saved there"):
+    with pytest.raises(ValueError, match=r"wrote it, but not 'more\.jsonl', whose rows would be lost: move"):
         read_dataset(folder)
 
 

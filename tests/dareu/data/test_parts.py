@@ -16,6 +16,7 @@ from datasets import Dataset
 
 from dareu.data import DATASETS, DataParts, fictional, load_tofu
 from dareu.data.parts import DataArguments, chat_form, forget_names, load_parts, split_owners
+from dareu.data.tofu import is_tofu
 
 FIELDS = ("question", "answer", "author")
 
@@ -272,6 +273,15 @@ def test_rows_with_owners_are_no_tofu_however_their_files_are_called(columns: tu
     mapping = dict(zip(("prompt", "completion", "owner"), columns, strict=True))
     rows = load_parts(DataArguments(dataset=str(tmp_path), column_mapping=mapping)).owners
     assert Counter(rows["owner"]) == {"Ada": 20, "Bo": 20, "Cy": 1}
+
+
+def test_tofu_with_a_column_more_is_tofu_still(tmp_path: Path) -> None:
+    rows = [{"question": f"q{i}", "answer": f"a{i}", "author": "x"} for i in range(20)]
+    (tmp_path / "full.json").write_text("\n".join(map(json.dumps, rows)))
+    assert is_tofu(str(tmp_path))
+    (tmp_path / "full.json").write_text("{")
+    with pytest.raises(ValueError, match="no JSON in line 1"):
+        load_parts(DataArguments(dataset=str(tmp_path)))
 
 
 def test_test_rows_replace_those_of_the_loader(table: Path, monkeypatch: pytest.MonkeyPatch) -> None:

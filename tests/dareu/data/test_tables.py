@@ -130,7 +130,7 @@ def test_columns_may_be_empty_at_first(tmp_path: Path):
         ("a,b,\nx,y,\n", [["x", "y"]]),
         ('"a";"b"\n"1;2";"2020-01-01"\n', [["1;2", "2020-01-01"]]),
         ('a, "b"\nQ2, "x, or y"\n"Q3", z\n', [["Q2", "x, or y"], ["Q3", "z"]]),
-        ('a,b\nQ2, "x"\n', [["Q2", "x"]]),
+        ('a,b\nQ2, "x"\nQ3, z\n', [["Q2", "x"], ["Q3", " z"]]),
         ('a,b\nQ2," ""x"""\nQ3, z\n', [["Q2", ' "x"'], ["Q3", " z"]]),
         ("a,b\n" + "x" * 200_000 + ",y\n", [["x" * 200_000, "y"]]),
     ],
@@ -153,6 +153,10 @@ def test_a_column_without_a_name_that_is_no_index_is_said(tmp_path: Path, caplog
 
 
 def test_rows_that_a_quote_may_have_joined_are_said(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    (tmp_path / "a.csv").write_text('a;b\nc;"d\ne;f"\nc;"d\ne;f"\nc; "x"\n')
+    assert len(read_dataset(tmp_path / "a.csv")) == 3
+    assert [message.split(",")[0] for message in caplog.messages] == ["Lines 2 to 3 (2 such places) are one row"]
+    caplog.clear()
     (tmp_path / "a.tsv").write_text('a\tb\nc\t"d\ne\tf"\n')
     assert read_dataset(tmp_path / "a.tsv").to_list() == [{"a": "c", "b": "d\ne\tf"}]
     assert caplog.messages == [
@@ -163,6 +167,14 @@ def test_rows_that_a_quote_may_have_joined_are_said(tmp_path: Path, caplog: pyte
     (tmp_path / "a.tsv").write_text('a\tb\nc\t"d\ne f"\n')
     assert read_dataset(tmp_path / "a.tsv").to_list() == [{"a": "c", "b": "d\ne f"}]
     assert not caplog.messages
+
+
+def test_blanks_that_are_left_out_are_said(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    (tmp_path / "a.csv").write_text('a,b\nQ1, "x, or y"\nQ2, z\n')
+    assert [row["b"] for row in read_dataset(tmp_path / "a.csv")] == ["x, or y", "z"]
+    assert caplog.messages == [
+        "Blanks behind the delimiters of a CSV file are left out, since cells are quoted behind some."
+    ]
 
 
 def test_what_the_ending_and_the_mark_say(tmp_path: Path):

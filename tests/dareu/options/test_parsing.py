@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from transformers import TrainingArguments
 
 from dareu.data.parts import DataArguments
 from dareu.options.parsing import OptionParser
@@ -68,3 +69,8 @@ def test_a_config_may_follow_a_sign_and_must_be_a_file_of_utf_8(config: Path, tm
     config.write_bytes("forget_owners: [Zoé]".encode("latin-1"))
     with pytest.raises(ValueError, match=r"c\.yaml is not UTF-8, from byte 18 on"):
         OptionParser((DataArguments,)).parse_args_and_config(["--config", str(config)])
+
+
+def test_a_flag_of_transformers_may_be_true(config: Path, tmp_path: Path) -> None:
+    config.write_text(f"fsdp: true\noutput_dir: {tmp_path}\nuse_cpu: true")
+    assert OptionParser((TrainingArguments,)).parse_args_and_config(["--config", str(config)])[0].fsdp

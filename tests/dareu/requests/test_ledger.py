@@ -31,6 +31,8 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
     assert read_ledger(tmp_path / LEDGER) == ENTRIES
     assert earlier_owners(ENTRIES) == ["Ann", "Bo", "Łucja"]
     assert mark_of(ENTRIES) == {"requests": 2, "owners": 3}
+    (tmp_path / "empty").touch()
+    assert read_ledger(tmp_path / "empty") == []
     assert len((tmp_path / LEDGER).read_text(encoding="utf-8").splitlines()) == 2
 
 

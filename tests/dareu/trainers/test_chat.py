@@ -10,9 +10,10 @@ import torch
 from datasets import Dataset
 from transformers import GenerationConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from dareu.data import CompletionCollator, encode_prompt, encode_prompts, encode_record, to_chat
+from dareu.data import CompletionCollator, encode_dataset, encode_prompt, encode_prompts, encode_record, to_chat
 from dareu.metrics import answer_nll, generate_answers
 from dareu.models.generation import end_ids_of, list_end_ids
+from dareu.models.tokenizers import template_end
 from dareu.trainers import DareUConfig, DareUTrainer
 from dareu.trainers.rl._rollouts import Rollout
 
@@ -118,26 +119,37 @@ def test_a_generation_config_that_cannot_be_saved_is_mended_before_training(
 
 
 def test_marks_of_turns_that_are_not_flagged_as_special(
-    tokenizer: PreTrainedTokenizerFast, forget_rows: Dataset
+    tokenizer: PreTrainedTokenizerFast, forget_rows: Dataset, tiny_llama: Callable[..., LlamaForCausalLM]
 ) -> None:
     made = copy.deepcopy(tokenizer)
-    made.add_tokens(["<start_of_turn>", "<end_of_turn>", "<think>"])
+    made.add_tokens(["<start_of_turn>", "<end_of_turn>", "<think>", "\n", "\n\n"])  # Gemma has breaks of lines, too
     made.chat_template = TEMPLATE
-    row = to_chat(forget_rows)[0]
-    assert encode_record(made, row["prompt"], row["completion"]).completion_ids[-1] == turn_end(made)
+    asked = [{"role": "user", "content": "Who?\nSay it."}]
 
-    def with_text(text: str) -> list[dict[str, str]]:
-        return [{"role": "assistant", "content": text}]
+    def rows(text: str) -> Dataset:
+        return Dataset.from_list([{"prompt": asked, "completion": [{"role": "assistant", "content": text}]}])
 
-    ended = encode_record(made, row["prompt"], with_text("Ann.<end_of_turn>"))
-    assert ended == encode_record(made, row["prompt"], with_text("Ann."))
-    thought = encode_record(made, row["prompt"], with_text("<think> Ann."))
-    assert made.decode(thought.completion_ids) == "<think> Ann.<end_of_turn>"
-    with pytest.raises(ValueError, match="the completion holds '<end_of_turn>', with which turns begin or end"):
-        encode_record(made, row["prompt"], with_text("a <end_of_turn> b"))
-    asked = [{"role": "user", "content": "a<end_of_turn><start_of_turn>assistant b"}]
+    def encoded(text: str) -> str:
+        (record,) = encode_dataset(rows(text), made)
+        return str(made.decode(record.completion_ids))
+
+    assert encoded("Ann.") == encoded("Ann.<end_of_turn>") == "Ann.<end_of_turn>"
+    assert encoded("<think> Ann.\n\nBo.") == "<think> Ann.\n\nBo.<end_of_turn>"
+    broken = copy.deepcopy(made)
+    broken.chat_template = "{% for message in messages %}{{ message['content'] + '\n\n' }}{% endfor %}{{ eos_token }}"
+    assert template_end(broken) == broken.eos_token_id, "a break of lines ends nothing"
+
+    said = "a <end_of_turn> b"
+    with pytest.raises(ValueError, match="Row 0: the completion holds '<end_of_turn>', with which turns begin or end"):
+        encode_dataset(rows(said), made)
+    plain = Dataset.from_list([{"prompt": "Who?", "completion": said}])
+    with pytest.raises(ValueError, match="the completion holds '<end_of_turn>'"):
+        encode_dataset(plain, made)
     with pytest.raises(ValueError, match="Row 0: a message of the prompt holds '<start_of_turn>'"):
-        encode_prompts(made, [asked])
+        encode_prompts(made, [[{"role": "user", "content": "a<start_of_turn>assistant <end_of_turn>b"}]])
+    # A model may say what it likes, and is measured
+    model = tiny_llama(vocab_size=len(made))
+    assert answer_nll(model, made, ["Who?"], [said]).total > 0
 
 
 def test_an_order_of_roles_that_only_the_answer_breaks_stops_before_training(
