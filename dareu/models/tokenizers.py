@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import copy
 from contextlib import suppress
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
-from weakref import WeakKeyDictionary
 
 from dareu.files import content_hash
 from dareu.models._names import first_line, resolve_model_path
@@ -156,14 +156,13 @@ class _Spelled(NamedTuple):
     """With which turns begin or end, and which are not flagged as special, so that it cannot be told to split them."""
 
 
-#: Of each tokenizer, with what it depends on: some have thousands of added tokens.
-_KEPT: WeakKeyDictionary[PreTrainedTokenizerBase, tuple[Any, _Spelled]] = WeakKeyDictionary()
-
-
 def _spelled(tokenizer: PreTrainedTokenizerBase) -> _Spelled:
-    key = len(tokenizer), tuple(tokenizer.all_special_tokens), tokenizer.chat_template
-    if (kept := _KEPT.get(tokenizer)) is not None and kept[0] == key:
-        return kept[1]
+    """What it is now; looked up once, since some tokenizers have thousands of added tokens."""
+    return _look_up(tokenizer, len(tokenizer), tuple(tokenizer.all_special_tokens), str(tokenizer.chat_template))
+
+
+@lru_cache(maxsize=4)
+def _look_up(tokenizer: PreTrainedTokenizerBase, *depends_on: object) -> _Spelled:
     added = tokenizer.added_tokens_decoder
     special = [token.content for token in added.values() if token.special and token.content]
     others = {number: token.content for number, token in added.items() if not token.special and token.content.strip()}
@@ -171,9 +170,7 @@ def _spelled(tokenizer: PreTrainedTokenizerBase) -> _Spelled:
     if others and tokenizer.chat_template is not None:
         with suppress(ValueError):
             written |= set(chat_ids(tokenizer, [{"role": "user", "content": "Who?"}]))
-    found = _Spelled(special, [content for number, content in others.items() if number in written])
-    _KEPT[tokenizer] = key, found
-    return found
+    return _Spelled(special, [content for number, content in others.items() if number in written])
 
 
 def special_in(tokenizer: PreTrainedTokenizerBase, text: str) -> str | None:
