@@ -116,7 +116,7 @@ def read_files(files: Sequence[Path]) -> Dataset:
     tables = []
     for path in files:
         try:
-            tables.append(READERS[file_kind(path)](_opened(path)))
+            tables.append(read_table(path))
         except (ValueError, OSError, EOFError, RecursionError, csv.Error, zlib.error) as error:
             where = "" if len(files) == 1 else f"{path.name}: "
             raise ValueError(f"{where}{first_line(error)}") from error
@@ -129,9 +129,10 @@ def read_files(files: Sequence[Path]) -> Dataset:
         raise ValueError(f"the files do not go together: {first_line(error)}") from error
 
 
-def _opened(path: Path) -> bytes:
+def read_table(path: Path) -> pa.Table:
+    """The rows of one file of a known ending."""
     content = path.read_bytes()
-    return gzip.decompress(content) if path.name.lower().endswith(".gz") else content
+    return READERS[file_kind(path)](gzip.decompress(content) if path.name.lower().endswith(".gz") else content)
 
 
 def _read_json(content: bytes) -> pa.Table:

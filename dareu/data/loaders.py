@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dareu.data._owners import named_owners, tidy_owners
-from dareu.data._tables import READERS, file_kind, files_below, files_of, read_files
-from dareu.data.records import check_columns, check_records, quoted
+from dareu.data._tables import READERS, file_kind, files_below, files_of, read_files, read_table
+from dareu.data.records import RowError, check_columns, check_records, quoted
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -92,7 +92,10 @@ def load_records(
         dataset = dataset.add_column("owner", [owner] * len(dataset))
     check_columns(dataset, ("prompt", "completion", "owner"))
     dataset = named_owners(dataset)
-    check_records(dataset)
+    try:
+        check_records(dataset)
+    except RowError as error:
+        raise _of_its_file(Path(source), split, error) from error
     return apply_templates(tidy_owners(dataset), prompt_template, completion_template)
 
 
@@ -132,6 +135,18 @@ def files_in(source: str | Path) -> list[Path]:
         return [] if _is_saved(path) or not path.is_dir() else files_of(path, None)
     except (OSError, ValueError) as error:
         raise _unreadable(source, error) from error
+
+
+def _of_its_file(source: Path, split: str | None, error: RowError) -> ValueError:
+    """The fault with the file of a folder that holds the row, and where it stands there."""
+    files = files_of(source, split) if source.is_dir() and not _is_saved(source) else []
+    row = error.row
+    for file in files if len(files) > 1 else ():
+        rows = read_table(file).num_rows
+        if row < rows:
+            return ValueError(f"Row {row} of {str(file.relative_to(source))!r}: {error.reason}")
+        row -= rows
+    return error
 
 
 def _unreadable(source: str | Path, error: Exception) -> ValueError:

@@ -40,6 +40,14 @@ class DataParts(NamedTuple):
     """Rows that no model was trained on."""
 
 
+class RowError(ValueError):
+    """A fault of one row, which is counted from 0."""
+
+    def __init__(self, row: int, reason: str) -> None:
+        super().__init__(f"Row {row}: {reason}")
+        self.row, self.reason = row, reason
+
+
 def is_chat(value: object) -> TypeGuard[list[dict[str, Any]]]:
     """Whether `value` is a non-empty list of messages with a role and a text content."""
     return (
@@ -84,36 +92,41 @@ def check_texts(dataset: Dataset) -> None:
     for row, (prompt, completion) in enumerate(zip(dataset["prompt"], dataset["completion"], strict=True)):
         _check_row(row, prompt, completion)
         if chat is not None and chat != is_chat(completion):
-            raise ValueError(
-                f"Row {row}: the completion is {_kind(completion)}, unlike the rows before it: "
-                "use strings in all rows, or message lists in all rows."
+            raise RowError(
+                row,
+                f"the completion is {_kind(completion)}, unlike the rows before it: "
+                "use strings in all rows, or message lists in all rows.",
             )
         chat = is_chat(completion)
 
 
 def _check_row(row: int, prompt: object, completion: object) -> None:
     if not isinstance(prompt, str) and not is_chat(prompt):
-        raise ValueError(
-            f"Row {row}: the prompt is {_kind(prompt)}, but must be a string or a list of messages "
-            '{"role", "content"} with text content: convert it.'
+        raise RowError(
+            row,
+            f"the prompt is {_kind(prompt)}, but must be a string or a list of messages "
+            '{"role", "content"} with text content: convert it.',
         )
     if not isinstance(completion, str) and not is_chat(completion):
-        raise ValueError(
-            f"Row {row}: the completion is {_kind(completion)}, but must be a string or a list with one "
-            'message {"role": "assistant", "content"}: convert it or drop the row.'
+        raise RowError(
+            row,
+            f"the completion is {_kind(completion)}, but must be a string or a list with one "
+            'message {"role": "assistant", "content"}: convert it or drop the row.',
         )
     if is_chat(prompt) != is_chat(completion):
-        raise ValueError(
-            f"Row {row}: the prompt is {_kind(prompt)} and the completion is {_kind(completion)}: "
-            "make both strings or both message lists (to_chat converts string records)."
+        raise RowError(
+            row,
+            f"the prompt is {_kind(prompt)} and the completion is {_kind(completion)}: "
+            "make both strings or both message lists (to_chat converts string records).",
         )
     if is_chat(completion) and [message["role"] for message in completion] != ["assistant"]:
-        raise ValueError(
-            f"Row {row}: the completion has the roles {quoted(m['role'] for m in completion)}, but must be "
-            "one assistant message: move the earlier messages into the prompt."
+        raise RowError(
+            row,
+            f"the completion has the roles {quoted(m['role'] for m in completion)}, but must be "
+            "one assistant message: move the earlier messages into the prompt.",
         )
     if not text_of(completion):
-        raise ValueError(f"Row {row}: the completion is empty: fill it in or drop the row.")
+        raise RowError(row, "the completion is empty: fill it in or drop the row.")
 
 
 def check_records(dataset: Dataset) -> None:
@@ -126,9 +139,9 @@ def check_records(dataset: Dataset) -> None:
     check_texts(dataset)
     for row, owner in enumerate(dataset["owner"]):
         if not isinstance(owner, str):
-            raise ValueError(f"Row {row}: the owner is {_kind(owner)}, but must be a string: convert it with str().")
+            raise RowError(row, f"the owner is {_kind(owner)}, but must be a string: convert it with str().")
         if not owner_name(owner):
-            raise ValueError(f"Row {row}: the owner is empty: name one or drop the row.")
+            raise RowError(row, "the owner is empty: name one or drop the row.")
 
 
 def forget_retain_split(dataset: Dataset, forget_owners: Sequence[str]) -> ForgetRetain:

@@ -105,6 +105,17 @@ def test_an_empty_folder_and_a_broken_file_of_a_folder(tmp_path: Path):
         read_dataset(tmp_path)
 
 
+def test_a_faulty_row_is_named_by_its_place_in_its_file(tmp_path: Path):
+    (tmp_path / "x").mkdir()
+    (tmp_path / "a.jsonl").write_text("\n".join([lines("Ada")] * 3))
+    (tmp_path / "x" / "a.csv").write_text("prompt,completion,owner\nq,a,Bo\nq,,Bo\n")
+    with pytest.raises(ValueError, match=r"^Row 1 of 'x/a\.csv': the completion is empty"):
+        load_records(tmp_path)
+    (tmp_path / "a.jsonl").unlink()
+    with pytest.raises(ValueError, match=r"^Row 1: the completion is empty"):
+        load_records(tmp_path)
+
+
 def test_columns_may_be_empty_at_first(tmp_path: Path):
     (tmp_path / "a.jsonl").write_text(lines("Ada", facts=None, perturbed=[]) + "\n" + lines("Ada", year=1))
     (tmp_path / "b.jsonl").write_text(lines("Bo", paraphrase="other words", facts=["x"], perturbed=["y"]))
