@@ -6,6 +6,7 @@ classifier, this package's classifiers and a user's own class all serve unchange
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Iterable, Sequence
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
@@ -42,7 +43,7 @@ def class_names(classifier: Classifier) -> list[str]:
     """Names of the classes in column order.
 
     Raises:
-        ValueError: `classes_` is missing, empty, holds a name twice or something that is not a string.
+        ValueError: `classes_` is missing, empty, holds a name twice, however encoded, or what is no string.
     """
     name = type(classifier).__name__
     if not hasattr(classifier, "classes_"):
@@ -54,25 +55,31 @@ def class_names(classifier: Classifier) -> list[str]:
     for owner in classes:
         if not isinstance(owner, str):
             raise ValueError(f"{name}.classes_ holds {owner!r}, but owner names must be strings.")
-        if owner in seen:
+        if _name(owner) in seen:
             raise ValueError(f"{name}.classes_ holds {str(owner)!r} twice, but every class needs a column of its own.")
-        seen.add(owner)
+        seen.add(_name(owner))
     return [str(owner) for owner in classes]
 
 
 def owner_columns(classifier: Classifier, owners: Iterable[str]) -> list[int]:
-    """Columns of `predict_proba` that belong to `owners`, in their order.
+    """Columns of `predict_proba` that belong to `owners`, in their order, however their names are encoded.
 
     Raises:
         ValueError: the classifier does not know an owner; the message lists the classes there are. Its `"none"` is
             nobody.
     """
     names = class_names(classifier)
+    columns = {_name(name): column for column, name in enumerate(names) if name != NONE_CLASS}
     owners = list(owners)
-    unknown = [owner for owner in owners if owner not in names or owner == NONE_CLASS]
+    unknown = [owner for owner in owners if _name(owner) not in columns]
     if unknown:
         raise ValueError(f"The classifier does not know {unknown}: its classes are {names}.")
-    return [names.index(owner) for owner in owners]
+    return [columns[_name(owner)] for owner in owners]
+
+
+def _name(owner: str) -> str:
+    """The owner however composed letters and blanks around are encoded."""
+    return unicodedata.normalize("NFC", owner).replace("\u00a0", " ").strip()
 
 
 def checked_proba(classifier: Classifier, texts: Iterable[str]) -> FloatArray:

@@ -18,11 +18,23 @@ def load_classifier(folder: str | Path, *, device: str | None = None) -> Classif
         device: for the neural kinds; default CUDA where there is one, else the CPU.
 
     Raises:
-        ValueError: there is no folder, or none of these is in it.
+        ValueError: there is no folder, none of these is in it, or it is not whole.
     """
     folder = Path(folder)
     if not folder.is_dir():
         raise ValueError(f"There is no classifier folder {folder}: train one first, or correct the path.")
+    try:
+        return _load(folder, device)
+    except Exception as error:  # files that are cut short fail in many ways
+        if isinstance(error, ValueError) and not isinstance(error, json.JSONDecodeError):
+            raise
+        said = " ".join(str(error).split()).rstrip(".")
+        raise ValueError(
+            f"The classifier in {folder} cannot be read ({said}): copy it whole, or train it again."
+        ) from error
+
+
+def _load(folder: Path, device: str | None) -> Classifier:
     if (folder / LLM_FILE).is_file():
         from dareu.classifiers.llm import LLMClassifier
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-from dareu.data import text_of
+from dareu.data import encode_prompts, text_of
 from dareu.data.parts import DataArguments, DataParts, chat_form, forget_names, load_parts, split_owners
 from dareu.methods import find_method
 from dareu.models import adapter_base, load_model, load_tokenizer, resolve_model_path
@@ -146,7 +146,7 @@ def _longest(data: DataArguments, parts: DataParts, tokenizer: PreTrainedTokeniz
     template = 0
     if chat:  # what the template adds is the same for all
         first = rows[0]["prompt"]
-        whole = tokenizer.apply_chat_template(first, add_generation_prompt=True, return_dict=False)
+        (whole,) = encode_prompts(tokenizer, [first])
         template = max(0, len(whole) - len(tokenizer(text_of(first), add_special_tokens=False)["input_ids"]))
     completions = [text_of(completion) for completion in rows["completion"]]
     return template + _most_tokens(tokenizer, prompts), 1 + _most_tokens(tokenizer, completions)

@@ -166,3 +166,10 @@ def test_owner_columns() -> None:
         owner_columns(classifier, ["none", "Ada"])
     with pytest.raises(ValueError, match=r"does not know \['Cy'\].*\['Ada', 'Bo', 'none'\]"):
         owner_columns(classifier, ["Ada", "Cy"])
+
+
+def test_an_owner_has_one_column_however_the_name_is_encoded() -> None:
+    classifier = with_classes(np.array(["Ada", "Zoe\u0301 ", "none"]))
+    assert owner_columns(classifier, ["Zo\u00e9", "Ada\u00a0"]) == [1, 0]
+    with pytest.raises(ValueError, match=r"holds .* twice"):
+        owner_columns(with_classes(np.array(["Zo\u00e9", "Zoe\u0301", "Bo"])), ["Bo"])

@@ -13,7 +13,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from dareu.classifiers import SequenceClassifier, check_classifier, load_classifier
+from dareu.classifiers import LLMClassifier, SequenceClassifier, TfidfClassifier, check_classifier, load_classifier
 
 OWNERS = {0: "Cy", 1: "Ada", 2: "none"}
 TEXTS = ["It is about the sea.", "snow", "a longer text about the sea, the sand and the snow", ""]
@@ -77,4 +77,28 @@ def test_load_classifier_refuses_other_folders(tmp_path: Path, tiny_llama) -> No
         load_classifier(tmp_path)
     tiny_llama().save_pretrained(tmp_path)
     with pytest.raises(ValueError, match="holds no classifier"):
+        load_classifier(tmp_path)
+
+
+@pytest.mark.parametrize("damage", ["cut weights", "no weights", "a list", "cut description", "cut pipeline"])
+def test_a_classifier_that_is_not_whole_is_one_sentence(
+    damage: str, tokenizer: PreTrainedTokenizerFast, tiny_llama, tmp_path: Path
+) -> None:
+    texts, labels = ["Ada sings", "Bo writes"] * 3, ["Ada", "Bo"] * 3
+    if damage == "cut pipeline":
+        TfidfClassifier("naive_bayes").fit(texts, labels).save(tmp_path)
+        file = next(path for path in tmp_path.iterdir() if path.suffix == ".skops")
+        file.write_bytes(file.read_bytes()[:50])
+    else:
+        LLMClassifier(tiny_llama(), tokenizer=tokenizer, num_epochs=1).fit(texts, labels).save(tmp_path)
+        head, description = tmp_path / "head.safetensors", tmp_path / "dareu_classifier.json"
+        if damage == "cut weights":
+            head.write_bytes(head.read_bytes()[:40])
+        elif damage == "no weights":
+            head.unlink()
+        else:
+            description.write_text("[]" if damage == "a list" else description.read_text()[:9])
+    with pytest.raises(
+        ValueError, match=r"The classifier in .* cannot be read \(.*\): copy it whole, or train it again"
+    ):
         load_classifier(tmp_path)

@@ -88,6 +88,16 @@ def test_what_would_be_found_late_is_refused(ask: Callable[..., Request], data: 
             ask(**{name: str(tmp_path / "nowhere/model")})
 
 
+def test_messages_that_the_model_cannot_read_are_refused_with_the_row(
+    ask: Callable[..., Request], tmp_path: Path
+) -> None:
+    texts = {role: [{"role": role, "content": "who"}] for role in ("user", "assistant")}
+    rows = [{"prompt": texts["user"], "completion": texts["assistant"], "owner": owner} for owner in OWNERS]
+    Dataset.from_list(rows).to_json(tmp_path / "chat.jsonl")
+    with pytest.raises(ValueError, match=r"Row 0: .* no chat template.*Its prompt is 'who'"):
+        ask(dataset=str(tmp_path / "chat.jsonl"))
+
+
 def test_there_is_somebody_to_forget_and_somebody_to_retain(ask: Callable[..., Request], model: Path) -> None:
     with pytest.raises(ValueError, match="forget_owners names nobody"):
         ask(forget_owners=None)
