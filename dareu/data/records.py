@@ -11,6 +11,8 @@ Rows are counted from 0 in every error.
 
 from __future__ import annotations
 
+import logging
+import re
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeGuard
 
@@ -19,7 +21,12 @@ from dareu.data._owners import owner_name
 if TYPE_CHECKING:
     from datasets import Dataset
 
+logger = logging.getLogger(__name__)
+
 _MOST_NAMES_SHOWN = 20
+
+#: How a list of chat messages begins where CSV, or json.dumps, made a text of it.
+_MESSAGES = re.compile(r"""\s*\[\s*\{\s*(["'])(role|content)\1\s*:""")
 
 
 class ForgetRetain(NamedTuple):
@@ -125,6 +132,8 @@ def _check_row(row: int, prompt: object, completion: object) -> None:
             f"the completion has the roles {quoted(m['role'] for m in completion)}, but must be "
             "one assistant message: move the earlier messages into the prompt.",
         )
+    if isinstance(completion, str) and _MESSAGES.match(completion):
+        raise RowError(row, "the completion is a text that spells messages: give them as lists, in JSON or Parquet.")
     if not text_of(completion):
         raise RowError(row, "the completion is empty: fill it in or drop the row.")
 
@@ -150,6 +159,9 @@ def forget_retain_split(dataset: Dataset, forget_owners: Sequence[str]) -> Forge
     Args:
         dataset: A record dataset.
         forget_owners: Owners to forget, each once; how a name's letters and blanks are encoded makes no difference.
+
+    Returns:
+        The two sides. A warning says where a row of the one stands in the other, too.
 
     Raises:
         ValueError: `dataset` is no record dataset, an owner is unknown or named twice, or a side is empty.
@@ -177,6 +189,15 @@ def forget_retain_split(dataset: Dataset, forget_owners: Sequence[str]) -> Forge
     sides: tuple[list[int], list[int]] = ([], [])
     for row, owner in enumerate(owners):
         sides[owner not in forget].append(row)
+    columns = dataset["prompt"], dataset["completion"]
+    texts = [(str(prompt), str(completion)) for prompt, completion in zip(*columns, strict=True)]
+    whose = {texts[row]: owners[row] for row in sides[1]}
+    if shared := {texts[row]: whose[texts[row]] for row in sides[0] if texts[row] in whose}:
+        logger.warning(
+            "%d rows to forget are word for word those of others, and are retained as theirs: %s.",
+            len(shared),
+            quoted(dict.fromkeys(shared.values())),
+        )
     return ForgetRetain(dataset.select(sides[0]), dataset.select(sides[1]))
 
 

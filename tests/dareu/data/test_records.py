@@ -50,6 +50,11 @@ def test_valid_records_pass():
             records(["a"], completion=[ASSISTANT]),
             r"Row 0: the prompt is a string and the completion is a message",
         ),
+        (
+            records(["a"], completion=['[{"role": "assistant", "content": "x"}]']),
+            "Row 0: the completion is a text that",
+        ),
+        (records(["a"], completion=["[{'content': 'x', 'role': 'assistant'}]"]), "spells messages: give them as lists"),
         (records(["a"], prompt=[USER], completion=[USER]), r"Row 0: the completion has the roles 'user'"),
         (
             records(["a"], prompt=[USER], completion=[ASSISTANT * 2]),
@@ -131,3 +136,13 @@ def test_folds_share_each_owners_rows():
 def test_what_is_no_fold_is_refused(fold):
     with pytest.raises(ValueError, match="give it as '0/2'"):
         take_fold(Dataset.from_dict({"owner": ["a"]}), fold)
+
+
+def test_a_row_on_both_sides_is_said(caplog):
+    rows = {"prompt": ["q", "q", "q", "p"], "completion": ["a", "a", "b", "a"], "owner": ["ann", "bo", "ann", "cy"]}
+    split = forget_retain_split(Dataset.from_dict(rows), ["ann"])
+    assert (len(split.forget), len(split.retain)) == (2, 2)
+    assert caplog.messages == ["1 rows to forget are word for word those of others, and are retained as theirs: 'bo'."]
+    caplog.clear()
+    forget_retain_split(Dataset.from_dict(rows), ["cy"])
+    assert not caplog.messages
