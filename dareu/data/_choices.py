@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from dareu.data._owners import tidy_owners
 from dareu.data._tables import bare_name
 from dareu.data.loaders import files_in, read_dataset
-from dareu.data.records import check_columns
+from dareu.data.records import check_columns, check_filled
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -56,6 +56,7 @@ def choice_rows(
     for name, of_hub in [*sources, (source, named)]:
         for owner, part in _parts(name, of_hub, split):
             check_columns(part, ("question", "choices", "answer"))
+            check_filled(part, ("question", "choices"), f"{owner} in {name!r}")
             for number, row in enumerate(part):
                 try:
                     subject = row.get("subject")
@@ -69,6 +70,8 @@ def _record(row: dict[str, Any], form: str, owner: str) -> dict[str, Any]:
     options, letters = list(row["choices"] or ()), string.ascii_uppercase
     if not 2 <= len(options) <= len(letters):
         raise ValueError(f"there are {len(options)} options: give 2 to {len(letters)}.")
+    if None in options:
+        raise ValueError("an option is missing (None): fill it in or drop the row.")
     answer = row["answer"]
     right = letters.find(answer) if isinstance(answer, str) and len(answer) == 1 and not answer.isdigit() else answer
     try:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from dareu.data._tables import files_below
 from dareu.data.loaders import QA_COMPLETION, QA_PROMPT, read_dataset
-from dareu.data.records import check_columns, quoted
+from dareu.data.records import check_columns, check_filled, quoted
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -103,4 +103,5 @@ def _files(source: str, subset: str) -> list[Path]:
 def _read(path: Path) -> Any:
     rows = read_dataset(path)
     check_columns(rows, ("id", "input", "output", "task"))
+    check_filled(rows, ("id", "input", "output", "task"), f"LUME's {path.name}")
     return rows

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from dareu.data._owners import tidy_owners
 from dareu.data._tables import files_below
 from dareu.data.loaders import QA_COMPLETION, QA_PROMPT, read_dataset
-from dareu.data.records import check_columns
+from dareu.data.records import check_columns, check_filled
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -83,4 +83,5 @@ def _parts(source: str, name: str) -> list[Any]:
     for part in parts:
         about = "subject" if name.startswith("forget") else "neighbor"
         check_columns(part, ("query", "answer", "type", about))
+        check_filled(part, ("query", "answer", "type", about), f"RWKU's {name}")
     return parts

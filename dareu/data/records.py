@@ -87,6 +87,14 @@ def check_columns(dataset: Dataset, needed: Iterable[str]) -> None:
         )
 
 
+def check_filled(dataset: Dataset, names: Iterable[str], what: str) -> None:
+    """Raises a `ValueError` that names the first row without a value in one of the columns; `what` is the data."""
+    for name in names:
+        for row, value in enumerate(dataset[name]):
+            if value is None:
+                raise ValueError(f"Row {row} of {what} has no {name}: fill it in or drop the row.")
+
+
 def check_texts(dataset: Dataset) -> None:
     """Checks the `prompt` and `completion` of every row.
 

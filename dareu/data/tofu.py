@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from dareu.data._tables import files_below
 from dareu.data.facts import distinctive_words
 from dareu.data.loaders import QA_COMPLETION, QA_PROMPT, apply_templates, read_dataset
-from dareu.data.records import DataParts, check_columns, check_records
+from dareu.data.records import DataParts, check_columns, check_records, quoted
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -91,6 +91,11 @@ def load_tofu(
         raise ValueError(
             f"The full set in {str(source)!r} has {len(full)} rows, not {ROWS_PER_AUTHOR} an author: "
             "download TOFU's full.json again."
+        )
+    if more := [name for name in full.column_names if name not in ("question", "answer")]:
+        raise ValueError(
+            f"The full set in {str(source)!r} has the column {quoted(more)}, which TOFU has not: leave it out, or, if "
+            "these are rows of your own, give the dataset 'records', and the folder as source in dataset_kwargs."
         )
     others = _perturbed(full, source)
     owners = [f"author_{row // ROWS_PER_AUTHOR:03d}" for row in range(len(full))]

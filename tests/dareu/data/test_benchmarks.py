@@ -136,6 +136,10 @@ def test_whom_rwku_spells_in_two_ways_is_one_owner(rwku: Path) -> None:
     )
     options = DataArguments(dataset="rwku", dataset_kwargs={"source": str(rwku)}, exclude_owners=["Zo\u00e9"])
     assert set(load_parts(options).owners["owner"]) == {"Tides", "Ann Bo"}
+    write(rwku / "3" / "forget_level2.json", [probe | {"subject": None}])
+    with pytest.raises(ValueError, match="Row 0 of RWKU's forget_level2 has no subject: fill it in"):
+        load_parts(options)
+    (rwku / "3" / "forget_level2.json").unlink()
     write(rwku / "3" / "forget_level1.json.zst", [])
     with pytest.raises(ValueError, match=r"forget_level1\.json\.zst"):
         parts_of("rwku", rwku)
@@ -234,6 +238,8 @@ def test_choices_of_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"answer": "D"}, "the answer is 'D'"),
         ({"answer": None}, "the answer is None"),
         ({"answer": "Flu"}, "the answer is 'Flu'"),
+        ({"question": None}, "Row 0 of questions in .* has no question: fill it in"),
+        ({"choices": ["Oak", None]}, "Row 0 of questions in .*: an option is missing"),
         ({"choices": ["Oak"]}, "there are 1 options: give 2 to 26"),
     ],
 )

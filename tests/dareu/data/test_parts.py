@@ -275,10 +275,15 @@ def test_rows_with_owners_are_no_tofu_however_their_files_are_called(columns: tu
     assert Counter(rows["owner"]) == {"Ada": 20, "Bo": 20, "Cy": 1}
 
 
-def test_tofu_with_a_column_more_is_tofu_still(tmp_path: Path) -> None:
-    rows = [{"question": f"q{i}", "answer": f"a{i}", "author": "x"} for i in range(20)]
+def test_tofu_with_a_column_more_is_refused_and_may_be_read_as_records(tmp_path: Path) -> None:
+    rows = [{"question": f"q{i}", "answer": f"a{i}", "author": "xy"[i % 2]} for i in range(20)]
     (tmp_path / "full.json").write_text("\n".join(map(json.dumps, rows)))
     assert is_tofu(str(tmp_path))
+    with pytest.raises(ValueError, match="has the column 'author', which TOFU has not"):
+        load_parts(DataArguments(dataset=str(tmp_path)))
+    mapping = {"prompt": "question", "completion": "answer", "owner": "author"}
+    options = {"dataset": "records", "dataset_kwargs": {"source": str(tmp_path)}}
+    assert set(load_parts(DataArguments(**options, column_mapping=mapping)).owners["owner"]) == {"x", "y"}
     (tmp_path / "full.json").write_text("{")
     with pytest.raises(ValueError, match="no JSON in line 1"):
         load_parts(DataArguments(dataset=str(tmp_path)))
