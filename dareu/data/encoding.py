@@ -264,9 +264,11 @@ def _check_contents(tokenizer: PreTrainedTokenizerBase, prompt: Text) -> None:
 
 def _check_marks(tokenizer: PreTrainedTokenizerBase, completion: Text) -> None:
     """Refuses a text with a mark of turns within that would be read as one; a model's own answers may hold any."""
+    text = text_of(completion)
+    if mark_in(tokenizer, text) is None:  # as most: the end is then not asked for
+        return
     end = tokenizer.eos_token_id if isinstance(completion, str) else template_end(tokenizer)
-    text = without_end(tokenizer, text_of(completion), end)
-    if (mark := mark_in(tokenizer, text)) is not None:
+    if (mark := mark_in(tokenizer, without_end(tokenizer, text, end))) is not None:
         raise ValueError(
             f"the completion holds {mark!r}, with which turns begin or end, and the tokenizer reads it so wherever it "
             "stands: write it otherwise, or drop the row."
