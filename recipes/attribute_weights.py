@@ -53,7 +53,8 @@ def main() -> None:
 
     # Everything that can be wrong was looked at before anything is written
     with accelerator.main_process_first():
-        run = open_run(args.output_dir, config_of(data, args), inputs_of(data, args))
+        alone = accelerator.is_main_process
+        run = open_run(args.output_dir, config_of(data, args), inputs_of(data, args), alone=alone)
     if run.done:
         accelerator.print(f"{run.folder} is done: delete it to run again.")
         return

@@ -75,7 +75,8 @@ def main() -> None:
         records = records * max(1, round(wanted / len(records))) + background
     # Everything that can be wrong was looked at before anything is written
     with training.main_process_first(local=False, desc="opening the run"):
-        run = open_run(training.output_dir, config, inputs_of(data, args), free=TRACKING)
+        alone = training.process_index == 0
+        run = open_run(training.output_dir, config, inputs_of(data, args), free=TRACKING, alone=alone)
     if run.done:
         if training.process_index == 0:
             print(f"{run.folder} is done: delete it to run again.")

@@ -42,7 +42,6 @@ from dareu.requests.sizing import WAYS
 from dareu.rewards import REWARDS
 from dareu.runs import StoredMeasurement, config_of, inputs_of, open_run, read_results, write_results
 from dareu.runs.holdings import CLEANED
-from dareu.runs.lock import working_alone
 from dareu.runs.plans import Plan
 from dareu.runs.program import run_program
 
@@ -69,21 +68,20 @@ def main() -> None:
     if args.plan:
         show_plan(request, args, plan, trials)
         return
-    with working_alone(folder):
-        inputs = {name: of for name, of in inputs_of(data, args).items() if name.split(".")[0] not in FREE}
-        run = open_run(folder, config_of(data, args), inputs, free=FREE)
-        if (folder / CLEANED).exists():
-            raise ValueError(f"{folder} was cleaned: what it would go on from is gone; give another --output_dir.")
-        check_same_model(folder, request)
-        start = time.perf_counter()
-        facts = facts_of(request, args, trials)
-        write_json(folder / "request.json", facts)
-        try:
-            carry_out(request, args, plan, trials, folder, facts)
-        finally:  # of what there is, too
-            write_page(folder / "report.html", [folder])
-        run.mark_done()
-        print(f"It took {(time.perf_counter() - start) / 60:.1f} minutes.")
+    inputs = {name: of for name, of in inputs_of(data, args).items() if name.split(".")[0] not in FREE}
+    run = open_run(folder, config_of(data, args), inputs, free=FREE)
+    if (folder / CLEANED).exists():
+        raise ValueError(f"{folder} was cleaned: what it would go on from is gone; give another --output_dir.")
+    check_same_model(folder, request)
+    start = time.perf_counter()
+    facts = facts_of(request, args, trials)
+    write_json(folder / "request.json", facts)
+    try:
+        carry_out(request, args, plan, trials, folder, facts)
+    finally:  # of what there is, too
+        write_page(folder / "report.html", [folder])
+    run.mark_done()
+    print(f"It took {(time.perf_counter() - start) / 60:.1f} minutes.")
 
 
 def check_same_model(folder: Path, request: Request) -> None:

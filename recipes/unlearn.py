@@ -113,7 +113,8 @@ def main() -> None:
             callbacks=[],
         )
         with training.main_process_first(local=False, desc="opening the run"):
-            run = open_run(training.output_dir, config, inputs_of(*options.parts), free=TRACKING)
+            alone = training.process_index == 0
+            run = open_run(training.output_dir, config, inputs_of(*options.parts), free=TRACKING, alone=alone)
         if run.done:
             if trainer.is_world_process_zero():
                 print(f"{run.folder} is done: delete it to run again.")

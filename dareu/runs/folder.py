@@ -1,7 +1,6 @@
 """Run folders: what was run, with what, and what came out."""
 
 import dataclasses
-import json
 import logging
 import os
 import shutil
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from dareu.files import atomic_file, content_hash, read_yaml, to_plain, write_json, write_yaml
+from dareu.runs.lock import hold
 
 logger = logging.getLogger(__name__)
 
@@ -58,6 +58,7 @@ def open_run(
     inputs: Mapping[str, Sequence[Path]] | None = None,
     *,
     free: Collection[str] = (),
+    alone: bool = True,
 ) -> Run:
     """Opens the folder of a run: a new one, or one that the same config made before.
 
@@ -72,38 +73,45 @@ def open_run(
         inputs: Files and folders that the run reads, as `inputs_of` finds them; they are known by their content, so
             that a model made anew under its old name is another model, and an edited plug-in another plug-in.
         free: Settings that another start may change, such as the number of jobs; `config.yaml` has the last ones.
+        alone: Whether this process holds the folder until it ends: of a distributed run, the main one does.
 
     Raises:
         ValueError: If the folder was made by another config or from other inputs, or holds files but no
-            `config.yaml`.
+            `config.yaml`, or a process of another start is at work in it.
     """
     folder = Path(folder)
     path, inputs_file = folder / "config.yaml", folder / "inputs.json"
     plain = to_plain(config)
     hashes = {name: content_hash(paths) for name, paths in (inputs or {}).items()}
-    if path.exists():
-        earlier = read_yaml(path)
+    known = read_yaml(inputs_file) if inputs_file.exists() else {}
+    earlier = read_yaml(path) if path.exists() else None
+    if earlier is not None:
         differing = _differences(_without(earlier, free), _without(plain, free))
         if differing:
             shown = "; ".join(differing[:3]) + ("; …" if len(differing) > 3 else "")
             raise ValueError(
                 f"{folder} holds a run with another config ({shown}); give another --output_dir, or delete that folder."
             )
-        known = json.loads(inputs_file.read_text(encoding="utf-8")) if inputs_file.exists() else {}
         if changed := [name for name in {**known, **hashes} if known.get(name) != hashes.get(name)]:
             raise ValueError(
                 f"{folder} holds a run whose {', '.join(changed)} had another content; give another --output_dir, "
                 "or delete that folder."
             )
-        if _without(earlier, ()) != _without(plain, ()):
-            write_yaml(path, plain, comment=_circumstances())
-        logger.info("Found a run of the same config in %s.", folder)
-    elif folder.exists() and any(_holds_files(item) for item in folder.iterdir() if item != path):
-        raise ValueError(f"{folder} holds files but no config.yaml of a run; give another --output_dir.")
-    else:
+    elif folder.exists():
+        # A process that died before it wrote the config may have left the inputs
+        ours = {inputs_file} if known == hashes else set()
+        if any(_holds_files(item) for item in folder.iterdir() if item not in ours):
+            raise ValueError(f"{folder} holds files but no config.yaml of a run; give another --output_dir.")
+    if alone:
+        hold(folder)
+    if earlier is None:
         if hashes:
             write_json(inputs_file, hashes)
         write_yaml(path, plain, comment=_circumstances())
+    else:
+        if _without(earlier, ()) != _without(plain, ()):
+            write_yaml(path, plain, comment=_circumstances())
+        logger.info("Found a run of the same config in %s.", folder)
     return Run(folder)
 
 

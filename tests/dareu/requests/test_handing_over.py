@@ -1,8 +1,6 @@
-"""The folder that is handed over, its card, and the lock on a request's own folder."""
+"""The folder that is handed over, and its card."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +10,6 @@ from huggingface_hub import ModelCard
 
 from dareu.requests.handing_over import model_card, place_model, publish
 from dareu.requests.ledger import MARK
-from dareu.runs.lock import working_alone
 
 CARD: dict[str, Any] = {
     "name": "m",
@@ -79,32 +76,3 @@ def test_the_hub_gets_the_folder_and_its_refusal_is_one_sentence(
     monkeypatch.setattr(Api, "create_repo", refuse)
     with pytest.raises(ValueError, match="could not be uploaded as mine: no route The model is whole; log in"):
         publish(tmp_path, "mine", private=False)
-
-
-HOLD = """
-import sys
-from pathlib import Path
-from dareu.runs.lock import working_alone
-with working_alone(Path(sys.argv[1])):
-    print("held", flush=True)
-    sys.stdin.read()
-"""
-
-
-def test_a_folder_is_worked_in_alone_until_the_process_is_gone(tmp_path: Path) -> None:
-    folder = tmp_path / "run"
-    with working_alone(folder):
-        pass
-    holder = subprocess.Popen(
-        [sys.executable, "-c", HOLD, str(folder)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
-    assert holder.stdout is not None and holder.stdin is not None
-    try:
-        assert holder.stdout.readline() == "held\n"
-        with pytest.raises(ValueError, match="Another process is at work in"), working_alone(folder):
-            pass
-    finally:
-        holder.kill()
-        holder.communicate()
-    with working_alone(folder):
-        pass

@@ -38,7 +38,7 @@ def test_a_new_run_says_what_it_is_made_of(tmp_path, monkeypatch):
     head = [line for line in text.splitlines() if line.startswith("# ")]
     for package in ("dareu", "torch", "transformers", "trl"):
         assert f"{package} {version(package)}" in head[0]
-    assert not run.done and [item.name for item in run.folder.iterdir()] == ["config.yaml"]
+    assert not run.done and {item.name for item in run.folder.iterdir()} == {".lock", "config.yaml"}
     assert run.metrics_path.parent == run.results_path.parent == run.folder
 
 
@@ -119,6 +119,26 @@ def test_a_folder_of_something_else_is_refused(tmp_path, path):
     assert [item for item in tmp_path.rglob("*") if item.is_file()] == [tmp_path / path]
 
 
+def test_a_folder_where_a_process_died_before_the_config_is_new(tmp_path):
+    (tmp_path / "data.json").write_text("[]")
+    inputs = {"data": [tmp_path / "data.json"]}
+    folder = open_run(tmp_path / "run", CONFIG, inputs).folder
+    (folder / "config.yaml").unlink()
+    assert open_run(folder, CONFIG, inputs).folder == folder
+    assert (folder / "config.yaml").exists()
+    (folder / "config.yaml").unlink()
+    (tmp_path / "data.json").write_text("[1]")
+    with pytest.raises(ValueError, match=r"holds files but no config\.yaml"):
+        open_run(folder, CONFIG, inputs)
+
+
+def test_inputs_that_were_cut_short_are_named(tmp_path):
+    run = open_run(tmp_path / "x", CONFIG)
+    (run.folder / "inputs.json").write_text('{"model": "0123')
+    with pytest.raises(ValueError, match=r"inputs\.json cannot be read"):
+        open_run(run.folder, CONFIG)
+
+
 def test_a_folder_where_a_process_died_while_writing_is_new(tmp_path):
     (tmp_path / ".tmp-0123abcd-config.yaml").touch()
     open_run(tmp_path, CONFIG)
@@ -172,4 +192,4 @@ def test_a_run_that_is_done_holds_nothing_half_written(tmp_path):
     (run.folder / ".tmp-1234abcd-results.json").touch()
     run.mark_done()
     assert run.done
-    assert sorted(path.name for path in run.folder.iterdir()) == ["config.yaml", "done"]
+    assert {path.name for path in run.folder.iterdir()} == {".lock", "config.yaml", "done"}
