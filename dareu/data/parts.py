@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import difflib
 import inspect
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +21,7 @@ from dareu.data.corpora import text_rows
 from dareu.data.encoding import to_chat
 from dareu.data.fictional import background_rows, fictional_parts
 from dareu.data.loaders import record_rows
-from dareu.data.records import DataParts, ForgetRetain, check_records, forget_retain_split
+from dareu.data.records import DataParts, ForgetRetain, check_records, forget_retain_split, quoted
 from dareu.data.tofu import is_tofu, tofu_parts
 from dareu.plugins import build, needed_parameters, resolve
 from dareu.values import as_mapping
@@ -28,6 +29,8 @@ from dareu.values import as_mapping
 if TYPE_CHECKING:
     from datasets import Dataset
     from transformers import PreTrainedTokenizerBase
+
+logger = logging.getLogger(__name__)
 
 __all__ = [
     "DATASETS",
@@ -64,6 +67,8 @@ OFFERED = (
 def load_parts(args: DataArguments) -> DataParts:
     """Loads the parts that the arguments name.
 
+    A warning says where test rows are an owner's, word for word.
+
     Raises:
         ValueError: There is no such loader, an option is set that it does not take, the data cannot be read or is not
             made of records, or too few owners are left beside the background people.
@@ -81,6 +86,8 @@ def load_parts(args: DataArguments) -> DataParts:
         reader = DATASETS["records" if args.prompt_tokens is None else "texts"]
         offered = {**_offered(args), "source": lambda: args.test_dataset}
         parts = parts._replace(test=build(reader, offered, {}, "The test dataset"))
+    if parts.test is not None:
+        _warn_of_owners_rows(parts.test, parts.owners)
     if parts.background is None:
         parts = _with_background(parts, args)
     elif args.num_background_owners:
@@ -128,6 +135,24 @@ def _loader_name(args: DataArguments) -> str:
     if is_tofu(args.dataset):
         return "tofu"
     return "records" if args.prompt_tokens is None else "texts"
+
+
+def _warn_of_owners_rows(test: Dataset, owners: Dataset) -> None:
+    """Whoever counts on test rows takes them for unseen: an attack by which known rows stand out would find nothing."""
+
+    def texts(rows: Dataset) -> Iterator[tuple[str, str]]:
+        return zip(map(str, rows["prompt"]), map(str, rows["completion"]), strict=True)
+
+    whose = dict(zip(texts(owners), owners["owner"], strict=True))
+    found = [whose[row] for row in texts(test) if row in whose]
+    if found:
+        logger.warning(
+            "%d of %d test rows are word for word those of owners (%s), though they should be new to every model: "
+            "leave them out of the test rows.",
+            len(found),
+            len(test),
+            quoted(dict.fromkeys(found)),
+        )
 
 
 def _offered(args: DataArguments) -> dict[str, Callable[[], Any]]:

@@ -5,19 +5,16 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
-from dareu.data import encode_prompts, text_of
+from dareu.data import encode_dataset
 from dareu.data.parts import DataArguments, DataParts, chat_form, forget_names, load_parts, split_owners
 from dareu.methods import find_method
 from dareu.models import adapter_base, load_model, load_tokenizer, resolve_model_path
 from dareu.requests._judging import Judging, judging
 from dareu.requests.ledger import Entry, check_ledger, check_new, earlier_owners, find_ledger, read_ledger
-from dareu.requests.sizing import Size, size_of
+from dareu.requests.sizing import Size, context_limit, model_config, size_of
 from dareu.weights import CheckpointWeights, fingerprint
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
 
 
 class Asked(Protocol):
@@ -69,7 +66,8 @@ def prepare(data: DataArguments, asked: Asked) -> Request:
 
     Raises:
         ValueError: No owner is named; data or model cannot be read; an owner has no rows or is forgotten already; the
-            ledger is another model's or missing; or nobody is left to retain.
+            ledger is another model's or missing; nobody is left to retain; or a row cannot be encoded or is longer than
+            the model reads.
     """
     if not data.forget_owners:
         raise ValueError("forget_owners names nobody: name those who ask to be forgotten.")
@@ -102,7 +100,10 @@ def prepare(data: DataArguments, asked: Asked) -> Request:
     parts = load_parts(narrowed) if excluded else whole
     split = split_owners(narrowed, parts.owners)
     tokenizer = load_tokenizer(asked.model_name_or_path, pad_token=data.pad_token)
-    prompt_tokens, completion_tokens = _longest(narrowed, parts, tokenizer)
+    limit = context_limit(model_config(asked.model_name_or_path))
+    records = encode_dataset(chat_form(narrowed, parts.owners, tokenizer), tokenizer, max_length=limit)
+    prompt_tokens = max(len(record.prompt_ids) for record in records)
+    completion_tokens = max(len(record.completion_ids) for record in records)
     judges = judging(whole.owners, owners)
     method = find_method(asked.method)
     size = size_of(
@@ -136,24 +137,6 @@ def weights_fingerprint(model: str) -> str:
     folder = Path(resolve_model_path(model))
     whole = folder.is_dir() and adapter_base(str(folder)) is None
     return fingerprint(CheckpointWeights(folder) if whole else load_model(model))
-
-
-def _longest(data: DataArguments, parts: DataParts, tokenizer: PreTrainedTokenizerBase) -> tuple[int, int]:
-    """Tokens of the longest prompt and completion, as the model reads them."""
-    rows = chat_form(data, parts.owners, tokenizer)
-    chat = bool(rows) and not isinstance(rows[0]["prompt"], str)
-    prompts = list(dict.fromkeys(text_of(prompt) for prompt in rows["prompt"]))
-    template = 0
-    if chat:  # what the template adds is the same for all
-        first = rows[0]["prompt"]
-        (whole,) = encode_prompts(tokenizer, [first])
-        template = max(0, len(whole) - len(tokenizer(text_of(first), add_special_tokens=False)["input_ids"]))
-    completions = [text_of(completion) for completion in rows["completion"]]
-    return template + _most_tokens(tokenizer, prompts), 1 + _most_tokens(tokenizer, completions)
-
-
-def _most_tokens(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> int:
-    return max(map(len, tokenizer(list(texts), add_special_tokens=False)["input_ids"]))
 
 
 def _weaker(

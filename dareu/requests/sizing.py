@@ -71,11 +71,8 @@ def size_of(
     Returns:
         The size; the smallest there is, with `fits` False, where there is room for none.
     """
-    from transformers import AutoConfig
-
     available = memory_of(use_cpu=use_cpu) if available is None else available
-    path = resolve_model_path(model)
-    config = AutoConfig.from_pretrained(resolve_model_path(adapter_base(path) or path))
+    config = model_config(model)
     judges = [empty_model(config)] * num_judges
     of_model = sum(parameter.numel() for parameter in empty_model(config).parameters()), context_limit(config)
     asked = tuple(WAYS) if way == "auto" else (way,)
@@ -84,6 +81,15 @@ def size_of(
         if found.fits:
             break
     return found._replace(reason=_reason(found, forced=way != "auto"))
+
+
+def model_config(model: str) -> PreTrainedConfig:
+    """The config of a folder or hub id; an adapter's is its base model's."""
+    from transformers import AutoConfig
+
+    path = resolve_model_path(model)
+    config: PreTrainedConfig = AutoConfig.from_pretrained(resolve_model_path(adapter_base(path) or path))
+    return config
 
 
 def memory_of(*, use_cpu: bool = False) -> int:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from dareu.files import atomic_file, content_hash, read_yaml, to_plain, write_json, write_yaml
-from dareu.runs.lock import hold
+from dareu.runs._lock import hold
 
 logger = logging.getLogger(__name__)
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from dareu.files import write_json
-from dareu.runs.lock import working_alone
+from dareu.runs._lock import working_alone
 from dareu.runs.measurements import read_measurement, write_measurement
 
 #: What says in a run's folder that it was cleaned, and can no longer be gone on with.

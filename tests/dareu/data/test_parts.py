@@ -107,6 +107,17 @@ def test_test_rows_are_read_like_the_dataset(table: Path, tmp_path: Path) -> Non
     assert test.to_list() == [{"prompt": "Who?", "completion": " Nobody.", "owner": "none"}]
 
 
+def test_test_rows_that_are_an_owners_are_said(table: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    row = load_parts(arguments(table)).owners[0]
+    path = tmp_path / "test.jsonl"
+    for answers, said in ((["else"], 0), (["else", row["completion"]], 1)):
+        rows = [{"question": row["prompt"], "answer": answer, "author": "nobody"} for answer in answers]
+        Dataset.from_list(rows).to_json(path)
+        load_parts(arguments(table, test_dataset=str(path)))
+        assert len(caplog.messages) == said
+    assert f"1 of 2 test rows are word for word those of owners ({row['owner']!r})" in caplog.messages[0]
+
+
 def test_the_last_owners_in_the_order_of_the_rows_are_forgotten_where_none_is_named(table: Path) -> None:
     owners = load_parts(arguments(table)).owners
     assert forget_names(arguments(table, num_forget=2), owners) == ["author b", "author a"]

@@ -1,6 +1,7 @@
 """What is known of a request before anything is written."""
 
 import dataclasses
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -86,6 +87,14 @@ def test_what_would_be_found_late_is_refused(ask: Callable[..., Request], data: 
     for name in ("base_model", "retrained"):
         with pytest.raises(ValueError, match="nowhere/model"):
             ask(**{name: str(tmp_path / "nowhere/model")})
+
+
+def test_a_row_that_is_longer_than_the_model_reads_is_refused(ask: Callable[..., Request], data: DataArguments) -> None:
+    path = Path(data.dataset)
+    long = {"prompt": "who is bo", "completion": " bo" * 2000, "owner": "bo"}
+    path.write_text(path.read_text() + json.dumps(long) + "\n")
+    with pytest.raises(ValueError, match=r"Row 16: .*tokens.*Its prompt is 'who is bo'"):
+        ask()
 
 
 def test_messages_that_the_model_cannot_read_are_refused_with_the_row(

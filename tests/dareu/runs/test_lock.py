@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from dareu.runs import open_run
-from dareu.runs.lock import hold, working_alone
+from dareu.runs._lock import hold, working_alone
 
 OPEN = """
 import sys
