@@ -80,6 +80,7 @@ def test_two_processes_score_as_one_and_write_one_mask(
     recipe = find_recipes()["attribute_weights"]
     assert two_processes(recipe, *words, "--output_dir", together).count("The mask is in") == 1
     assert sorted(path.name for path in together.iterdir()) == [
+        ".lock",
         "config.yaml",
         "done",
         "inputs.json",

@@ -119,7 +119,7 @@ def test_weights_that_a_forward_has_gathered_are_scored_in_parts(
 def test_the_recipe_scores_under_fsdp2(folder: Path, said: dict[str, Any], alone: dict[str, Any]) -> None:
     assert said["recipe"] == ["", ""]
     assert sorted(path.name for path in (folder / "run").iterdir()) == [
-        *("config.yaml", "done", "inputs.json", "mask.safetensors")
+        *(".lock", "config.yaml", "done", "inputs.json", "mask.safetensors")
     ]
     mask = WeightMask.load(folder / "run" / "mask.safetensors")
     mask.verify(alone["load"](folder, "even"))
