@@ -12,7 +12,7 @@ from dareu.models.adapters import adapter_base, attach_adapter, merge_adapter
 
 if TYPE_CHECKING:
     from peft import PeftModel
-    from transformers import LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import LlamaForCausalLM, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 
 def load_model(name_or_path: str, *, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
@@ -94,9 +94,10 @@ def load_to_read(name_or_path: str) -> PreTrainedModel:
         return base
 
 
-def context_length(model: PreTrainedModel | PeftModel) -> int | None:
-    """Most tokens the model may read at once (`max_position_embeddings`), None where it states no limit."""
-    limit = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+def context_length(model: PreTrainedModel | PeftModel | PreTrainedConfig) -> int | None:
+    """Most tokens a model, or one of this config, reads at once (`max_position_embeddings`); None for no limit."""
+    config: Any = getattr(model, "config", model)
+    limit = getattr(config.get_text_config(), "max_position_embeddings", None)
     return None if limit is None else int(limit)
 
 

@@ -10,10 +10,10 @@ from typing import NamedTuple, Protocol
 from dareu.data import encode_dataset
 from dareu.data.parts import DataArguments, DataParts, chat_form, forget_names, load_parts, split_owners
 from dareu.methods import find_method
-from dareu.models import adapter_base, load_model, load_tokenizer, resolve_model_path
+from dareu.models import adapter_base, context_length, load_model, load_tokenizer, resolve_model_path
 from dareu.requests._judging import Judging, judging
 from dareu.requests.ledger import Entry, check_ledger, check_new, earlier_owners, find_ledger, read_ledger
-from dareu.requests.sizing import Size, context_limit, model_config, size_of
+from dareu.requests.sizing import Size, model_config, size_of
 from dareu.weights import CheckpointWeights, fingerprint
 
 
@@ -100,7 +100,7 @@ def prepare(data: DataArguments, asked: Asked) -> Request:
     parts = load_parts(narrowed) if excluded else whole
     split = split_owners(narrowed, parts.owners)
     tokenizer = load_tokenizer(asked.model_name_or_path, pad_token=data.pad_token)
-    limit = context_limit(model_config(asked.model_name_or_path))
+    limit = context_length(model_config(asked.model_name_or_path))
     records = encode_dataset(chat_form(narrowed, parts.owners, tokenizer), tokenizer, max_length=limit)
     prompt_tokens = max(len(record.prompt_ids) for record in records)
     completion_tokens = max(len(record.completion_ids) for record in records)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 
 from dareu.methods import Method
-from dareu.models import adapter_base, resolve_model_path
+from dareu.models import adapter_base, context_length, resolve_model_path
 from dareu.runs.memory_plan import MemoryPlan, empty_model, memory_plan
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def size_of(
     available = memory_of(use_cpu=use_cpu) if available is None else available
     config = model_config(model)
     judges = [empty_model(config)] * num_judges
-    of_model = sum(parameter.numel() for parameter in empty_model(config).parameters()), context_limit(config)
+    of_model = sum(parameter.numel() for parameter in empty_model(config).parameters()), context_length(config)
     asked = tuple(WAYS) if way == "auto" else (way,)
     for name, rows, plan in _plans(config, method, asked, density, prompt_tokens, completion_tokens, judges):
         found = Size(name, rows, plan, available, "", *of_model, plan.total <= _USED * available)
@@ -97,12 +97,6 @@ def memory_of(*, use_cpu: bool = False) -> int:
     if torch.cuda.is_available() and not use_cpu:
         return int(torch.cuda.mem_get_info()[1])
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-
-
-def context_limit(config: PreTrainedConfig) -> int | None:
-    """Most tokens that a model of this config reads at once; None where it states no limit."""
-    limit: int | None = getattr(config.get_text_config(), "max_position_embeddings", None)
-    return limit
 
 
 def _plans(
