@@ -82,7 +82,7 @@ def drawn_alternates(
         list(dataset["prompt"]),
         list(dataset["completion"]),
         tokenizer,
-        Drawing(args.num_alternates, 1.0, args.max_completion_length, 64, args.seed),
+        Drawing(args.num_alternates, args.uninformed_temperature, args.max_completion_length, 64, args.seed),
         main=PartialState().is_main_process,
         folder=args.original_cache_dir or Path(args.output_dir) / "original",
     )

@@ -65,6 +65,13 @@ class SharedArguments(DevicePrecision):
     retain_batch_size: int | None = field(
         default=None, metadata={"help": "Retained rows a micro-batch; default: per_device_train_batch_size."}
     )
+    uninformed_temperature: float = field(
+        default=0.5,  # at 1 a small chat model answers in no language what it knows nothing of
+        metadata={
+            "help": "Temperature at which answers of the base model are drawn, > 0. The model learns from them how to "
+            "speak as well as what to say: raise it only where such answers read well."
+        },
+    )
     validation_steps: int = field(
         default=0, metadata={"help": "Measure the validation judge every so many updates; 0: never."}
     )
@@ -97,6 +104,8 @@ class SharedArguments(DevicePrecision):
                 raise ValueError(f"retain_kl_target is {self.retain_kl_target}: give a number of nats a token above 0.")
             if self.retain_loss != "kl" or not self.retain_coef:
                 raise ValueError("retain_kl_target needs the retain KL: set retain_loss='kl' and retain_coef > 0.")
+        if not 0 < self.uninformed_temperature < float("inf"):
+            raise ValueError(f"uninformed_temperature is {self.uninformed_temperature}: give a number above 0.")
         if self.validation_steps < 0:
             raise ValueError(f"validation_steps is {self.validation_steps}: give a number of updates, or 0.")
 

@@ -161,7 +161,10 @@ def make_guides(trainer: DareUTrainer, base: Uninformed) -> Guides:
             list(dataset["prompt"]),
             list(dataset["completion"]),
             tokenizer,
-            Drawing(trainer.num_uninformed, args.temperature, longest, args.rollout_batch_size, args.seed),
+            Drawing(
+                *(trainer.num_uninformed, args.uninformed_temperature, longest),
+                *(args.rollout_batch_size, args.seed),
+            ),
             main=accelerator.is_main_process,
             folder=rollouts_folder(args),
         )
