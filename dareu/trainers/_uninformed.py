@@ -14,6 +14,7 @@ from accelerate.utils import broadcast_object_list
 from torch import Tensor
 
 from dareu.data.encoding import Text, encode_prompt, encode_record, in_form_of
+from dareu.data.records import text_of
 from dareu.models import check_tokenizer, context_length
 from dareu.models.forward import evaluation_mode
 from dareu.models.generation import end_ids_of, generate_ids
@@ -106,6 +107,9 @@ def uninformed_answers(
             answers = _draw(base, prompts, golds, tokenizer, drawing)
             file.save(_packed(answers))
     found: list[list[list[int]]] = broadcast_object_list([answers])[0]
+    if main and (first := next((row for row, each in enumerate(found) if each), None)) is not None:
+        said = str(tokenizer.decode(found[first][0], skip_special_tokens=True)).strip()
+        logger.info("To %r the uninformed model says %r.", text_of(prompts[first]), said)
     if lacking := sum(len(row) < drawing.number for row in found):
         logger.warning(
             "The uninformed model has too few answers with a whole sentence within %d tokens to %d of %d prompts, "

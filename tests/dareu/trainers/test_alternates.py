@@ -91,6 +91,9 @@ def test_answers_of_the_base_model_are_drawn_once_and_taught(
     assert not drawn and said(again, tokenizer) == texts
     after, _ = answers_nll(again.model)
     assert after > before + 0.5  # the answers become unlikely
+    cold = build(alternates="uninformed", base_model=base, num_alternates=2, uninformed_temperature=1e-3)
+    cold.train()
+    assert drawn and [*dict.fromkeys(said(cold, tokenizer))] == said(cold, tokenizer)[::2]
 
 
 @pytest.mark.parametrize(

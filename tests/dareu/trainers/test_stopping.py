@@ -206,6 +206,8 @@ def test_the_retain_term_is_weighed_by_the_multiplier(build: Build) -> None:
         ({"retain_kl_target": -1.0}, "retain_kl_target is -1.0"),
         ({"retain_kl_target": 0.1, "retain_loss": "nll"}, "needs the retain KL"),
         ({"early_stopping_patience": 0}, "early_stopping_patience is 0"),
+        ({"uninformed_temperature": 0.0}, "uninformed_temperature is 0.0: give a number above 0"),
+        ({"uninformed_temperature": float("nan")}, "uninformed_temperature is nan: give a number above 0"),
     ],
 )
 def test_what_cannot_be_is_refused(build: Build, options: dict[str, Any], message: str) -> None:

@@ -307,7 +307,26 @@ def test_uninformed_answers_are_kept_by_content_and_equal_fresh_ones(
     kept, _ = rollout_of(build(num_uninformed=2))
     assert not drawn and torch.equal(fresh["completion_ids"], kept["completion_ids"])
     rollout_of(build(num_uninformed=2, temperature=0.7))
+    assert not drawn, "the policy's temperature is not theirs"
+    rollout_of(build(num_uninformed=2, uninformed_temperature=0.7))
     assert drawn
+
+
+def test_the_log_shows_how_the_uninformed_model_speaks(
+    build: Build, tokenizer: PreTrainedTokenizerFast, forget_rows: Dataset, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level("INFO"):
+        output, _ = rollout_of(build())
+    said = tokenizer.decode(completion(output, 1), skip_special_tokens=True).strip()
+    assert f"To {forget_rows[0]['prompt'].strip()!r} the uninformed model says {said!r}." in caplog.text
+
+
+def test_uninformed_answers_have_a_temperature_of_their_own(build: Build) -> None:
+    differ = {}
+    for degrees in (1e-3, 1.0):
+        output, _ = rollout_of(build(num_uninformed=2, uninformed_temperature=degrees))
+        differ[degrees] = [completion(output, first + 1) != completion(output, first + 2) for first in (0, 4)]
+    assert any(differ[1.0]) and not any(differ[1e-3])
 
 
 def test_another_tokenizer_is_written_in_the_policys_tokens(
