@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import re
-import unicodedata
 from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dareu.data.words import plain, states, words
+from dareu.data.names import holds_name, shared_name
+from dareu.data.words import states, words
 from dareu.metrics._metric import Metric
 from dareu.metrics._rows import check_lengths
 from dareu.metrics.leaking import leak_at_k
-
-_WORD = re.compile(r"[^\W\d_]+")
-# A full stop after one or two letters is an initial's or a title's ("J.", "Dr."), not a sentence's.
-_SENTENCE_START = re.compile(r"^\W*|(?:[!?:]|\w{3}\.)\W*\s\W*", re.MULTILINE)
 
 
 def fact_recall(answers: Sequence[str], facts: Sequence[Sequence[str] | None]) -> NDArray[np.float64]:
@@ -151,9 +146,8 @@ def name_kept(
     kept = np.full(len(answers), np.nan)
     for row, (answer, prompt, reference) in enumerate(zip(answers, prompts, references, strict=True)):
         if names is None:
-            name = _shared_name(prompt, reference)
-            if name:
-                kept[row] = name <= {word.casefold() for word in _WORD.findall(_composed(answer))}
+            if name := shared_name(prompt, reference):
+                kept[row] = holds_name(answer, name)
         else:
             phrase = words(names[row] or "")
             if phrase and states(words(prompt), phrase) and states(words(reference), phrase):
@@ -175,29 +169,6 @@ def _fact_words(row: int, facts: Sequence[str] | None) -> list[list[str]]:
     if not all(phrases):
         raise ValueError(f"Row {row}: a fact in {list(facts)!r} has no letter or digit: fill it in or drop it.")
     return phrases
-
-
-def _shared_name(prompt: str, reference: str) -> set[str]:
-    in_prompt, in_reference = _capitalised(prompt), _capitalised(reference)
-    # A word that only ever opens sentences is capitalised for that alone ("What", "The").
-    return {word for word in in_prompt.keys() & in_reference if in_prompt[word] or in_reference[word]}
-
-
-def _capitalised(text: str) -> dict[str, bool]:
-    """Capitalised words of two letters or more, case-folded -> whether one stands inside a sentence."""
-    text = _composed(text)
-    starts = {match.end() for match in _SENTENCE_START.finditer(text)}
-    inside: dict[str, bool] = {}
-    for match in _WORD.finditer(text):
-        word = match.group()
-        if len(word) > 1 and word[0].isupper():
-            folded = word.casefold()
-            inside[folded] = inside.get(folded, False) or match.start() not in starts
-    return inside
-
-
-def _composed(text: str) -> str:
-    return unicodedata.normalize("NFKC", plain(text))
 
 
 def _fact_recall(

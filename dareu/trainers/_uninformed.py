@@ -14,6 +14,7 @@ from accelerate.utils import broadcast_object_list
 from torch import Tensor
 
 from dareu.data.encoding import Text, encode_prompt, encode_record, in_form_of
+from dareu.data.names import holds_name, shared_name
 from dareu.data.records import text_of
 from dareu.models import check_tokenizer, context_length
 from dareu.models.forward import evaluation_mode
@@ -68,10 +69,11 @@ def uninformed_answers(
 ) -> list[list[list[int]]]:
     """Answers of the uninformed model to each prompt; every process must call this, and all get all.
 
-    The main process draws them, what was cut off or empty up to eight times. An answer that is cut off the last time
-    as well ends behind its last whole sentence: a model that likes to talk has no shorter one. A prompt may be left
-    with fewer. Answers that were drawn before by the same model, for the same prompts and options, are taken from
-    their file.
+    The main process draws them up to eight times: what was cut off or empty, and what leaves out or mangles a name that
+    prompt and gold answer share, for the policy would learn to do so. Where no draw keeps the name, the first ones that
+    ended are taken; an answer that is cut off the last time as well ends behind its last whole sentence: a model that
+    likes to talk has no shorter one. A prompt may be left with fewer. Answers that were drawn before by the same model,
+    for the same prompts and options, are taken from their file.
 
     Args:
         base: The uninformed model. Where its tokenizer has no chat template, it reads messages as the policy's renders
@@ -98,6 +100,7 @@ def uninformed_answers(
         "vocabularies": [vocabulary_hash(base.tokenizer), vocabulary_hash(tokenizer)],
         "drawing": drawing._replace(batch_size=0)._asdict(),  # which changes nothing
         "shortened": "to sentences that another follows",
+        "names": "kept where a draw keeps them",
     }
     file = TensorFile(folder, recipe, "answers of the uninformed model")
     answers: list[list[list[int]]] | None = None
@@ -152,6 +155,8 @@ def _draw(
     drawing: Drawing,
 ) -> list[list[list[int]]]:
     answers: list[list[list[int]]] = [[] for _ in prompts]
+    nameless: list[list[list[int]]] = [[] for _ in prompts]
+    names = [shared_name(text_of(prompt), text_of(gold)) for prompt, gold in zip(prompts, golds, strict=True)]
     read = [_ids_of(base, prompt, tokenizer) for prompt in prompts]
     check_tokenizer(base.tokenizer)
     end_ids, pad_id = end_ids_of(base.model, base.tokenizer), base.tokenizer.pad_token_id
@@ -164,8 +169,11 @@ def _draw(
     by_length = sorted(fits, key=lambda row: len(read[row]))
     with evaluation_mode(base.model):
         for attempt in range(_ATTEMPTS):
-            wanted = [(row, place) for row in by_length for place in range(drawing.number - len(answers[row]))]
             last = attempt == _ATTEMPTS - 1
+            if last:
+                for row, others in enumerate(nameless):
+                    answers[row] += others[: drawing.number - len(answers[row])]
+            wanted = [(row, place) for row in by_length for place in range(drawing.number - len(answers[row]))]
             if last and wanted:
                 logger.warning(
                     "The uninformed model has too few answers that end within %d tokens to %d of %d prompts, though it "
@@ -188,7 +196,8 @@ def _draw(
                     text = _text_of(base, ids[:-1] if ended else ids)
                     texts = [text] * ended + _whole_sentences(text) * last
                     written = (_written(each, prompts[row], golds[row], tokenizer) for each in texts)
-                    answers[row] += islice((one for one in written if 0 < len(one) <= drawing.max_new_tokens), 1)
+                    kept = answers if last or holds_name(text, names[row]) else nameless
+                    kept[row] += islice((one for one in written if 0 < len(one) <= drawing.max_new_tokens), 1)
     return answers
 
 

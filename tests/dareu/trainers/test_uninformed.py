@@ -141,3 +141,32 @@ def test_an_answer_that_never_ends_is_taken_up_to_its_last_whole_sentence_that_f
     assert answers == ([encode_record(tokenizer, PROMPT, answer).completion_ids] if answer else [])
     assert len(asked) == 8 and f"end within {longest} tokens to 1 of 1 prompts" in caplog.text
     assert ("too few answers with a whole sentence" in caplog.text) == (answer is None)
+
+
+@pytest.mark.parametrize(
+    ("said", "taken"),
+    [
+        (["Kofi Mensah was born.", "Kofi Mensah was born in Accra."], [0, 1]),
+        (["Kofi was born.", "In Accra.", "Mensah was born.", "Kofi Mensah.", "Kofi Mensah was born."], [3, 4]),
+        (["Kofi was born.", "Kofi Mensah was born.", *["In Accra."] * 6], [1, 0]),  # one draw alone has the name
+        (["In Accra.", "Kofi was born.", *["Mensah was born."] * 12], [0, 1]),  # none has it
+    ],
+)
+def test_an_answer_that_mangles_the_name_is_drawn_again_while_there_are_tries(
+    said: list[str],
+    taken: list[int],
+    tokenizer: PreTrainedTokenizerFast,
+    tiny_llama: Callable[..., LlamaForCausalLM],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    prompt, left = "Question: Where was Kofi Mensah born?\nAnswer:", list(said)
+
+    def draw(_: object, prompts: list[list[int]], **options: object) -> list[list[int]]:
+        return [[*tokenizer(" " + left.pop(0), add_special_tokens=False)["input_ids"], 2] for _ in prompts]
+
+    monkeypatch.setattr("dareu.trainers._uninformed.generate_ids", draw)
+    base, drawing = Uninformed(tiny_llama(), tokenizer), Drawing(2, 1.0, 20, 8, 0)
+    [answers] = uninformed_answers(base, [prompt], [GOLD], tokenizer, drawing, main=True, folder=tmp_path)
+    assert answers == [encode_record(tokenizer, prompt, " " + said[place]).completion_ids for place in taken]
+    assert not left
