@@ -6,7 +6,7 @@ import logging
 import os
 import re
 from collections.abc import Sequence
-from itertools import islice
+from operator import itemgetter
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
@@ -70,10 +70,10 @@ def uninformed_answers(
     """Answers of the uninformed model to each prompt; every process must call this, and all get all.
 
     The main process draws them up to eight times: what was cut off or empty, and what leaves out or mangles a name that
-    prompt and gold answer share, for the policy would learn to do so. Where no draw keeps the name, the first ones that
-    ended are taken; an answer that is cut off the last time as well ends behind its last whole sentence: a model that
-    likes to talk has no shorter one. A prompt may be left with fewer. Answers that were drawn before by the same model,
-    for the same prompts and options, are taken from their file.
+    prompt and gold answer share, for the policy would learn to do so. Where no draw will do, one that was cut off ends
+    behind its last whole sentence, for a model that likes to talk has no shorter one; it comes before one without the
+    name. A prompt may be left with fewer. Answers that were drawn before by the same model, for the same prompts and
+    options, are taken from their file.
 
     Args:
         base: The uninformed model. Where its tokenizer has no chat template, it reads messages as the policy's renders
@@ -88,6 +88,7 @@ def uninformed_answers(
     Returns:
         For each prompt at most `drawing.number` completions as token ids of the policy, end token included.
     """
+    names = [shared_name(text_of(prompt), text_of(gold)) for prompt, gold in zip(prompts, golds, strict=True)]
     recipe = {
         "model": fingerprint(base.model) if main else "",
         "dtype": str(base.model.dtype),
@@ -99,15 +100,15 @@ def uninformed_answers(
         "ends": sorted(end_ids_of(base.model, base.tokenizer)),
         "vocabularies": [vocabulary_hash(base.tokenizer), vocabulary_hash(tokenizer)],
         "drawing": drawing._replace(batch_size=0)._asdict(),  # which changes nothing
-        "shortened": "to sentences that another follows",
-        "names": "kept where a draw keeps them",
+        "names": [sorted(name) for name in names],
+        "preferred": "with the name, and whole before cut to sentences that another follows",
     }
     file = TensorFile(folder, recipe, "answers of the uninformed model")
     answers: list[list[list[int]]] | None = None
     if main:
         answers = file.load(lambda tensors, _: _unpacked(tensors, len(prompts)))
         if answers is None:
-            answers = _draw(base, prompts, golds, tokenizer, drawing)
+            answers = _draw(base, prompts, golds, names, tokenizer, drawing)
             file.save(_packed(answers))
     found: list[list[list[int]]] = broadcast_object_list([answers])[0]
     if main and (first := next((row for row, each in enumerate(found) if each), None)) is not None:
@@ -151,12 +152,11 @@ def _draw(
     base: Uninformed,
     prompts: Sequence[Text],
     golds: Sequence[Text],
+    names: Sequence[set[str]],
     tokenizer: PreTrainedTokenizerBase,
     drawing: Drawing,
 ) -> list[list[list[int]]]:
-    answers: list[list[list[int]]] = [[] for _ in prompts]
-    nameless: list[list[list[int]]] = [[] for _ in prompts]
-    names = [shared_name(text_of(prompt), text_of(gold)) for prompt, gold in zip(prompts, golds, strict=True)]
+    found: list[list[tuple[int, list[int]]]] = [[] for _ in prompts]  # each answer behind its rank, 0 the best
     read = [_ids_of(base, prompt, tokenizer) for prompt in prompts]
     check_tokenizer(base.tokenizer)
     end_ids, pad_id = end_ids_of(base.model, base.tokenizer), base.tokenizer.pad_token_id
@@ -169,17 +169,8 @@ def _draw(
     by_length = sorted(fits, key=lambda row: len(read[row]))
     with evaluation_mode(base.model):
         for attempt in range(_ATTEMPTS):
-            last = attempt == _ATTEMPTS - 1
-            if last:
-                for row, others in enumerate(nameless):
-                    answers[row] += others[: drawing.number - len(answers[row])]
-            wanted = [(row, place) for row in by_length for place in range(drawing.number - len(answers[row]))]
-            if last and wanted:
-                logger.warning(
-                    "The uninformed model has too few answers that end within %d tokens to %d of %d prompts, though it "
-                    "was asked %d times: the next one is taken up to its last whole sentence.",
-                    *(drawing.max_new_tokens, len(dict(wanted)), len(prompts), attempt),
-                )
+            lacking = [drawing.number - sum(rank == 0 for rank, _ in each) for each in found]
+            wanted = [(row, place) for row in by_length for place in range(lacking[row])]
             for start in range(0, len(wanted), drawing.batch_size):
                 batch = wanted[start : start + drawing.batch_size]
                 made = generate_ids(
@@ -194,11 +185,26 @@ def _draw(
                 for (row, _), ids in zip(batch, made, strict=True):
                     ended = ids[-1] in end_ids
                     text = _text_of(base, ids[:-1] if ended else ids)
-                    texts = [text] * ended + _whole_sentences(text) * last
-                    written = (_written(each, prompts[row], golds[row], tokenizer) for each in texts)
-                    kept = answers if last or holds_name(text, names[row]) else nameless
-                    kept[row] += islice((one for one in written if 0 < len(one) <= drawing.max_new_tokens), 1)
-    return answers
+                    for each in [text] * ended + _whole_sentences(text):
+                        written = _written(each, prompts[row], golds[row], tokenizer)
+                        if 0 < len(written) <= drawing.max_new_tokens:
+                            is_cut = not ended or each != text
+                            found[row].append((2 * (not holds_name(each, names[row])) + is_cut, written))
+                            break
+    chosen = [sorted(each, key=itemgetter(0))[: drawing.number] for each in found]
+    if cut := sum(any(rank % 2 for rank, _ in each) for each in chosen):
+        logger.warning(
+            "The uninformed model has too few answers that end within %d tokens to %d of %d prompts, though it was asked "
+            "%d times: some are taken up to their last whole sentence.",
+            *(drawing.max_new_tokens, cut, len(prompts), _ATTEMPTS),
+        )
+    if nameless := sum(any(rank > 1 for rank, _ in each) for each in chosen):
+        logger.warning(
+            "The uninformed model has too few answers with the name that is asked about to %d of %d prompts, though it "
+            "was asked %d times: the target may learn from the others to leave it out.",
+            *(nameless, len(prompts), _ATTEMPTS),
+        )
+    return [[ids for _, ids in each] for each in chosen]
 
 
 def _text_of(base: Uninformed, ids: list[int]) -> str:

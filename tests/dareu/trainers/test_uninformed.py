@@ -148,8 +148,8 @@ def test_an_answer_that_never_ends_is_taken_up_to_its_last_whole_sentence_that_f
     [
         (["Kofi Mensah was born.", "Kofi Mensah was born in Accra."], [0, 1]),
         (["Kofi was born.", "In Accra.", "Mensah was born.", "Kofi Mensah.", "Kofi Mensah was born."], [3, 4]),
-        (["Kofi was born.", "Kofi Mensah was born.", *["In Accra."] * 6], [1, 0]),  # one draw alone has the name
-        (["In Accra.", "Kofi was born.", *["Mensah was born."] * 12], [0, 1]),  # none has it
+        (["Kofi was born.", "Kofi Mensah was born.", *["In Accra."] * 7], [1, 0]),  # one draw alone has the name
+        (["In Accra.", "Kofi was born.", *["Mensah was born."] * 14], [0, 1]),  # none has it
     ],
 )
 def test_an_answer_that_mangles_the_name_is_drawn_again_while_there_are_tries(
