@@ -194,8 +194,8 @@ def _draw(
     chosen = [sorted(each, key=itemgetter(0))[: drawing.number] for each in found]
     if cut := sum(any(rank % 2 for rank, _ in each) for each in chosen):
         logger.warning(
-            "The uninformed model has too few answers that end within %d tokens to %d of %d prompts, though it was asked "
-            "%d times: some are taken up to their last whole sentence.",
+            "The uninformed model has too few answers that end within %d tokens to %d of %d prompts, though it was "
+            "asked %d times: some are taken up to their last whole sentence.",
             *(drawing.max_new_tokens, cut, len(prompts), _ATTEMPTS),
         )
     if nameless := sum(any(rank > 1 for rank, _ in each) for each in chosen):

@@ -139,7 +139,8 @@ def test_an_answer_that_never_ends_is_taken_up_to_its_last_whole_sentence_that_f
     base, drawing = Uninformed(tiny_llama(), tokenizer), Drawing(1, 1.0, longest, 8, 0)
     [answers] = uninformed_answers(base, [PROMPT], [GOLD], tokenizer, drawing, main=True, folder=tmp_path)
     assert answers == ([encode_record(tokenizer, PROMPT, answer).completion_ids] if answer else [])
-    assert len(asked) == 8 and f"end within {longest} tokens to 1 of 1 prompts" in caplog.text
+    assert len(asked) == 8
+    assert (f"end within {longest} tokens to 1 of 1 prompts" in caplog.text) == (answer is not None)
     assert ("too few answers with a whole sentence" in caplog.text) == (answer is None)
 
 
@@ -150,6 +151,7 @@ def test_an_answer_that_never_ends_is_taken_up_to_its_last_whole_sentence_that_f
         (["Kofi was born.", "In Accra.", "Mensah was born.", "Kofi Mensah.", "Kofi Mensah was born."], [3, 4]),
         (["Kofi was born.", "Kofi Mensah was born.", *["In Accra."] * 7], [1, 0]),  # one draw alone has the name
         (["In Accra.", "Kofi was born.", *["Mensah was born."] * 14], [0, 1]),  # none has it
+        (["In Accra.", "Kofi Mensah was born. In …", "In Accra.", *["Mensah was born."] * 13], [1, 0]),  # one, cut off
     ],
 )
 def test_an_answer_that_mangles_the_name_is_drawn_again_while_there_are_tries(
@@ -159,14 +161,20 @@ def test_an_answer_that_mangles_the_name_is_drawn_again_while_there_are_tries(
     tiny_llama: Callable[..., LlamaForCausalLM],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     prompt, left = "Question: Where was Kofi Mensah born?\nAnswer:", list(said)
 
     def draw(_: object, prompts: list[list[int]], **options: object) -> list[list[int]]:
-        return [[*tokenizer(" " + left.pop(0), add_special_tokens=False)["input_ids"], 2] for _ in prompts]
+        texts = [left.pop(0) for _ in prompts]
+        return [
+            tokenizer(" " + text, add_special_tokens=False)["input_ids"] + [2] * (not text.endswith("…"))
+            for text in texts
+        ]
 
     monkeypatch.setattr("dareu.trainers._uninformed.generate_ids", draw)
     base, drawing = Uninformed(tiny_llama(), tokenizer), Drawing(2, 1.0, 20, 8, 0)
     [answers] = uninformed_answers(base, [prompt], [GOLD], tokenizer, drawing, main=True, folder=tmp_path)
-    assert answers == [encode_record(tokenizer, prompt, " " + said[place]).completion_ids for place in taken]
-    assert not left
+    whole = [said[place].removesuffix(" In …") for place in taken]
+    assert answers == [encode_record(tokenizer, prompt, " " + text).completion_ids for text in whole]
+    assert not left and ("to leave it out" in caplog.text) == any("Kofi Mensah" not in text for text in whole)
