@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import sys
 import types
 from collections.abc import Iterable, Iterator
@@ -20,18 +21,34 @@ _PEOPLE = ("forget_owners", "exclude_owners")
 class OptionParser(TrlParser):  # type: ignore[misc]  # TRL gives it no types
     """`TrlParser`, that takes `--config=FILE` as well, and reads an option as it is written or not at all."""
 
-    def parse_args_and_config(self, args: Iterable[str] | None = None, **kwargs: Any) -> tuple[Any, ...]:
+    def parse_args_and_config(
+        self, args: Iterable[str] | None = None, return_remaining_strings: bool = False, **kwargs: Any
+    ) -> tuple[Any, ...]:
         """As TRL's.
 
         Raises:
-            ValueError: The config is no file, has an option twice, names nobody as an owner (Null, ~), or a name or
-                value of the data as a number that YAML changes (010 is 8); or an option that is a text is none.
+            ValueError: There is no such option; the config is no file, has an option twice, names nobody as an owner
+                (Null, ~), or a name or value of the data as a number that YAML changes (010 is 8); or an option that is
+                a text is none.
         """
         words = [part for word in (sys.argv[1:] if args is None else args) for part in _parted(word)]
         if "--config" in words:
             _check_config("".join(words[words.index("--config") + 1 :][:1]))
-        found: tuple[Any, ...] = super().parse_args_and_config(words, **kwargs)
-        return found
+        *found, left = super().parse_args_and_config(words, return_remaining_strings=True, **kwargs)
+        if left and not return_remaining_strings:
+            raise ValueError(self._unknown(left))
+        return (*found, left) if return_remaining_strings else tuple(found)
+
+    def _unknown(self, left: list[str]) -> str:
+        """Says what is wrong with words that no option took, as they stand behind each other."""
+        name = next((word.partition("=")[0].lstrip("-") for word in left if word.startswith("-")), None)
+        if name is None:
+            return f"{left[0]!r} belongs to no option: put a value of several words in quotes."
+        known = [option.name for kind in self.dataclass_types for option in fields(kind) if option.init]
+        near = difflib.get_close_matches(name.replace("-", "_"), known, n=1)
+        return f"There is no option {name}{'' if near else ' here'}: " + (
+            f"did you mean {near[0]}?" if near else "--help lists those there are."
+        )
 
     def set_defaults_with_config(self, **kwargs: Any) -> list[str]:
         """As TRL's, which takes a value of any type for a text."""

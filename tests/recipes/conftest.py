@@ -17,11 +17,11 @@ import numpy as np
 import pytest
 import torch
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
-from trl import TrlParser
 
 from dareu.classifiers import TfidfClassifier
 from dareu.cli import find_recipes, find_tools
 from dareu.data.fictional import FictionalWorld, fictional_world
+from dareu.options.parsing import OptionParser
 
 Run = Callable[..., str]
 
@@ -61,7 +61,7 @@ class Asked(Exception):
 @pytest.fixture(scope="session")
 def parser_of(recipe: Run) -> Callable[..., tuple[Any, list[str]]]:
     """`parser_of("measure", "--option", …)`: the parser of a recipe or tool, and the words that it would parse."""
-    tools, parse = find_tools(), TrlParser.parse_args_and_config
+    tools, parse = find_tools(), OptionParser.parse_args_and_config
 
     def stop(self: Any, *args: Any, **kwargs: Any) -> Any:
         if kwargs.get("return_remaining_strings"):  # a first look, to learn which options there are
@@ -70,7 +70,7 @@ def parser_of(recipe: Run) -> Callable[..., tuple[Any, list[str]]]:
 
     def run(name: str, *words: str) -> tuple[Any, list[str]]:
         with pytest.MonkeyPatch.context() as patch, pytest.raises(Asked) as asked:
-            patch.setattr(TrlParser, "parse_args_and_config", stop)
+            patch.setattr(OptionParser, "parse_args_and_config", stop)
             if name not in tools:
                 recipe(name, *words)
             patch.setattr(argparse.ArgumentParser, "parse_args", stop)
@@ -88,7 +88,7 @@ def parse(parser_of: Callable[..., tuple[Any, list[str]]]) -> Callable[..., list
 
     def run(name: str, *words: str) -> list[Any]:
         parser, given = parser_of(name, *words)
-        if isinstance(parser, TrlParser):
+        if isinstance(parser, OptionParser):
             return list(parser.parse_args_and_config(given))
         return [parser.parse_args(given)]
 
