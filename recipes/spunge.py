@@ -197,7 +197,8 @@ def stage(
     write_yaml(file, config)
     launcher = () if launch_with is None else ("--accelerate_config", launch_with)
     command = (recipe, *launcher, "--config", str(file))
-    return Stage(name, (after,) if after else (), (command,), [file, reads], (made,), kind=recipe)
+    place = Path(config["output_dir"]) if "output_dir" in config else None
+    return Stage(name, (after,) if after else (), (command,), [file, reads], (made,), recipe, place)
 
 
 def work(stages: list[Stage], run: Run, jobs: int) -> None:

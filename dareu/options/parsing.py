@@ -47,7 +47,7 @@ class OptionParser(TrlParser):  # type: ignore[misc]  # TRL gives it no types
         known = [option.name for kind in self.dataclass_types for option in fields(kind) if option.init]
         near = difflib.get_close_matches(name.replace("-", "_"), known, n=1)
         return f"There is no option {name}{'' if near else ' here'}: " + (
-            f"did you mean {near[0]}?" if near else "--help lists those there are."
+            f"the nearest is {near[0]}." if near else "--help lists those there are."
         )
 
     def set_defaults_with_config(self, **kwargs: Any) -> list[str]:

@@ -70,7 +70,7 @@ class Plan:
             lines.append((*words, "--config", str(file)))
         made = (folder / makes,) if makes else ()
         parents = tuple(dict.fromkeys(parent.name for parent in after))
-        self.stages[folder.name] = Stage(folder.name, parents, tuple(lines), content, made, kind)
+        self.stages[folder.name] = Stage(folder.name, parents, tuple(lines), content, made, kind, folder)
         return folder
 
     def _hash(self, path: Path) -> str:

@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import shlex
+import shutil
 import subprocess
 import sys
 import time
@@ -19,6 +20,7 @@ from typing import Any, NamedTuple
 from dareu.cli import find_recipes
 from dareu.files import content_hash, write_json
 from dareu.runs._forked import can_fork, prepare_to_fork, run_forked
+from dareu.trainers.checkpoints import checkpoint_name
 
 logger = logging.getLogger(__name__)
 
@@ -41,6 +43,8 @@ class Stage(NamedTuple):
     """Files and folders it leaves; while one is missing, the stage is not done."""
     kind: str = ""
     """Stages of one kind take about the same time."""
+    folder: Path | None = None
+    """Where it works. Checkpoints in it are deleted once it has ended well, for nothing goes on from them."""
 
 
 def run_stages(
@@ -100,6 +104,8 @@ def run_stages(
                     logger.warning("%s failed; going on with what does not need it.", stage.name)
                     continue
                 write_json(folder / f"{stage.name}.json", {"key": keys[stage.name], "seconds": seconds[stage.name]})
+                for checkpoint in stage.folder.glob(checkpoint_name("*")) if stage.folder else ():
+                    shutil.rmtree(checkpoint, ignore_errors=True)
                 logger.info("%s took %.0f s", stage.name, seconds[stage.name])
     return failed
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-#: How often an answer is drawn that was cut off, or was empty.
+#: How often an answer is drawn that is cut off or empty, or has no name where it should.
 _ATTEMPTS = 8
 
 #: Where a sentence may end, with the first character of what follows. A dot behind one character may stand in a

@@ -75,7 +75,7 @@ def test_a_config_may_follow_a_sign_and_must_be_a_file_of_utf_8(config: Path, tm
 @pytest.mark.parametrize(
     ("wrong", "says"),
     [
-        ("--nun_forget 2", "There is no option nun_forget: did you mean num_forget?"),
+        ("--nun_forget 2", "There is no option nun_forget: the nearest is num_forget."),
         ("--num_gold=2", "There is no option num_gold here: --help lists those there are."),
         ("--prompt_template Q: {prompt}", "'{prompt}' belongs to no option: put a value of several words in quotes."),
     ],
@@ -85,7 +85,7 @@ def test_an_option_that_is_none_is_named_with_the_nearest_there_is(config: Path,
     with pytest.raises(ValueError, match=f"^{re.escape(says)}$"):
         OptionParser((DataArguments,)).parse_args_and_config([*wrong.split(), "--config", str(config)])
     config.write_text("nun_forget: 2")
-    with pytest.raises(ValueError, match=r"There is no option nun_forget: did you mean num_forget\?"):
+    with pytest.raises(ValueError, match=r"There is no option nun_forget: the nearest is num_forget\."):
         OptionParser((DataArguments,)).parse_args_and_config(["--config", str(config)])
 
 

@@ -66,6 +66,17 @@ def test_what_is_done_is_reused_until_something_that_goes_in_changes(
     assert ended == ["first", "other"]
 
 
+def test_checkpoints_go_once_their_stage_has_ended_well(ended: list[str], tmp_path: Path) -> None:
+    for name in ("whole", "broken", "bystander"):
+        (tmp_path / name / "checkpoint-20").mkdir(parents=True)
+        (tmp_path / name / "checkpoint-20" / "optimizer.pt").touch()
+        (tmp_path / name / "model").mkdir()
+    run_stages([stage(name)._replace(folder=tmp_path / name) for name in ("whole", "broken")], tmp_path / "logs", 1)
+    assert [path.name for path in (tmp_path / "whole").iterdir()] == ["model"]
+    assert (tmp_path / "broken" / "checkpoint-20" / "optimizer.pt").exists(), "it goes on from there"
+    assert (tmp_path / "bystander" / "checkpoint-20").exists()
+
+
 def test_a_failure_stops_only_what_needs_it(ended: list[str], tmp_path: Path) -> None:
     some = [stage("broken"), stage("needs", "broken"), stage("needs_that", "needs"), stage("other")]
     failed = run_stages(some, tmp_path, 1)
