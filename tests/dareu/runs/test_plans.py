@@ -34,6 +34,7 @@ def test_options_are_written_where_the_command_reads_them(tmp_path: Path, monkey
 
     stage = next(stage for stage in ran if stage.name == both.name)
     assert stage.after == (target.name,)
+    assert stage.folder == both, "where its checkpoints are"
     assert next(stage for stage in ran if stage.name == target.name).makes == (target / "done",)
     (unlearn, *_, first), (_, _, second) = stage.commands
     assert unlearn == "unlearn" and stage.commands[0][1:3] == ("--accelerate_config", "ddp")
