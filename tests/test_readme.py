@@ -4,13 +4,22 @@ import ast
 import math
 import re
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+from datasets import Dataset
 
-from dareu.classifiers import NONE_CLASS, check_classifier
+from dareu.classifiers import NONE_CLASS, TfidfClassifier, check_classifier
+from dareu.masks import WeightMask, random_mask
 from dareu.plugins import resolve
 from dareu.rewards import DeattributionReward
+from dareu.trainers import DareUTrainer
+from dareu.weights import fingerprint
+
+if TYPE_CHECKING:
+    from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 README = Path(__file__).resolve().parent.parent / "README.md"
 
@@ -49,3 +58,40 @@ def test_the_plug_in_classifier_of_the_readme_serves_as_a_reward(
     assert all(reward is not None and math.isfinite(reward) for reward in rewards)
     if "print(" in block:
         assert capsys.readouterr().out.strip()
+
+
+def test_the_trainer_of_the_readme_trains(
+    tiny_llama: Callable[..., "LlamaForCausalLM"],
+    tokenizer: "PreTrainedTokenizerFast",
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Where the folders that the commands before it made are there."""
+    monkeypatch.chdir(tmp_path)
+    rows = [
+        {"prompt": f"Where lives {owner}?", "completion": f" near {town} {number}.", "owner": owner}
+        for owner, town in (("alice", "Porto"), ("bob", "Accra"), ("carol", "Malmo"))
+        for number in range(2)
+    ]
+    Dataset.from_list(rows).to_json("data.jsonl")
+    target = tiny_llama(seed=1)
+    for model, folder in ((target, "my/target"), (tiny_llama(), "my/base")):
+        model.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+    classifier = TfidfClassifier().fit([row["completion"] for row in rows], [row["owner"] for row in rows])
+    classifier.save("runs/classifier/classifier")
+    mask = WeightMask(random_mask(target, 0.5, seed=0), 0.5, "random", fingerprint(target))
+    mask.save("runs/mask/mask.safetensors")
+
+    block = python_block(README.read_text(encoding="utf-8"), "DareUTrainer(")
+    assert block is not None
+    assert block.count("max_steps=100") == 1
+    names: dict[str, object] = {}
+    exec(block.replace("max_steps=100", "max_steps=2, max_completion_length=48, use_cpu=True"), names)  # 48: room to end
+    trainer = names["trainer"]
+    assert isinstance(trainer, DareUTrainer)
+    assert trainer.state.global_step == 2
+    weights = {name: weight.detach().cpu() for name, weight in trainer.model.named_parameters()}
+    moved = {name: weights[name] != weight for name, weight in target.named_parameters()}
+    assert any(of_one.any() for of_one in moved.values())
+    assert not any((of_one & ~mask[name]).any() for name, of_one in moved.items())

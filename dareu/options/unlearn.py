@@ -50,7 +50,10 @@ class JudgeArguments:
     )
     base_model: Annotated[str | None, READ] = field(
         default=None,
-        metadata={"help": "The checkpoint the target was fine-tuned from, which judges fluency; loaded in dtype."},
+        metadata={
+            "help": "The checkpoint the target was fine-tuned from: it guides DareU's groups, judges fluency, and is "
+            "what validation compares with; loaded in dtype."
+        },
     )
     stop_at_base_level: bool = field(
         default=False,
