@@ -131,7 +131,8 @@ class DeattributionReward:
         else:
             bare = [_without_margins(text, offsets) for text, offsets in zip(texts, cuts, strict=True)]
             texts, cuts = [text for text, _ in bare], [offsets for _, offsets in bare]
-        scored = [self._columns] * len(texts) if self.scored_owners == "all" else self._own(columns.get("owner"))
+        everyone = list(dict.fromkeys(self._columns))  # one who is named twice counts once
+        scored = [everyone] * len(texts) if self.scored_owners == "all" else self._own(columns.get("owner"))
         probabilities = proba_at(self.classifier, texts, cuts)
         attribution = [rows[:, owners].sum(axis=1) for rows, owners in zip(probabilities, scored, strict=True)]
         whole = [float(rows[-1]) for rows in attribution]

@@ -76,7 +76,12 @@ class FluencyReward:
             quantile: Share of those texts that shall cost nothing, in [0, 1].
             width: See the class.
             name: See the class.
+
+        Raises:
+            ValueError: There are no rows.
         """
+        if not len(retained["prompt"]):
+            raise ValueError("There are no retained rows to take the bound from: give some, or a bound.")
         prompts, completions = list(retained["prompt"][:_MOST_ROWS]), list(retained["completion"][:_MOST_ROWS])
         fluent = np.asarray(nll(prompts, completions), dtype=np.float64)
         return cls(nll, float(np.quantile(fluent, quantile)), width=width, name=name)

@@ -65,6 +65,11 @@ class TaskVectorConfig(OwnRetainConfig):
                 "judge can tell when to stop: leave validation_steps, stop_forget_attribution, stop_fluency_nll and "
                 "stop_at_base_level out."
             )
+        if self.load_best_model_at_end:
+            raise ValueError(
+                "task_vector subtracts what its last update ends with: leave load_best_model_at_end out, which would "
+                "take the state that has learnt the forget rows least."
+            )
         if self.deepspeed_plugin is not None:
             raise ValueError("task_vector does not train under DeepSpeed: use FSDP2, DDP or one process.")
 

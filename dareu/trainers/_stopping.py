@@ -37,7 +37,7 @@ class Validation(TrainerCallback):
 
     def on_train_begin(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Takes the model before the first update for the best state there is."""
-        if args.validation_steps and self.best is not None and self.best.gap is None and not state.global_step:
+        if args.validation_steps and self.best is not None and not state.global_step:
             numbers = self._numbers(kwargs["model"])
             if "gap" in numbers:
                 self.best.keep(kwargs["model"], numbers["gap"], 0)

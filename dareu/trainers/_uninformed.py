@@ -134,7 +134,7 @@ def check_survival(base: Uninformed, texts: Sequence[str]) -> None:
         ValueError: Names the first that is another text once its tokens are decoded.
     """
     for row, text in enumerate(texts):
-        ids = base.tokenizer(text, add_special_tokens=False)["input_ids"]
+        ids = base.tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
         back = str(base.tokenizer.decode(ids, skip_special_tokens=True))
         if back.split() != text.split():
             raise ValueError(

@@ -95,8 +95,10 @@ class SharedArguments(DevicePrecision):
         """Raises `ValueError` for options that cannot be."""
         if self.retain_loss not in RETAIN_LOSSES:
             raise ValueError(f"retain_loss is {self.retain_loss!r}: give one of {', '.join(RETAIN_LOSSES)}.")
-        if not self.retain_coef >= 0:
+        if not 0 <= self.retain_coef < float("inf"):
             raise ValueError(f"retain_coef is {self.retain_coef}: give a number ≥ 0.")
+        if self.retain_batch_size is not None and self.retain_batch_size < 1:
+            raise ValueError(f"retain_batch_size is {self.retain_batch_size}: give at least 1, or leave it out.")
         if self.early_stopping_patience is not None and self.early_stopping_patience < 1:
             raise ValueError(f"early_stopping_patience is {self.early_stopping_patience}: give at least 1.")
         if self.retain_kl_target is not None:

@@ -140,6 +140,8 @@ class UnlearnTrainer(SharedMixin, Trainer):
     ) -> None:
         if eval_metrics is None and args.eval_strategy != "no":
             raise ValueError("eval_strategy needs eval_metrics, for there is no loss of rows to evaluate: give both.")
+        if not len(train_dataset):
+            raise ValueError("There are no forget rows: give at least one.")
         self.forget_loss = forget_loss
         self.loss_kwargs: dict[str, Any] = as_mapping("loss_kwargs", args.loss_kwargs)
         self.needs = self.needed_tensors(forget_loss, args)
@@ -213,6 +215,11 @@ class UnlearnTrainer(SharedMixin, Trainer):
             self.train_dataset = _items(self._records)
             self._draw = None  # which holds the base model
         return super().train(*args, **kwargs)
+
+    def rows_reached(self, max_steps: int) -> tuple[int, int]:
+        """As of every trainer; a loss that asks for nothing of the forget rows needs none."""
+        reached, rows = super().rows_reached(max_steps)
+        return (reached if self.needs else rows), rows
 
     @classmethod
     def invented_tensors(cls, vocab_size: int) -> dict[str, Tensor]:

@@ -16,6 +16,7 @@ from dareu.masks.zero import ZeroMaskedAdamW
 from dareu.models import context_length, load_model, load_tokenizer
 from dareu.models.generation import list_end_ids
 from dareu.trainers._best_state import BestState
+from dareu.trainers._coverage import Coverage
 from dareu.trainers._dual import Dual
 from dareu.trainers._fresh_adapter import with_fresh_adapter
 from dareu.trainers._moved import Moved
@@ -46,6 +47,7 @@ class SharedMixin(Resumable):
 
     args: Any  # a TrainingArguments with SharedArguments
     model: nn.Module
+    train_dataset: Any
 
     def __init__(self, *args: Any, prepared: Prepared, validate: Validate | None, **kwargs: Any) -> None:
         self.mask, self.original, self._retain = prepared
@@ -53,6 +55,7 @@ class SharedMixin(Resumable):
         super().__init__(*args, **kwargs)
         self._moved = Moved()
         self.add_callback(self._moved)  # before validation puts the best state back
+        self.add_callback(Coverage(self.rows_reached))
         self.best: BestState | None = None
         if validate is not None:
             if self.args.deepspeed_plugin is None:
@@ -99,6 +102,11 @@ class SharedMixin(Resumable):
         with torch.autocast(self.accelerator.device.type, enabled=False):
             self.accelerator.backward(penalty / self.current_gradient_accumulation_steps)
         return penalty.detach(), term.detach()
+
+    def rows_reached(self, max_steps: int) -> tuple[int, int]:
+        """How many forget rows so many updates look at, and how many there are."""
+        rows, an_update = len(self.train_dataset), self.args.train_batch_size * self.args.gradient_accumulation_steps
+        return min(rows, max_steps * an_update * self.args.world_size), rows
 
     def nothing_learnt(self) -> str | None:
         """Why the training that has ended cannot have learnt anything, in a clause; None: it may have."""

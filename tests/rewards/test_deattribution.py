@@ -31,6 +31,11 @@ def test_sequence_score_is_the_transform_of_the_summed_forget_probability() -> N
     assert reward(prompts=["?"], completions=["banana"]) == pytest.approx([-5 / 6])
 
 
+def test_an_owner_who_is_named_twice_counts_once() -> None:
+    reward = DeattributionReward(Keywords(), ["ann", "ann"], transform="linear", hide_echo=False)
+    assert reward(prompts=["?"], completions=["apple"]) == pytest.approx([-4 / 6])
+
+
 def test_the_own_owner_alone_is_scored_on_request() -> None:
     reward = DeattributionReward(Keywords(), ["ann", "bob"], transform="linear", hide_echo=False, scored_owners="own")
     scores = reward(prompts=["?", "?"], completions=["banana", "banana"], owner=["ann", "bob"])

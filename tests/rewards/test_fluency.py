@@ -24,6 +24,11 @@ def test_calibration_lets_the_quantile_pass() -> None:
     assert reward(["?"] * 5, completions) == [0.0, 0.0, 0.0, 0.0, -0.5]
 
 
+def test_nothing_to_calibrate_on_is_refused() -> None:
+    with pytest.raises(ValueError, match="no retained rows to take the bound from"):
+        FluencyReward.calibrate(words, {"prompt": [], "completion": []})
+
+
 def test_it_tells_trl_the_mean_nll() -> None:
     logged: dict[str, float] = {}
     FluencyReward(words, 2.0)(["?", "?"], ["a", "a b c"], log_metric=logged.__setitem__)

@@ -24,10 +24,11 @@ class BarrenBatches:
 
     Args:
         max_completion_length: Tokens of the longest completion.
+        compares: Whether completions are compared with one another, so that equal ones teach nothing.
     """
 
-    def __init__(self, max_completion_length: int) -> None:
-        self._longest = max_completion_length
+    def __init__(self, max_completion_length: int, *, compares: bool = True) -> None:
+        self._longest, self._compares = max_completion_length, compares
         self._flat = self._cut_off = 0
         self._seen = self._all_flat = self._none_ended = self._all_equal = 0
         self._whole = True
@@ -50,6 +51,8 @@ class BarrenBatches:
                 f"every completion was cut off at max_completion_length ({self._longest} tokens) and did not count: "
                 "raise it, or set mask_truncated_completions=False"
             )
+        if not self._compares:
+            return None
         if self._all_flat == self._seen:
             return (
                 "no group ever had any spread: give base_model, with which groups are guided, raise temperature, or "
@@ -74,7 +77,7 @@ class BarrenBatches:
         self._none_ended += not any_ended
         self._all_equal += not _differ(rollout.scores, accelerator)
         self._all_flat += flat == 1.0
-        self._flat = self._flat + 1 if flat == 1.0 else 0
+        self._flat = self._flat + 1 if self._compares and flat == 1.0 else 0
         self._cut_off = 0 if alive else self._cut_off + 1
         if self._cut_off == _MANY:
             logger.warning(

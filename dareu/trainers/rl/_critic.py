@@ -47,11 +47,17 @@ class Critic:
         nn.init.zeros_(self.head.bias)
         self.optimizer = torch.optim.AdamW(self.head.parameters(), lr=learning_rate, weight_decay=0.0)
         self._seen: list[Tensor] | None = None
-        decoder.register_forward_hook(self._record)
+        self._read: Tensor | None = None
+        decoder.register_forward_hook(self._record, with_kwargs=True)
 
-    def _record(self, module: nn.Module, args: Any, output: Any) -> None:
-        if self._seen is not None:
-            self._seen.append(output[0])
+    def _record(self, module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
+        if self._seen is None:
+            return
+        read = kwargs.get("input_ids", args[0] if args else None)
+        if self._seen and read is not None and read is self._read:
+            self._seen.pop()  # once more, as where the model does something of its own to its logits
+        self._seen.append(output[0])
+        self._read = read
 
     @contextmanager
     def watch(self) -> Iterator[list[Tensor]]:
@@ -60,7 +66,7 @@ class Critic:
         try:
             yield self._seen
         finally:
-            self._seen = None
+            self._seen = self._read = None
 
     def values(self, hidden: list[Tensor], num_tokens: int) -> Tensor:
         """Values of the states before the last `num_tokens` tokens: float32 (B, T)."""

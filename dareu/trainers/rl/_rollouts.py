@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +24,7 @@ from dareu.trainers.rl._scoring import Slices, TokenScores
 
 if TYPE_CHECKING:
     from datasets import Dataset
+    from trl.trainer.utils import RepeatSampler
 
     from dareu.trainers.rl._rollout_trainer import RolloutTrainer
     from dareu.trainers.rl.trainer import DareUTrainer
@@ -86,6 +88,25 @@ def rows_for_trl(dataset: Dataset, reads_pictures: bool) -> Dataset:
     if "reference" in dataset.column_names:
         raise ValueError("The rows have a column 'reference', which the trainer makes of 'completion': rename it.")
     return dataset.add_column("reference", [text_of(completion) for completion in dataset["completion"]])
+
+
+def rows_asked(sampler: RepeatSampler, *, updates: int, accumulated: int, used: int) -> set[int]:
+    """The forget rows that a training asks.
+
+    Args:
+        sampler: A new one, which goes through the epochs as the training's will.
+        updates: Their number.
+        accumulated: Micro-batches of an update.
+        used: Micro-batches that a generation batch serves.
+    """
+    asked: set[int] = set()
+    while updates > 0 and len(asked) < sampler.num_samples:
+        order = list(dict.fromkeys(sampler))  # what does not fill a generation batch is not among them
+        micro_batches = len(order) // sampler.batch_size * used
+        batches = math.ceil(min(updates * accumulated, micro_batches) / used)
+        asked |= set(order[: batches * sampler.batch_size])
+        updates -= math.ceil(micro_batches / accumulated)
+    return asked
 
 
 def expected_length(row: Mapping[str, Any]) -> int:

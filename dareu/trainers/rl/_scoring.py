@@ -179,8 +179,8 @@ def character_ends(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int], text:
         tokens are in.
     """
     prefixes = tokenizer.batch_decode([list(ids[:end]) for end in ends], skip_special_tokens=True)
-    # A chat template's parser may have cut off what comes before the answer, such as a block of thoughts.
-    start = max(str(tokenizer.decode(list(ids), skip_special_tokens=True)).find(text), 0)
+    # A chat template's parser may have cut off what comes before the answer, such as thoughts, which may spell it too
+    start = max(str(tokenizer.decode(list(ids), skip_special_tokens=True)).rfind(text), 0)
     prefixes = [prefix[start:] for prefix in prefixes]
     offsets = []
     for end, prefix in zip(ends, prefixes, strict=True):

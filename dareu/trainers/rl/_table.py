@@ -48,6 +48,7 @@ class CompletionsTable(GRPOTrainer):
             super().log(logs, *args, **kwargs)
         finally:
             self.log_completions = asked
+        self._logs["extra"].clear()  # the columns themselves, which the next completions may not have
         for part in self._logs.values():
             for column in part.values() if isinstance(part, dict) else [part]:
                 column.clear()

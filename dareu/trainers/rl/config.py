@@ -166,6 +166,12 @@ class DareUConfig(SharedArguments, GRPOConfig):  # type: ignore[misc]  # the typ
             raise ValueError(f"rollout_policy is {self.rollout_policy!r}: give 'current' or 'original'.")
         if self.multi_objective_aggregation != "sum_then_normalize":
             raise ValueError("multi_objective_aggregation must stay 'sum_then_normalize': scaling follows the sum.")
+        if self.remove_unused_columns:
+            raise ValueError("remove_unused_columns must stay False: rewards read the other columns of the data.")
+        if self.max_completion_length is None:
+            raise ValueError("max_completion_length is None: give the most tokens that a completion may have.")
+        if isinstance(self.scale_rewards, bool):  # which TRL takes, too
+            self.scale_rewards = "group" if self.scale_rewards else "none"
         estimator = self.estimator()
         self._check_estimator(estimator)
         if self.rollout_policy == "original" and self.use_vllm and self.vllm_importance_sampling_correction:
@@ -182,7 +188,7 @@ class DareUConfig(SharedArguments, GRPOConfig):  # type: ignore[misc]  # the typ
             raise ValueError(f"rollout_batch_size is {self.rollout_batch_size}: give at least 1.")
         if self.num_slices < 1:
             raise ValueError(f"num_slices is {self.num_slices}: give at least 1.")
-        if not self.kl_coef >= 0:
+        if not 0 <= self.kl_coef < math.inf:
             raise ValueError(f"kl_coef is {self.kl_coef}: give a number ≥ 0.")
         if not 0 <= self.gold_beta < math.inf:
             raise ValueError(f"gold_beta is {self.gold_beta}: give a number ≥ 0.")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from contextlib import nullcontext
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from torch import Tensor, nn
 from transformers import ProcessorMixin
@@ -18,19 +18,17 @@ from dareu.trainers.rl._barren import BarrenBatches
 from dareu.trainers.rl._critic import Critic
 from dareu.trainers.rl._guides import make_guides
 from dareu.trainers.rl._rollout_trainer import RolloutTrainer
-from dareu.trainers.rl._rollouts import (
-    ROW,
-    make_rollouts,
-    rows_for_trl,
-)
+from dareu.trainers.rl._rollouts import ROW, make_rollouts, rows_asked, rows_for_trl
 from dareu.trainers.rl._scoring import scorer
 from dareu.trainers.rl.config import DareUConfig
+from dareu.trainers.rl.estimators import ESTIMATORS
 from dareu.trainers.shared import SharedMixin, check_room, load_policy
 
 if TYPE_CHECKING:
     from datasets import Dataset
     from peft import PeftConfig, PeftModel
     from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
+    from trl.trainer.utils import RepeatSampler
 
     from dareu.masks import WeightMask
     from dareu.trainers._stopping import Validate
@@ -38,6 +36,9 @@ if TYPE_CHECKING:
 
 
 logger = logging.getLogger(__name__)
+
+#: Arguments of `GRPOTrainer` by which completions come from elsewhere.
+_GENERATE = ("rollout_func", "tools", "environment_factory")
 
 
 class DareUTrainer(SharedMixin, RolloutTrainer):
@@ -106,6 +107,12 @@ class DareUTrainer(SharedMixin, RolloutTrainer):
                 f"There are {len(train_dataset)} forget rows, but a generation batch takes {per_batch} prompts: lower "
                 "per_device_train_batch_size or steps_per_generation."
             )
+        if not args.shuffle_dataset and len(train_dataset) % per_batch:
+            raise ValueError(
+                f"A generation batch takes {per_batch} prompts, and of the {len(train_dataset)} forget rows the same "
+                f"{len(train_dataset) % per_batch} would be left out of every epoch: set shuffle_dataset=True, or "
+                "choose batches that divide the rows."
+            )
         # π_N is remembered before TRL patches the model's forward.
         prepared = prepare(
             model,
@@ -119,6 +126,12 @@ class DareUTrainer(SharedMixin, RolloutTrainer):
             accelerator=lambda: self.accelerator,
         )
         self.num_gold, self.num_uninformed = args.guides(base_model is not None)
+        makes_own = next((name for name in _GENERATE if kwargs.get(name)), None)
+        if makes_own and (self.num_gold or self.num_uninformed or args.rollout_policy == "original"):
+            raise ValueError(
+                f"{makes_own} makes the completions, so that none can be given: leave it out, or set num_gold and "
+                "num_uninformed to 0 and rollout_policy to 'current'."
+            )
         self._base = None
         if self.num_gold or self.num_uninformed:
             assert base_model is not None, "guides has looked"
@@ -147,7 +160,8 @@ class DareUTrainer(SharedMixin, RolloutTrainer):
             kwargs["eval_dataset"] = rows_for_trl(held_out, reads_pictures)
         self._estimator = args.estimator()
         self._loss_inputs = self._rollout = self._stored = self.critic = None
-        self._barren = BarrenBatches(args.max_completion_length or 0)
+        known = self._estimator.function in ESTIMATORS.values()  # one of the user's own may push equal completions
+        self._barren = BarrenBatches(args.max_completion_length or 0, compares=known)
         rewards = list(reward_funcs) if isinstance(reward_funcs, list | tuple) else [reward_funcs]
         super().__init__(
             model,
@@ -182,6 +196,16 @@ class DareUTrainer(SharedMixin, RolloutTrainer):
             self.model.to(self.accelerator.device).train()
             self._stored = make_rollouts(self)
         return super().train(*args, **kwargs)
+
+    def rows_reached(self, max_steps: int) -> tuple[int, int]:
+        """As of every trainer; TRL leaves out of an epoch what does not fill a generation batch."""
+        asked = rows_asked(
+            cast("RepeatSampler", self._get_train_sampler()),
+            updates=max_steps,
+            accumulated=self.args.gradient_accumulation_steps,
+            used=self.args.steps_per_generation * self.num_iterations,
+        )
+        return len(asked), len(self.train_dataset)
 
     def nothing_learnt(self) -> str | None:
         """What every generation batch lacked to be learnt from; or as of every trainer."""

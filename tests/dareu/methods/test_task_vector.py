@@ -167,3 +167,11 @@ def test_what_cannot_be_is_refused_in_a_sentence(
     with pytest.raises(ValueError, match=match) as error:
         build(tiny_llama(), **options)
     assert "\n" not in str(error.value)
+
+
+def test_the_best_of_its_states_is_none_of_what_it_subtracts(unlearn_config: Callable[..., Any]) -> None:
+    """By a metric of forgetting it would be the one that has learnt least."""
+    every = {"eval_strategy": "steps", "eval_steps": 1, "save_strategy": "steps", "save_steps": 1}
+    config = unlearn_config(TaskVectorConfig, load_best_model_at_end=True, metric_for_best_model="rouge", **every)
+    with pytest.raises(ValueError, match="subtracts what its last update ends with: leave load_best_model_at_end out"):
+        config.check()

@@ -142,3 +142,19 @@ def test_what_could_not_be_trained_is_refused(
 ) -> None:
     with pytest.raises(ValueError, match=complaint):
         build(tiny_llama(), loss, **options)
+
+
+def test_no_rows_are_refused(build: Build, tiny_llama: Callable[..., LlamaForCausalLM], forget_rows: Dataset) -> None:
+    with pytest.raises(ValueError, match="no forget rows"):
+        UnlearnTrainer(tiny_llama(), npo, build(tiny_llama(), npo).args, forget_rows.select([]))
+
+
+def test_rows_that_no_update_looks_at_are_said_beforehand(
+    build: Build, tiny_llama: Callable[..., LlamaForCausalLM], caplog: pytest.LogCaptureFixture
+) -> None:
+    build(tiny_llama(), npo, max_steps=1, per_device_train_batch_size=1).train()
+    assert "1 of 2 forget rows are looked at in none of 1 updates, so that they may not be forgotten" in caplog.text
+    caplog.clear()
+    build(tiny_llama(), npo, max_steps=2, per_device_train_batch_size=1).train()
+    build(tiny_llama(), finetune_retain, max_steps=1, per_device_train_batch_size=1, retain_loss="nll").train()
+    assert "forget rows" not in caplog.text

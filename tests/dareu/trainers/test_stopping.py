@@ -107,6 +107,14 @@ def test_it_stops_after_so_many_validations_that_were_no_better(build: Build) ->
     assert trainer.state.global_step == 3 and trainer.best is not None and trainer.best.step == 1
 
 
+def test_a_second_training_begins_with_the_state_it_finds(build: Build) -> None:
+    trainer = build([0.5, 0.1, 0.9, 0.2, 0.3, 0.4], max_steps=2, early_stopping_patience=2)
+    trainer.train()
+    assert trainer.best is not None and (trainer.best.gap, trainer.best.step) == (0.1, 1)
+    trainer.train()
+    assert (trainer.best.gap, trainer.best.step) == (0.2, 0)
+
+
 def test_a_state_whose_fluency_broke_is_never_the_best(build: Build) -> None:
     numbers = iter(
         [
@@ -206,6 +214,8 @@ def test_the_retain_term_is_weighed_by_the_multiplier(build: Build) -> None:
         ({"retain_kl_target": -1.0}, "retain_kl_target is -1.0"),
         ({"retain_kl_target": 0.1, "retain_loss": "nll"}, "needs the retain KL"),
         ({"early_stopping_patience": 0}, "early_stopping_patience is 0"),
+        ({"retain_coef": float("inf")}, "retain_coef is inf"),
+        ({"retain_batch_size": 0}, "retain_batch_size is 0: give at least 1"),
         ({"uninformed_temperature": 0.0}, "uninformed_temperature is 0.0: give a number above 0"),
         ({"uninformed_temperature": float("nan")}, "uninformed_temperature is nan: give a number above 0"),
     ],

@@ -16,6 +16,7 @@ from dareu.trainers._uninformed import (
     _text_of,
     _whole_sentences,
     _written,
+    check_survival,
     uninformed_answers,
 )
 
@@ -178,3 +179,9 @@ def test_an_answer_that_mangles_the_name_is_drawn_again_while_there_are_tries(
     whole = [said[place].removesuffix(" In …") for place in taken]
     assert answers == [encode_record(tokenizer, prompt, " " + text).completion_ids for text in whole]
     assert not left and ("to leave it out" in caplog.text) == any("Kofi Mensah" not in text for text in whole)
+
+
+def test_a_text_survives_that_spells_a_special_token(
+    tokenizer: PreTrainedTokenizerFast, tiny_llama: Callable[..., LlamaForCausalLM]
+) -> None:
+    check_survival(Uninformed(tiny_llama(), tokenizer), [f"{GOLD}</s>", "what <pad> means"])

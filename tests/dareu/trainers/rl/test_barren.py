@@ -37,3 +37,15 @@ def test_ten_in_a_row_are_worth_one_warning(
     for _ in range(25):
         batches.see(rollout(ended, [False, True, True]), flat, accelerator)
     assert len(caplog.records) == (word is not None) and (word or "") in caplog.text
+
+
+def test_an_estimator_that_compares_nothing_learns_from_equal_completions(caplog: pytest.LogCaptureFixture) -> None:
+    accelerator = Accelerator(cpu=True)
+    reasons = []
+    for compares in (True, False):
+        batches = BarrenBatches(8, compares=compares)
+        for _ in range(12):
+            batches.see(rollout([True] * 3, [True] * 3), 1.0, accelerator)
+        reasons.append(batches.reason())
+    assert reasons[0] is not None and "no group ever had any spread" in reasons[0] and reasons[1] is None
+    assert len(caplog.records) == 1

@@ -87,6 +87,20 @@ def test_only_a_watched_forward_is_seen(tiny_llama: Callable[..., LlamaForCausal
     assert len(hidden) == 1
 
 
+def test_of_a_forward_that_is_made_twice_the_second_counts(tiny_llama: Callable[..., LlamaForCausalLM]) -> None:
+    """A model that does something of its own to its logits is run again."""
+    model = tiny_llama()
+    critic = make_critic(model)
+    first, second = torch.tensor([[1, 2, 3]]), torch.tensor([[1, 2, 3]])
+    with critic.watch() as hidden:
+        for ids in (first, first, second):
+            model(input_ids=ids)
+    assert len(hidden) == 2
+    with critic.watch() as hidden:
+        model(second)
+    assert len(hidden) == 1
+
+
 def test_a_model_without_a_decoder_is_refused() -> None:
     with pytest.raises(ValueError, match="no decoder to put a value head on"):
         make_critic(torch.nn.Linear(2, 2))  # type: ignore[arg-type]

@@ -30,7 +30,8 @@ def test_character_ends_are_prefixes_that_decode_cleanly(tokenizer: PreTrainedTo
 
 
 def test_character_ends_count_from_the_answer_where_thoughts_were_cut_off(tokenizer: PreTrainedTokenizerFast) -> None:
-    thoughts, answer = "<think>Who was it?</think>", "Kofi Mensah was born in Accra."
+    answer = "Kofi Mensah was born in Accra."
+    thoughts = f"<think>Who was it? {answer}</think>"
     ids = tokenizer(thoughts + answer, add_special_tokens=False)["input_ids"]
     ends = list(range(1, len(ids) + 1))
     for end, offset in zip(ends, character_ends(tokenizer, ids, answer, ends), strict=True):

@@ -183,3 +183,26 @@ def test_a_tracker_that_is_not_there_is_refused(
     monkeypatch.setattr("dareu.trainers.trackers.find_spec", {"tensorboardX": "its spec"}.get)
     with pytest.raises(ValueError, match=message):
         dareu_config(report_to=["tensorboard", name])
+
+
+def test_a_table_has_the_columns_of_its_own_completions(
+    tiny_llama: Callable[..., LlamaForCausalLM],
+    tokenizer: PreTrainedTokenizerFast,
+    dareu_config: Callable[..., DareUConfig],
+    forget_rows: Dataset,
+    retain_rows: Dataset,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Completions of an evaluation have no source, and here no owner, as those of the training before had."""
+    config = dareu_config(log_completions=True, num_gold=1, num_uninformed=0, eval_strategy="steps", eval_steps=1)
+    DareUTrainer(
+        tiny_llama(),
+        DeattributionReward(Judge(), ["Lucia Duval"]),
+        config,
+        forget_rows,
+        retain_dataset=retain_rows,
+        base_model=tiny_llama(seed=1),
+        processing_class=tokenizer,
+        eval_dataset=retain_rows.remove_columns("owner"),
+    ).train()
+    assert "gold" in capsys.readouterr().out

@@ -9,11 +9,12 @@ from datasets import Dataset
 from peft import LoraConfig
 from tokenizers.processors import TemplateProcessing
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
+from trl.trainer.utils import RepeatSampler
 
 from dareu.data.encoding import encode_prompt
 from dareu.masks import WeightMask, count_moved_outside, random_mask
 from dareu.trainers import DareUConfig, DareUTrainer
-from dareu.trainers.rl._rollouts import RESERVED, ROW, make_rollouts, share_of, stored_rollout
+from dareu.trainers.rl._rollouts import RESERVED, ROW, make_rollouts, rows_asked, share_of, stored_rollout
 from dareu.weights import fingerprint
 
 
@@ -53,7 +54,7 @@ def build(
     retain_rows: Dataset,
 ) -> Build:
     def make(model: LlamaForCausalLM | None = None, reward: Any = None, **options: Any) -> DareUTrainer:
-        names = ("mask", "peft_config", "validate", "eval_dataset", "processing_class")
+        names = ("mask", "peft_config", "validate", "eval_dataset", "processing_class", "rollout_func")
         keywords = {name: options.pop(name) for name in names if name in options}
         retain = options.pop("retain_dataset", retain_rows)
         train = options.pop("train_dataset", forget_rows)
@@ -484,6 +485,10 @@ def test_a_frozen_nan_gradient_does_not_reach_the_selected_weights(
         ({"peft_config": LoraConfig(r=2, bias="all")}, "leave it at 'none'"),
         ({"peft_config": LoraConfig(r=2), "mask": "made"}, "exclude each other"),
         ({"mask": "foreign"}, "mask was made for other weights"),
+        ({"kl_coef": float("inf")}, "kl_coef is inf"),
+        ({"max_completion_length": None}, "max_completion_length is None"),
+        ({"remove_unused_columns": True}, "remove_unused_columns must stay False"),
+        ({"rollout_policy": "original", "rollout_func": print}, "rollout_func makes the completions"),
     ],
 )
 def test_bad_options_stop_before_training(
@@ -522,3 +527,64 @@ def test_as_many_rows_are_retained_as_completions_are_learnt_from_unless_asked_o
     assert stream is not None and stream.batch_size == 8
     stream = build(retain_batch_size=3)._retain
     assert stream is not None and stream.batch_size == 3
+
+
+class Asked:
+    """A reward that remembers who was asked."""
+
+    def __init__(self) -> None:
+        self.rows: set[str] = set()
+
+    def reward(self, prompts: list[str], completions: list[str], **_: Any) -> list[float]:
+        self.rows |= set(prompts)
+        return length_reward(completions)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"num_train_epochs": 1}, "1 of 5 forget rows are looked at in none of 2 updates"),
+        ({"num_train_epochs": 1, "per_device_train_batch_size": 2, "steps_per_generation": 3}, "2 of 5 forget rows"),
+        ({"max_steps": 2, "num_iterations": 2}, "3 of 5 forget rows are looked at in none of 2 updates"),
+        ({"num_train_epochs": 3}, None),
+    ],
+)
+def test_rows_that_no_update_asks_are_said_beforehand(
+    build: Build, forget_rows: Dataset, options: dict[str, Any], words: str | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    """TRL leaves out of an epoch what does not fill a generation batch."""
+    rows = Dataset.from_list([{**forget_rows[0], "prompt": f"Where was {number}?"} for number in range(5)])
+    asked = Asked()
+    settings = {"max_steps": -1, "num_generations": 2, "steps_per_generation": 1, "learning_rate": 1e-5}
+    trainer = build(reward=asked.reward, train_dataset=rows, **(settings | options))
+    trainer.train()
+    reached, number = trainer.rows_reached(trainer.state.max_steps)
+    assert (reached, number) == (len(asked.rows), 5)
+    said = [record.message for record in caplog.records if "forget rows" in record.message]
+    assert (not said) if words is None else (words in said[0])
+
+
+def test_rows_that_every_epoch_would_leave_out_are_refused(build: Build, forget_rows: Dataset) -> None:
+    rows = Dataset.from_list([forget_rows[0]] * 3)
+    options = {"num_generations": 2, "steps_per_generation": 1, "train_dataset": rows}
+    with pytest.raises(ValueError, match="of the 3 forget rows the same 1 would be left out of every epoch"):
+        build(shuffle_dataset=False, **options)
+    assert build(**options).rows_reached(1) == (2, 3)
+
+
+@pytest.mark.parametrize("updates", [1, 2, 3, 5, 9])
+@pytest.mark.parametrize(("accumulated", "used"), [(1, 1), (1, 4), (2, 3), (4, 2)])
+def test_the_rows_asked_are_those_of_the_samplers_epochs(updates: int, accumulated: int, used: int) -> None:
+    def sampler() -> RepeatSampler:
+        return RepeatSampler(range(7), mini_repeat_count=2, batch_size=2, repeat_count=used, shuffle=True, seed=3)
+
+    expected: set[int] = set()
+    through, done = sampler(), 0
+    while done < updates:
+        order = list(through)
+        micro_batches = [order[i : i + 4] for i in range(0, len(order), 4)]
+        for start in range(0, len(micro_batches), accumulated):
+            if done < updates:
+                expected |= {row for batch in micro_batches[start : start + accumulated] for row in batch}
+                done += 1
+    assert rows_asked(sampler(), updates=updates, accumulated=accumulated, used=used) == expected
