@@ -41,6 +41,12 @@ from dareu.runs.program import run_program
 
 logger = logging.getLogger("dareu.audit")
 
+#: Options that change nothing of what one audit finds.
+_APART = (
+    *("model_name_or_path", "output", "target", "retrained"),
+    *("strict", "skip_impossible", "audits", "audit_batch_size"),
+)
+
 
 def main() -> None:
     data, args = OptionParser((DataArguments, AuditArguments)).parse_args_and_config()
@@ -56,7 +62,7 @@ def main() -> None:
     chosen = args.chosen()
     missing = check_audits(chosen, args.audit_kwargs, split.forget.column_names)
     for name in args.audits or ():
-        if name in missing:
+        if name in missing and not args.skip_impossible:
             raise ValueError(f"The audit {name!r} cannot be made, for {missing[name]}.")
 
     keys = {name: key_of(data, args, name, audit) for name, audit in chosen.items()}
@@ -73,6 +79,7 @@ def main() -> None:
     reader = Reader(model, tokenizer, forget, max_new_tokens=args.max_new_tokens, batch_size=args.audit_batch_size)
     subject = Subject(model, tokenizer, forget, retain, unrelated, reader, args.seed)
     found: StoredAudits = {"audits": kept(output, identity), "left_out": dict(missing)}
+    asked = content_hash([str(prompt) for prompt in forget["prompt"]])
     for name in chosen:
         audit = found["audits"].get(name)
         if name in missing:
@@ -81,9 +88,10 @@ def main() -> None:
             logger.info("%s: nothing has changed since it was made.", name)
             continue
         try:
-            found["audits"][name] = stored_audit(keys[name], list(run_audit(subject, name, args.options_of(name))))
+            attacked = list(run_audit(subject, name, args.options_of(name)))
+            found["audits"][name] = stored_audit(keys[name], attacked, asked)
         except NotPossible as error:
-            if name in (args.audits or ()) or name in args.audit_kwargs:
+            if not args.skip_impossible and (name in (args.audits or ()) or name in args.audit_kwargs):
                 raise
             found["left_out"][name] = str(error)
             found["audits"].pop(name, None)  # of other rows or options
@@ -96,7 +104,7 @@ def main() -> None:
 def key_of(data: DataArguments, args: AuditArguments, name: str, audit: Audit) -> str:
     """Of one audit: everything that goes in but the model."""
     settings, inputs = config_of(data, args), inputs_of(data, args)
-    for option in ("model_name_or_path", "output", "target", "retrained", "strict", "audits", "audit_batch_size"):
+    for option in _APART:
         settings.pop(option, None)
     settings["audit_kwargs"] = args.options_of(name)
     own = f"audit_kwargs.{name}"

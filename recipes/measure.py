@@ -59,7 +59,7 @@ def main() -> None:
         inputs.pop(name, None)
     key = content_hash([settings, inputs, list(chosen.needs)])  # built-in metrics may become more
 
-    measured = kept(output, key)
+    measured, renewed = kept(output, key), False
     if measured is None:
         parts = load_parts(data)
         split, owners = split_owners(data, parts.owners), forget_names(data, parts.owners)
@@ -96,6 +96,7 @@ def main() -> None:
         )
         prompts = {name: [str(prompt) for prompt in rows["prompt"]] for name, rows in splits.items()}
         check_strict(args, found.left_out)
+        renewed = True
         measured = {
             "key": key,
             "metrics": found.metrics,
@@ -106,8 +107,8 @@ def main() -> None:
             "left_out": found.left_out,
             "vocabulary": vocabulary_hash(tokenizer),
         }
-        write_measurement(output, measured)
         write_rows(output.with_suffix(".parquet"), splits, found)
+        write_measurement(output, measured)  # last, for it says that all is there
         took = sorted(found.seconds.items(), key=lambda item: -item[1])
         shown = ", ".join(f"{name} {seconds:.2f}" for name, seconds in took if seconds >= 0.005)
         print(f"Seconds: {shown}; all together {sum(found.seconds.values()):.2f}.")
@@ -125,7 +126,11 @@ def main() -> None:
         for row in kept_rows:
             # A row on a part of the forget rows was measured on those alone
             if Path(row["model"]).resolve() == folder.resolve() and "part" not in row:
+                if renewed:
+                    for name in row.pop("measured", ()):
+                        row["metrics"].pop(name, None)
                 row["metrics"].update(metrics)
+                row["measured"] = sorted({*row.get("measured", ()), *metrics})
         write_results(results, kept_rows)
 
     table = Table("metric", "value", "95 % interval", title=args.model_name_or_path)
@@ -145,7 +150,8 @@ def kept(output: Path, key: str) -> StoredMeasurement | None:
     except ValueError as error:
         logger.warning("It is measured again, for what was kept is damaged: %s", error)
         return None
-    return measured if measured.get("key") == key else None
+    whole = output.with_suffix(".parquet").exists() or not measured["prompts"]  # without them it was cleaned
+    return measured if whole and measured.get("key") == key else None
 
 
 def check_strict(args: MeasureArguments, left_out: dict[str, str]) -> None:

@@ -9,6 +9,7 @@ and trained on different texts: choose them by --classifier and --text_columns o
 
 import logging
 import os
+from collections.abc import Collection
 from typing import Any
 
 from rich.table import Table
@@ -25,6 +26,7 @@ from dareu.classifiers import (
 from dareu.console import plain_console
 from dareu.data import is_chat, take_fold, text_of
 from dareu.data.parts import DataArguments, load_parts
+from dareu.data.records import quoted
 from dareu.files import write_json
 from dareu.models import adapter_base, load_model, load_tokenizer, resolve_model_path
 from dareu.options.parsing import OptionParser
@@ -74,6 +76,13 @@ def main() -> None:
         for hide_echo in forms
     }
 
+    if strangers := {label for _, of_form in tests.values() for label in of_form} - set(labels):
+        logger.warning(
+            "%d owners have no text among those that are trained on, so that the classifier will not know them: %s.",
+            *(len(strangers), quoted(sorted(strangers))),
+        )
+        tests = {form: texts_of_owners(labels, *labelled) for form, labelled in tests.items()}
+
     make, args.classifier_kwargs = find_classifier(args, CLASSIFIERS)
     kwargs = dict(args.classifier_kwargs)
     if "model" in kwargs:
@@ -104,6 +113,17 @@ def main() -> None:
         table.add_row(name, *(f"{form[name]:.3f}" if name != "count" else str(form[name]) for form in card.values()))
     plain_console().print(table)
     print(f"The classifier is in {run.folder / 'classifier'}.")
+
+
+def texts_of_owners(owners: Collection[str], texts: list[str], labels: list[str]) -> tuple[list[str], list[str]]:
+    """Those texts whose label is among the owners."""
+    known = set(owners)
+    kept = [(text, label) for text, label in zip(texts, labels, strict=True) if label in known]
+    if not kept:
+        raise ValueError(
+            "No held-out text is of an owner who has a text to train on: give more rows, or leave fold out."
+        )
+    return [text for text, _ in kept], [label for _, label in kept]
 
 
 def texts_of(

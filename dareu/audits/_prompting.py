@@ -46,7 +46,7 @@ def _templates(
 def _paraphrased(forget: Dataset, reader: Reader) -> Iterator[tuple[str, Readings]]:
     prompts: list[Text | None] = []
     for prompt, text in zip(forget["prompt"], forget["paraphrased_prompt"], strict=True):
-        prompts.append(None if text is None else _asking(prompt, text))
+        prompts.append(_asking(prompt, text) if text and text.strip() else None)
     yield "", reader.read(_some(prompts, "has a paraphrased_prompt"))
 
 

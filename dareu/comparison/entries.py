@@ -64,12 +64,14 @@ def read_entries(
             raise ValueError(f"Two entries are called {name!r}: give each a name of its own.")
         if name == "target" or name.startswith("retrained"):
             raise ValueError(f"An entry is called {name!r}, as what it is compared with: give it another name.")
-        config = configs / given.get("config", f"{plugin_name(method)}.yaml")
+        config = configs / str(given.get("config", f"{plugin_name(method)}.yaml"))
         if not config.is_file():
             raise ValueError(f"The entry {name!r} has no config {config}: name a file of {configs} as config.")
         under = as_list(given.get("masks", ["dense"])) or []
-        if not under or len(set(under)) < len(under):
-            raise ValueError(f"The entry {name!r} has masks {under}: give at least one, each once.")
+        if not (isinstance(under, list) and under and all(isinstance(mask, str) for mask in under)):
+            raise ValueError(f"The entry {name!r} has masks {under!r}: give a list of names, at least one.")
+        if len(set(under)) < len(under):
+            raise ValueError(f"The entry {name!r} has masks {under}: give each once.")
         if own := [option for option in given if option in _RESERVED]:
             raise ValueError(f"The entry {name!r} sets {own[0]}, which the benchmark itself sets: leave it out.")
         if unknown := [mask for mask in under if mask != "dense" and mask not in masks]:

@@ -15,6 +15,7 @@ from dareu.files import read_yaml
 from dareu.models import resolve_model_path
 from dareu.runs import config_of, inputs_of
 from dareu.runs.plans import OWN, Plan
+from dareu.values import as_mapping
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -180,7 +181,7 @@ class Ground:
 
     def _judge(self, role: str) -> _Made:
         options = self.options(self.configs / f"{role}.yaml", self._everyone)
-        kwargs = options.get("classifier_kwargs", {})
+        kwargs = as_mapping("classifier_kwargs", options.get("classifier_kwargs"))
         if options.get("classifier", "llm") == "llm":
             options |= {"seed": self.seed}
             if kwargs.get("model", "fictional-base") == self._base_in_configs():
@@ -191,7 +192,8 @@ class Ground:
         more = {"seed": self.seed, "model_name_or_path": self.path_of("target")}
         options = self.options(self.configs / "mask.yaml", self.request, **more)
         options |= self.asked.masks[name]
-        if isinstance(options["density"], list) and len(options["density"]) > 1:
+        density = options.get("density")
+        if isinstance(density, list) and len(density) > 1:
             raise ValueError(f"The mask {name!r} has several densities: name a mask of each.")
         return "attribute_weights", options, ("target",)
 

@@ -186,7 +186,8 @@ def _read(source: str | Path, subset: str | None, split: str | None) -> Dataset:
             _check_saved(path)
         if path.is_file() and file_kind(path) not in READERS:
             raise ValueError(f"files are told by their endings {quoted(READERS)}")
-        stored = read_files([path]) if path.is_file() else load_from_disk(path)
+        # In memory, for what is mapped later would be cached in the user's folder
+        stored = read_files([path]) if path.is_file() else load_from_disk(path, keep_in_memory=True)
     elif file_kind(path) in READERS or path.is_absolute() or len(path.parts) > 2:
         raise ValueError("there is no such file or folder")
     else:
@@ -219,17 +220,20 @@ def apply_templates(dataset: Dataset, prompt_template: str, completion_template:
     def answer(text: str | None) -> str | None:
         return None if text is None else completion_template.format(completion=text)
 
+    def other(text: str | None) -> str | None:
+        return answer(text) if text and text.strip() else None  # an empty cell of a table is no text
+
     def fill(row: dict[str, Any]) -> dict[str, Any]:
         filled: dict[str, Any] = {
             "prompt": prompt_template.format(prompt=row["prompt"]),
             "completion": answer(row["completion"]),
         }
-        if row.get("paraphrased_prompt") is not None:
+        if (row.get("paraphrased_prompt") or "").strip():
             filled["paraphrased_prompt"] = prompt_template.format(prompt=row["paraphrased_prompt"])
         if "paraphrase" in row:
-            filled["paraphrase"] = answer(row["paraphrase"])
+            filled["paraphrase"] = other(row["paraphrase"])
         if "perturbed" in row:
-            filled["perturbed"] = [answer(text) for text in row["perturbed"] or []]
+            filled["perturbed"] = [text for wrong in row["perturbed"] or [] if (text := other(wrong)) is not None]
         return filled
 
     return dataset.map(fill, features=dataset.features)

@@ -235,7 +235,10 @@ class OfSplit:
         return token_scores(by.model, by.tokenizer, prompts, completions, batch_size=by.batch_size, kept=by.kept)
 
     def _texts_in(self, column: str) -> list[Any]:
-        """The texts of an optional column, or `perturbed`'s lists of them; None where a row, or all, have none."""
+        """The texts of an optional column, or `perturbed`'s lists of them; None where a row, or all, have none.
+
+        A blank text is none, as a table without a word in a cell is read.
+        """
         values: list[Any] = self._columns.get(column, [None] * len(self._rows))
         for row, value in enumerate(values):
             texts, form = (value, "a list of texts") if column == "perturbed" else ([value], "a text")
@@ -243,7 +246,9 @@ class OfSplit:
                 raise ValueError(
                     f"Row {row} of {self._split!r}: {column} is {value!r}, but must be {form}: convert it."
                 )
-        return values
+        if column == "perturbed":
+            return [None if wrong is None else [text for text in wrong if text.strip()] for wrong in values]
+        return [text if text is not None and text.strip() else None for text in values]
 
     def _base_nll_of(self, completions: Sequence[Text]) -> AnswerNLL:
         by, prompts = self._subject, self._columns["prompt"]

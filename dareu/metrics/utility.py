@@ -34,7 +34,8 @@ def model_utility(parts: Sequence[float]) -> float:
 
 def _numbers(row_values: Mapping[str, NDArray[np.float64]], splits: Mapping[str, OfSplit]) -> dict[str, float]:
     test = splits["test"].rows
-    subsets = np.array(test["subset"] if "subset" in test.column_names else ["test"] * len(test))
+    named = test["subset"] if "subset" in test.column_names else [None] * len(test)
+    subsets = np.array([name or "test" for name in named])
     wanted = {f"retain_{name}": [np.full(len(splits["retain"].rows), True)] for name in _OF_RETAIN}
     wanted |= {f"test_{name}": [subsets == subset for subset in sorted(set(subsets))] for name in _OF_TEST}
     if not wanted.keys() <= row_values.keys():

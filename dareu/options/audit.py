@@ -43,6 +43,10 @@ class AuditArguments:
     )
     seed: int = field(default=0, metadata={"help": "Of all that audits draw."})
     strict: bool = field(default=False, metadata={"help": "Fail where an audit would be left out."})
+    skip_impossible: bool = field(
+        default=False,
+        metadata={"help": "Leave out an audit that is named and cannot be made of the rows, in place of failing."},
+    )
     output: str | None = field(
         default=None, metadata={"help": "The file to write; default: audit.json beside the model folder."}
     )

@@ -87,11 +87,16 @@ class BenchmarkArguments:
             value = getattr(self, name)
             if not (isinstance(value, list) and value) and not (value is None and name == "metrics"):
                 raise ValueError(f"{name} is {value!r}: give a list of at least one.")
+        if not all(isinstance(seed, int) and not isinstance(seed, bool) for seed in self.seeds):
+            raise ValueError(f"seeds is {self.seeds}: give whole numbers.")
         if len(set(self.seeds)) < len(self.seeds):
             raise ValueError(f"seeds is {self.seeds}: give each once.")
         for name in ("masks", "given"):
             if not isinstance(getattr(self, name), dict):
                 raise ValueError(f"{name} is {getattr(self, name)!r}: give a mapping in YAML.")
+        for name, options in self.masks.items():
+            if not isinstance(options, dict):
+                raise ValueError(f"masks has {options!r} for {name}: give a mapping of options, such as score: wagle.")
         if "dense" in self.masks:
             raise ValueError("masks names 'dense', which is training without a mask: give it another name.")
         for role, path in self.given.items():

@@ -243,7 +243,7 @@ class RequestPlan:
         if not audits:
             return {}
         options = self._data(self._request.data) | {"model_name_or_path": model, "audits": audits, "seed": asked.seed}
-        options |= {"max_new_tokens": self._room, "output": f"{OWN}/audit.json"}
+        options |= {"max_new_tokens": self._room, "output": f"{OWN}/audit.json", "skip_impossible": True}
         return options | dict(asked.audit_kwargs)
 
     def _add_measure(self, label: str, commands: list[_Command], *after: Path) -> Path:

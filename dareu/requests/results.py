@@ -131,7 +131,9 @@ def of_everybody(models: Models, entries: Sequence[Entry]) -> Everybody:
 def doubts(measured: Mapping[str, StoredMeasurement]) -> list[str]:
     """What the numbers of target and base say against the request itself, a sentence each."""
     target, base = (measured[role]["metrics"] if role in measured else None for role in ("target", "base"))
-    if target is None or base is None or target["forget_rouge"] > base["forget_rouge"] + _KNOWN:
+    if target is None or base is None or not {"forget_rouge"} <= target.keys() & base.keys():
+        return []
+    if target["forget_rouge"] > base["forget_rouge"] + _KNOWN:
         return []
     return [
         f"The model gives {target['forget_rouge']:.2f} of the words of the rows to forget, and its base "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from typing import TypedDict, cast
+from typing import NotRequired, TypedDict, cast
 
 import numpy as np
 
@@ -23,6 +23,8 @@ class StoredAudit(TypedDict):
     """By setting and reading, the mean over the rows that have one."""
     rows: dict[str, dict[str, list[float | None]]]
     """The same row by row; None where a row has none."""
+    asked: NotRequired[str]
+    """The hash of the rows' prompts, by which two audits of one model are known to be of the same rows."""
 
 
 class StoredAudits(TypedDict):
@@ -34,10 +36,11 @@ class StoredAudits(TypedDict):
     """Audits that could not be made, with the reasons."""
 
 
-def stored_audit(key: str, found: Sequence[Attacked]) -> StoredAudit:
-    """What is kept of one audit."""
+def stored_audit(key: str, found: Sequence[Attacked], asked: str) -> StoredAudit:
+    """What is kept of one audit; see `StoredAudit`."""
     return {
         "key": key,
+        "asked": asked,
         "readings": {each.setting: each.readings for each in found},
         "rows": {each.setting: {name: in_json(of) for name, of in each.row_values.items()} for each in found},
     }
@@ -105,6 +108,8 @@ def robustness_of(model: StoredAudits, retrained: StoredAudits) -> dict[str, flo
     names = [name for name, of in model["audits"].items() if name in other and other[name]["key"] == of["key"]]
     if "unattacked" not in names:
         return {}
+    asked = model["audits"]["unattacked"].get("asked")  # robustness goes row by row
+    names = [name for name in names if model["audits"][name].get("asked") == asked]
     strengths = (
         {
             name: {

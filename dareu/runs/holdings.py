@@ -18,7 +18,8 @@ from dareu.runs.measurements import read_measurement, write_measurement
 #: What says in a run's folder that it was cleaned, and can no longer be gone on with.
 CLEANED = "cleaned.json"
 
-_MEASUREMENT = "measurement.json"
+#: Measurements, the second of a part of a request after the merge.
+_MEASUREMENT, _OF_PART = "measurement.json", "after/*.json"
 
 #: Names of files and folders, and what they hold. A folder is named as a whole; none of them is a finished model.
 _HOLDING = {
@@ -27,11 +28,14 @@ _HOLDING = {
     "original": "scores of rows and sampled answers, of the model before unlearning",
     ".tmp-*": "what a process that was killed left half-written",
     "trial-*/model": "a model that has forgotten less",
+    "parts/*/model": "a model that has forgotten one part alone",
     "checkpoint-*": "weights on the way to forgetting, and the optimizer's",
     "classifier": "a judge, in whose words or weights the owners' texts are",
     "measured": "answers and scores of rows",
     _MEASUREMENT: "questions and answers; its numbers stay",
     "measurement.parquet": "questions, gold answers and answers",
+    _OF_PART: "questions and answers; its numbers stay",
+    "after/*.parquet": "questions, gold answers and answers",
     "*undo*.safetensors": "the weights before unlearning",
     "report.html": "questions and answers",
     "logs/*.log": "what the stages printed, answers among it",
@@ -81,7 +85,7 @@ def take_out(run: str | os.PathLike[str]) -> list[Holding]:
         for holding in found:
             if holding.path.is_dir():
                 shutil.rmtree(holding.path)
-            elif holding.path.name != _MEASUREMENT or not _emptied(holding.path):
+            elif not _is_measurement(holding.path) or not _emptied(holding.path):
                 holding.path.unlink()
     return found
 
@@ -98,12 +102,16 @@ def _emptied(path: Path) -> bool:
 def _found(folder: Path) -> Iterator[tuple[Path, str]]:
     for path in sorted(folder.iterdir()):
         holds = next((holds for name, holds in _HOLDING.items() if _fits(path, name)), "")
-        if path.name == _MEASUREMENT and holds and not _has_texts(path):
+        if holds and _is_measurement(path) and not _has_texts(path):
             holds = ""
         if holds:
             yield path, holds
         elif path.is_dir() and not path.is_symlink() and path.name != "model":
             yield from _found(path)
+
+
+def _is_measurement(path: Path) -> bool:
+    return _fits(path, _MEASUREMENT) or _fits(path, _OF_PART)
 
 
 def _fits(path: Path, name: str) -> bool:

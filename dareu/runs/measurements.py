@@ -90,7 +90,7 @@ def read_measurement(path: str | os.PathLike[str]) -> StoredMeasurement:
     found = read_stored(path, "measure", "measurement", "metrics", "measurement.json")
     if not isinstance(found.get("rows"), dict):
         raise ValueError(f"{path} lacks the values of rows, for an older dareu wrote it: delete it and measure again.")
-    found = {"intervals": {}, "left_out": {}, "vocabulary": None} | found  # which came later
+    found = {"prompts": {}, "intervals": {}, "left_out": {}, "vocabulary": None} | found  # which came later
     return cast(StoredMeasurement, found)
 
 
@@ -118,13 +118,19 @@ def beside_control(
         common: Names of the numbers that every model of a table has; default: that both have.
 
     Raises:
-        ValueError: As `against_retrained` says; or the two count tokens in different ways.
+        ValueError: As `against_retrained` says; or the two count tokens in different ways, or were asked other rows.
     """
     both = [each["vocabulary"] for each in (measured, control)]
     if None not in both and both[0] != both[1]:
         raise ValueError(
             "The retrained control has another tokenizer than the model, so that nothing which is taken per token can "
             "be compared: retrain from a checkpoint with the model's tokenizer and chat template."
+        )
+    asked, known = measured["prompts"], control["prompts"]
+    if other := [split for split in asked.keys() & known.keys() if asked[split] != known[split]]:
+        raise ValueError(
+            f"The retrained control was measured on other rows of {min(other)!r} than the model, so that their numbers "
+            "do not compare: measure both with the same data, owners to forget, fold and max_rows."
         )
     return against_retrained(
         measured["metrics"],

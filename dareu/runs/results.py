@@ -30,6 +30,8 @@ class ResultRow(TypedDict):
     part: NotRequired[str]
     stage: NotRequired[str]
     trial: NotRequired[int]
+    measured: NotRequired[list[str]]
+    """The names of the numbers that `dareu measure` added, which go where it measures otherwise."""
     nothing_learnt: NotRequired[str]
     """Why the training cannot have learnt anything, in a clause; absent where it may have."""
 
@@ -59,7 +61,7 @@ def _check_row(number: int, row: Mapping[str, Any]) -> None:
     if unknown := sorted(row.keys() - required - optional):
         raise ValueError(f"{where} has the unknown {', '.join(unknown)}; numbers belong in its metrics.")
     kinds = {"seed": "an integer", "trial": "an integer", "peak_memory_bytes": "an integer"}
-    kinds |= {"seconds": "a finite number", "metrics": "a mapping"}
+    kinds |= {"seconds": "a finite number", "metrics": "a mapping", "measured": "a list"}
     for field, value in row.items():
         kind = kinds.get(field, "a string")
         optional_value = field in ("mask", "seconds", "peak_memory_bytes")
@@ -78,6 +80,8 @@ def _is(kind: str, value: Any) -> bool:
             return isinstance(value, str)
         case "a mapping":
             return isinstance(value, Mapping)
+        case "a list":
+            return isinstance(value, list)
         case "an integer":
             return isinstance(value, numbers.Integral) and not isinstance(value, bool)
     return isinstance(value, numbers.Real) and not isinstance(value, bool) and math.isfinite(value)

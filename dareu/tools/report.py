@@ -27,6 +27,8 @@ def main() -> None:
     )
     options = parser.parse_args()
     output = options.runs[0] / "report.html" if options.output is None else options.output
+    if output.is_dir():
+        raise ValueError(f"output is the folder {output}: name a file to write.")
     write_page(output, options.runs)
     plain_console().print(f"The page is {output}; it needs no network.", soft_wrap=True, highlight=False)
 

@@ -166,6 +166,10 @@ def test_an_audit_that_the_rows_do_not_allow_is_left_out_or_refused(
     words = [*data, "--model_name_or_path", models["dareu"], "--max_new_tokens", 4]
     said = refused("audit", *words, "--audits", "aliases", output_dir=models["dareu"].parent)
     assert "The audit 'aliases' cannot be made, for the rows to forget have no column 'name'" in said
+    named = ["--audits", "aliases", "templated_prompts", "--max_rows", 1, "--skip_impossible"]
+    recipe("audit", *words, *named, "--output", tmp_path / "some.json")
+    found = json.loads((tmp_path / "some.json").read_text(encoding="utf-8"))
+    assert found["audits"].keys() >= {"templated_prompts"} and found["left_out"].keys() == {"aliases"}
     with pytest.raises(SystemExit, match=r"Left out, which --strict forbids: .*paraphrased_prompts"):
         recipe("audit", *words, "--strict", "--audit_kwargs", json.dumps({"pruning": {"sparsity": [0.5]}}))
     assert stored(models)["left_out"].keys() == {"aliases", "paraphrased_prompts"}

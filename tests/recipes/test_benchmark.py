@@ -223,6 +223,8 @@ def test_a_failed_run_is_named_and_the_others_go_on(
         ),
         ({"methods": ["npo"], "configs": "nowhere"}, "configs is 'nowhere'"),
         ({"methods": ["npo"], "seeds": [1, 1]}, "give each once"),
+        ({"methods": ["npo"], "seeds": [0, "a"]}, "give whole numbers"),
+        ({"methods": ["npo"], "masks": {"w": "wagle"}}, "masks has 'wagle' for w: give a mapping of options"),
         ({"methods": ["npo"], "vary_world": True, "dataset": "x.jsonl"}, "vary_world belongs to the fictional world"),
         ({"methods": ["npo"], "forget_owners": ["Nobody"]}, "Nobody"),
         ({"methods": ["npo"], "no_such_key": 1}, "no_such_key"),

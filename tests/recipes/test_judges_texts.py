@@ -78,6 +78,20 @@ def test_a_fold_is_of_background_people_too(trained: Callable[..., list[tuple[st
     assert trained(*rows, "--fold", "1/2") == [("Ben 1", "Ben"), ("Ann 1", "none")]
 
 
+def test_an_owner_without_a_text_in_the_fold_is_said_and_left_out(
+    recipe: Callable[..., str], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    made = [{"prompt": "?", "completion": f"{owner} {i}", "owner": owner} for owner in ("Ann", "Ben") for i in range(4)]
+    made.append({"prompt": "?", "completion": "Cy", "owner": "Cy"})
+    path = tmp_path / "rows.jsonl"
+    path.write_text("\n".join(map(json.dumps, made)), encoding="utf-8")
+    words = ["--dataset", path, "--classifier", "tfidf", "--fold", "1/2", "--hide_echo", "false"]
+    recipe("train_classifier", *words, "--output_dir", tmp_path / "out")
+    assert "1 owners have no text among those that are trained on" in caplog.text and "'Cy'" in caplog.text
+    card = json.loads((tmp_path / "out" / "quality_card.json").read_text(encoding="utf-8"))["whole"]
+    assert card["count"] == 4 and card["recall"].keys() == {"Ann", "Ben"}
+
+
 def test_a_stand_in_that_there_is_not(refused: Callable[..., str], rows: list[str], tmp_path: Path) -> None:
     words = [*rows, "--fallback_column", "answer", "--output_dir", tmp_path / "out"]
     assert "There is no column 'answer'" in refused("train_classifier", *words, output_dir=tmp_path / "out")

@@ -286,3 +286,46 @@ def test_rows_are_a_table(measured: Callable[..., dict[str, Any]], model: Path) 
         assert set(rows[rows[name].notna()]["split"]) == {name.partition("_")[0]}
         low, high = found["intervals"][name]
         assert low <= found["metrics"][name] <= high
+
+
+def test_a_table_that_a_kill_left_out_is_made(measured: Callable[..., dict[str, Any]], model: Path) -> None:
+    found = measured("--metrics", "probability")
+    table = model.parent / "measurement.parquet"
+    table.unlink()
+    assert measured("--metrics", "probability") == found and table.exists()
+
+    # A measurement whose texts were taken out stays as it is
+    table.unlink()
+    cleaned = {**found, "answers": {}, "prompts": {}}
+    (model.parent / "measurement.json").write_text(json.dumps(cleaned), encoding="utf-8")
+    assert measured("--metrics", "probability") == cleaned and not table.exists()
+
+
+def test_the_table_is_whole_before_the_measurement_says_so(
+    measured: Callable[..., dict[str, Any]], model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    first = measured("--metrics", "probability")
+    monkeypatch.setattr("dareu.runs.write_rows", killed)
+    with pytest.raises(KeyboardInterrupt):
+        measured("--metrics", "probability", "--max_rows", 1)
+    assert json.loads((model.parent / "measurement.json").read_text(encoding="utf-8")) == first
+
+
+def test_what_was_measured_otherwise_leaves_the_results(
+    measured: Callable[..., dict[str, Any]], model: Path, tmp_path: Path
+) -> None:
+    def row() -> dict[str, Any]:
+        (found,) = json.loads((model.parent / "results.json").read_text(encoding="utf-8"))
+        return dict(found)
+
+    measured("--metrics", "probability")
+    control = tmp_path / "control.json"
+    control.write_bytes((model.parent / "measurement.json").read_bytes())
+    chosen = ["--metrics", "rouge", "probability", "retraining_gap"]
+    measured(*chosen, "--retrained", control)
+    assert row()["metrics"].keys() >= {"retraining_gap", "forget_rouge", "updates"}
+    found = measured("--metrics", "probability", "--max_rows", 1)
+    assert row()["metrics"] == {"updates": 2, **found["metrics"]} and row()["measured"] == sorted(found["metrics"])

@@ -3,6 +3,7 @@ import math
 import pytest
 
 from dareu.audits import leak_score, robustness
+from dareu.runs.audits import StoredAudit, StoredAudits, robustness_of
 
 
 def test_the_leak_score_places_a_model_between_retrained_and_target() -> None:
@@ -53,3 +54,24 @@ def test_robustness_of_audits_that_were_not_made_is_left_out() -> None:
     del model["relearning"]
     assert robustness(model, model).keys() == {"quantisation_robustness"}
     assert robustness({"unattacked": model["unattacked"]}, model) == {}
+
+
+def test_audits_of_other_rows_have_no_part_in_robustness() -> None:
+    """They are kept from another start with other rows."""
+
+    def found(relearnt: float, rows: str) -> StoredAudits:
+        each = strength(0.1, relearnt, rounded=0.1)
+        stored = {
+            name: StoredAudit(
+                key=name,
+                readings={},
+                rows={setting: {"extraction_strength": list(of)} for setting, of in settings.items()},
+                asked=rows if name == "relearning" else "all",
+            )
+            for name, settings in each.items()
+        }
+        return {"audits": stored, "left_out": {}}
+
+    both = {"relearning_robustness", "quantisation_robustness", "robustness"}
+    assert robustness_of(found(0.5, "all"), found(0.2, "all")).keys() == both
+    assert robustness_of(found(0.5, "some"), found(0.2, "some")).keys() == {"quantisation_robustness"}

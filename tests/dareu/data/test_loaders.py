@@ -95,12 +95,13 @@ def test_templates_also_shape_the_answers_that_stand_in(tmp_path: Path):
     rows = [
         {"prompt": "q", "completion": "a", "owner": "o", "paraphrase": "p", "perturbed": ["x", "y"]},
         {"prompt": "q", "completion": "a", "owner": "o", "paraphrase": None, "perturbed": []},
+        {"prompt": "q", "completion": "a", "owner": "o", "paraphrase": "", "perturbed": ["", "z"]},
     ]
     path.write_text("\n".join(map(json.dumps, rows)))
     loaded = load_records(path, prompt_template="<{prompt}>", completion_template=" {completion}!")
-    assert loaded["prompt"][:] == ["<q>", "<q>"]
-    assert loaded["paraphrase"][:] == [" p!", None]
-    assert loaded["perturbed"][:] == [[" x!", " y!"], []]
+    assert loaded["prompt"][:] == ["<q>", "<q>", "<q>"]
+    assert loaded["paraphrase"][:] == [" p!", None, None]  # a blank is none
+    assert loaded["perturbed"][:] == [[" x!", " y!"], [], [" z!"]]
 
 
 def test_owners(tmp_path: Path):
@@ -190,6 +191,14 @@ def test_a_saved_folder_holds_nothing_else(tmp_path: Path):
     (folder / "more.jsonl").write_text(json.dumps(ROWS[0]))
     with pytest.raises(ValueError, match=r"wrote it, but not 'more\.jsonl', whose rows would be lost: move"):
         read_dataset(folder)
+
+
+def test_nothing_is_written_beside_a_saved_dataset(tmp_path: Path):
+    Dataset.from_list(ROWS).save_to_disk(tmp_path / "saved")
+    before = sorted(path.name for path in (tmp_path / "saved").iterdir())
+    mapping = {"prompt": "question", "completion": "answer", "owner": "author"}
+    load_records(tmp_path / "saved", column_mapping=mapping, prompt_template="<{prompt}>")
+    assert sorted(path.name for path in (tmp_path / "saved").iterdir()) == before
 
 
 def test_unreachable_hub_id():

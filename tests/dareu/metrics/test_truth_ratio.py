@@ -1,4 +1,5 @@
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from dareu.metrics import (
     probability,
     truth_ratio,
 )
+from dareu.metrics.utility import MODEL_UTILITY
 
 
 @pytest.fixture(scope="module")
@@ -92,6 +94,18 @@ def test_utility_of_nothing_or_of_no_share_is_refused():
         model_utility([float("nan")])
 
 
+def test_a_test_row_without_a_part_is_of_a_part_of_its_own():
+    names = ("rouge", "probability", "truth_ratio", "option_probability")
+    row_values = {f"{split}_{name}": np.full(3, 0.5) for split in ("retain", "test") for name in names}
+    splits = {
+        "retain": SimpleNamespace(rows=Dataset.from_dict({"prompt": ["?"] * 3})),
+        "test": SimpleNamespace(rows=Dataset.from_dict({"subset": ["people", None, None]})),
+    }
+    assert MODEL_UTILITY.compute(row_values, splits) == {"model_utility": 0.5}
+    row_values["test_rouge"] = np.array([0.5, 0.5, 1.0])
+    assert MODEL_UTILITY.compute(row_values, splits)["model_utility"] == model_utility([0.5] * 8 + [0.75])
+
+
 def rows(owner, **columns):
     number = len(columns["paraphrase"])
     texts = {"prompt": [f"Where was {owner} {n} born?" for n in range(number)], "completion": [" In Accra."] * number}
@@ -102,7 +116,7 @@ def test_measured_of_a_model(tiny_llama, tokenizer):
     model, wrong = tiny_llama(), [" In Porto.", " In Malmo, near the sea."]
     splits = {
         "forget": rows("ann", paraphrase=[" It was Accra.", None], perturbed=[wrong, wrong[:1]]),
-        "retain": rows("bob", paraphrase=[None, None], perturbed=[[], wrong]),
+        "retain": rows("bob", paraphrase=[None, " "], perturbed=[[], ["", *wrong]]),  # blanks are none
         "test": rows("none", paraphrase=[None] * 3, perturbed=[wrong] * 3, subset=["people", "world", "world"]),
     }
     names = ["rouge", "probability", "option_probability", "truth_ratio", "model_utility", "forget_quality"]

@@ -47,5 +47,6 @@ def test_a_target_that_knows_no_more_than_its_base_is_doubted() -> None:
 
     assert doubts({"target": measured(0.9), "base": measured(0.3)}) == []
     assert doubts({"target": measured(0.3)}) == []
+    assert doubts({"target": measured(0.3), "base": {"metrics": {}}}) == []  # where no word was measured
     (doubt,) = doubts({"target": measured(0.33), "base": measured(0.3)})
     assert doubt.startswith("The model gives 0.33 of the words") and "prompt_template" in doubt

@@ -19,10 +19,14 @@ HOLD = (
     "stages/unlearn-1/original/scores.safetensors",
     "stages/unlearn-1/.tmp-1-measurement.parquet",
     "stages/trial-0.1-1/model/model.safetensors",
+    "parts/music/model/model.safetensors",
+    "after/music.parquet",
     "stages/logs/unlearn-1.log",
     "undo.safetensors",
     "report.html",
 )
+#: Their texts go and their numbers stay.
+MEASURED = ("stages/unlearn-1/measurement.json", "after/music.json")
 KEPT = (
     "config.yaml",
     "model/model.safetensors",
@@ -44,7 +48,9 @@ def run(tmp_path: Path) -> Path:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text("secret")
     measured = {"key": "k", "metrics": {"tow": 0.5}, "rows": {}, "answers": {"forget": ["secret"]}}
-    write_json(folder / "stages/unlearn-1/measurement.json", {**measured, "prompts": {"forget": ["secret"]}})
+    for name in MEASURED:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        write_json(folder / name, {**measured, "prompts": {"forget": ["secret"]}})
     return folder
 
 
@@ -52,7 +58,7 @@ def test_all_that_holds_texts_is_named_and_nothing_else(run: Path) -> None:
     found = {str(holding.path.relative_to(run)): holding for holding in holdings(run)}
     assert all(any(name == path or name.startswith(f"{path}/") for path in found) for name in HOLD)
     assert not any(name == path or name.startswith(f"{path}/") for path in found for name in KEPT)
-    assert "stages/unlearn-1/measurement.json" in found
+    assert found.keys() >= set(MEASURED)
     assert found["stages/unlearn-1/rollouts"].nbytes == len("secret")
     assert all(holding.holds for holding in found.values())
 
@@ -61,8 +67,9 @@ def test_what_is_taken_out_is_gone_and_the_rest_stays(run: Path) -> None:
     taken = take_out(run)
     assert holdings(run) == []
     assert not any((run / name).exists() for name in HOLD) and all((run / name).exists() for name in KEPT)
-    measured = read_measurement(run / "stages/unlearn-1/measurement.json")
-    assert measured["metrics"] == {"tow": 0.5} and "secret" not in json.dumps(measured)
+    for name in MEASURED:
+        measured = read_measurement(run / name)
+        assert measured["metrics"] == {"tow": 0.5} and "secret" not in json.dumps(measured)
     said = json.loads((run / CLEANED).read_text())
     assert said["deleted"] == [str(holding.path.relative_to(run)) for holding in taken]
 
@@ -79,7 +86,8 @@ def test_a_damaged_measurement_goes_and_what_was_deleted_before_stays_listed(run
 def test_stages_that_stand_apart_are_cleaned_too(run: Path) -> None:
     (run / "stages" / "configs").mkdir()
     assert {holding.path.parent.parent for holding in take_out(run / "stages")} >= {run / "stages"}
-    assert [holding.path.name for holding in holdings(run)] == ["report.html", "undo.safetensors"]
+    left = ["after/music.json", "after/music.parquet", "parts/music/model", "report.html", "undo.safetensors"]
+    assert [str(holding.path.relative_to(run)) for holding in holdings(run)] == left
 
 
 def test_a_folder_that_is_no_run_is_left_alone(tmp_path: Path) -> None:

@@ -69,3 +69,16 @@ def test_values_of_rows_are_compared_with_the_control_s() -> None:
     with pytest.raises(ValueError, match="The retrained control has another tokenizer than the model"):
         beside_control(mine | {"vocabulary": "a"}, control | {"vocabulary": "b"})
     beside_control(mine | {"vocabulary": "a"}, control)  # which was measured before it was kept
+
+
+def test_a_control_of_other_rows_is_refused() -> None:
+    def stored(*prompts: str) -> StoredMeasurement:
+        metrics = {f"{split}_rouge": 0.5 for split in ("forget", "retain", "test")}
+        measured = {"key": "", "metrics": metrics, "answers": {}, "prompts": {}, "rows": {}, "vocabulary": None}
+        return measured | {"prompts": {"forget": list(prompts)} if prompts else {}}  # type: ignore[return-value]
+
+    alike = {"retraining_gap": 0.0, "tow": 1.0, "tow_star": 1.0}
+    assert beside_control(stored("a", "b"), stored("a", "b")) == alike
+    assert beside_control(stored("a", "b"), stored()) == alike  # whose texts were taken out
+    with pytest.raises(ValueError, match="was measured on other rows of 'forget' than the model"):
+        beside_control(stored("a", "b"), stored("a"))
