@@ -107,8 +107,9 @@ def main() -> None:
             "left_out": found.left_out,
             "vocabulary": vocabulary_hash(tokenizer),
         }
+        output.unlink(missing_ok=True)  # it would stand beside a table of something else
         write_rows(output.with_suffix(".parquet"), splits, found)
-        write_measurement(output, measured)  # last, for it says that all is there
+        write_measurement(output, measured)
         took = sorted(found.seconds.items(), key=lambda item: -item[1])
         shown = ", ".join(f"{name} {seconds:.2f}" for name, seconds in took if seconds >= 0.005)
         print(f"Seconds: {shown}; all together {sum(found.seconds.values()):.2f}.")

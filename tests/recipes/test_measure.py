@@ -301,17 +301,20 @@ def test_a_table_that_a_kill_left_out_is_made(measured: Callable[..., dict[str, 
     assert measured("--metrics", "probability") == cleaned and not table.exists()
 
 
-def test_the_table_is_whole_before_the_measurement_says_so(
+def test_a_measurement_stands_beside_no_table_of_another(
     measured: Callable[..., dict[str, Any]], model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def killed(*_: Any) -> None:
         raise KeyboardInterrupt
 
     first = measured("--metrics", "probability")
-    monkeypatch.setattr("dareu.runs.write_rows", killed)
-    with pytest.raises(KeyboardInterrupt):
-        measured("--metrics", "probability", "--max_rows", 1)
-    assert json.loads((model.parent / "measurement.json").read_text(encoding="utf-8")) == first
+    with monkeypatch.context() as patch:
+        patch.setattr("dareu.runs.write_measurement", killed)
+        with pytest.raises(KeyboardInterrupt):
+            measured("--metrics", "probability", "--max_rows", 1)
+    assert measured("--metrics", "probability") == first
+    rows = pandas.read_parquet(model.parent / "measurement.parquet")
+    assert {name: len(part) for name, part in rows.groupby("split")} == {n: len(p) for n, p in first["prompts"].items()}
 
 
 def test_what_was_measured_otherwise_leaves_the_results(

@@ -13,7 +13,7 @@ from dareu.data.encoding import encode_dataset, encode_prompts
 from dareu.data.records import check_columns, text_of
 from dareu.trainers._uninformed import Uninformed, check_survival
 from dareu.trainers.prepared import prepare
-from dareu.trainers.rl._advantages import clipped_value_loss
+from dareu.trainers.rl._advantages import clipped_value_loss, group_advantages
 from dareu.trainers.rl._barren import BarrenBatches
 from dareu.trainers.rl._critic import Critic
 from dareu.trainers.rl._guides import make_guides
@@ -21,7 +21,7 @@ from dareu.trainers.rl._rollout_trainer import RolloutTrainer
 from dareu.trainers.rl._rollouts import ROW, make_rollouts, rows_asked, rows_for_trl
 from dareu.trainers.rl._scoring import scorer
 from dareu.trainers.rl.config import DareUConfig
-from dareu.trainers.rl.estimators import ESTIMATORS
+from dareu.trainers.rl.estimators import gae
 from dareu.trainers.shared import SharedMixin, check_room, load_policy
 
 if TYPE_CHECKING:
@@ -160,8 +160,8 @@ class DareUTrainer(SharedMixin, RolloutTrainer):
             kwargs["eval_dataset"] = rows_for_trl(held_out, reads_pictures)
         self._estimator = args.estimator()
         self._loss_inputs = self._rollout = self._stored = self.critic = None
-        known = self._estimator.function in ESTIMATORS.values()  # one of the user's own may push equal completions
-        self._barren = BarrenBatches(args.max_completion_length or 0, compares=known)
+        compares = self._estimator.function in (group_advantages, gae)  # one of the user's own may push equal ones
+        self._barren = BarrenBatches(args.max_completion_length or 0, compares=compares)
         rewards = list(reward_funcs) if isinstance(reward_funcs, list | tuple) else [reward_funcs]
         super().__init__(
             model,
