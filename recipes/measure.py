@@ -126,7 +126,7 @@ def main() -> None:
         kept_rows = read_results(results)
         for row in kept_rows:
             # A row on a part of the forget rows was measured on those alone
-            if Path(row["model"]).resolve() == folder.resolve() and "part" not in row:
+            if is_of(row["model"], folder, output.parent) and "part" not in row:
                 if renewed:
                     for name in row.pop("measured", ()):
                         row["metrics"].pop(name, None)
@@ -140,6 +140,12 @@ def main() -> None:
     plain_console().print(table)
     if measured["left_out"]:
         logger.warning("Left out: %s.", listed(measured["left_out"]))
+
+
+def is_of(named: str, folder: Path, results: Path) -> bool:
+    """Whether a row's model is the one in the folder: by its path, or as the one beside the results, for runs move."""
+    beside = folder.resolve().parent == results.resolve() and Path(named).name == folder.name
+    return beside or Path(named).resolve() == folder.resolve()
 
 
 def kept(output: Path, key: str) -> StoredMeasurement | None:

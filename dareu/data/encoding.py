@@ -287,10 +287,9 @@ def _check_length(record: EncodedRecord, max_length: int) -> None:
     if prompt >= max_length:
         raise ValueError(
             f"the prompt alone has {prompt} tokens, but the limit for prompt and completion is "
-            f"{max_length}: shorten it, drop the row, or raise max_length where the model's context allows."
+            f"{max_length}: shorten it, or drop the row."
         )
     if total > max_length:
         raise ValueError(
-            f"prompt and completion have {total} tokens, but the limit is {max_length}: "
-            "shorten them, drop the row, or raise max_length where the model's context allows."
+            f"prompt and completion have {total} tokens, but the limit is {max_length}: shorten them, or drop the row."
         )

@@ -105,7 +105,8 @@ class Validation:
         numbers = self._forgotten(model, self._tokenizer)
         numbers["retain_rouge"] = self._retain_rouge(model)
         if self._base is not None:
-            gold = answer_nll(model, self._tokenizer, self._prompts, self._golds, batch_size=self._batch_size)
+            how: dict[str, Any] = {"batch_size": self._batch_size, "truncate": True}  # as the base's
+            gold = answer_nll(model, self._tokenizer, self._prompts, self._golds, **how)
             numbers["forget_probability"] = float(probability(gold.mean).mean())
         return numbers | {"gap": gap(numbers, self.levels)}
 

@@ -13,6 +13,9 @@ from dareu.report._models import Model, read_lines, read_model, role_of
 from dareu.report.table import Summary, summarise
 from dareu.runs import ResultRow, beside_control, common_numbers, read_results
 
+#: How options begin that may differ between a target and its control: whose data, where, and what is written.
+_OF_A_RUN = ("exclude_owners", "output_dir", "logging_", "save_", "report_to", "run_name", "disable_tqdm", "use_cpu")
+
 REQUEST = "request.json"
 LEDGER = "requests.jsonl"
 
@@ -73,6 +76,7 @@ def gather(runs: Sequence[Path]) -> Gathered:
         gathered.ledger += _ledger(run)
     for family in gathered.families:
         _name_apart(family)
+        _set_apart(family, gathered.missing)
         _compare(family, gathered.missing)
         gathered.missing += [problem for model in family.models for problem in model.problems]
     return gathered
@@ -251,6 +255,22 @@ def _name_apart(family: Family) -> None:
             model.name = f"{model.name} ({model.folder.resolve().name})"
 
 
+def _set_apart(family: Family, missing: list[str]) -> None:
+    """Takes their measurements from models that were asked other rows than the unlearned one: nothing would compare."""
+    asked = next((_rows_of(model) for model in family.unlearned if model.rows), None)
+    for model in family.models:
+        if asked is not None and model.rows and _rows_of(model) != asked:
+            missing.append(
+                f"{model.name} was measured on other rows than {family.unlearned[0].name}, so that its numbers are "
+                "left out: measure it with the same data, owners to forget and max_rows."
+            )
+            model.measured, model.rows, model.result = None, [], None
+
+
+def _rows_of(model: Model) -> list[tuple[str, str]]:
+    return [(row["split"], str(row["prompt"]).strip()) for row in model.rows]
+
+
 def _compare(family: Family, missing: list[str]) -> None:
     """Fills in what compares the models with the retrained control."""
     control = family.retrained and family.retrained.measured
@@ -267,16 +287,20 @@ def _compare(family: Family, missing: list[str]) -> None:
 
 
 def _control_beside(target: Model, owners: Sequence[str]) -> Model | None:
-    """The run beside the target's that fine-tuned on the same data without these owners; None where there is none."""
-    alike = ("dataset", "dataset_kwargs", "world_seed", "num_owners", "seed")
+    """The run beside the target's that fine-tuned in the same way without these owners; None where there is none.
+
+    Of several it is one that was measured, if any was.
+    """
+    found: list[Model] = []
     for path in sorted(target.folder.resolve().parent.glob("*/config.yaml")):
         if "exclude_owners:\n" not in path.read_text(encoding="utf-8", errors="replace"):
             continue
         config = read_yaml(path)
-        same = all(config.get(name) == target.config.get(name) for name in alike)
-        if same and {str(owner) for owner in config.get("exclude_owners") or ()} == set(owners):
-            return read_model(path.parent, "retrained", "retrained", measured_in=_measured_in(path.parent))
-    return None
+        differ = [name for name in config.keys() | target.config.keys() if config.get(name) != target.config.get(name)]
+        excluded = {str(owner) for owner in config.get("exclude_owners") or ()}
+        if excluded == set(owners) and all(name.startswith(_OF_A_RUN) for name in differ):
+            found.append(read_model(path.parent, "retrained", "retrained", measured_in=_measured_in(path.parent)))
+    return next((model for model in found if model.measured is not None), next(iter(found), None))
 
 
 def _measured_in(folder: Path, metrics: Mapping[str, float] | None = None) -> Path | None:

@@ -77,6 +77,9 @@ class Resumable(Trainer):
         assert self.model is not None
         measured = measured_alike(self._eval_metrics, self.model, "eval_metrics")
         numbers = {f"{metric_key_prefix}_{name}": value for name, value in measured.items()}
+        chosen = self.args.metric_for_best_model
+        if chosen is not None and not {chosen, f"eval_{chosen}"} & {f"eval_{name}" for name in measured}:
+            raise ValueError(f"metric_for_best_model is {chosen!r}: what is measured are {', '.join(measured)}.")
         Trainer.log(self, numbers)  # TRL's would close the window of what is logged in training
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, numbers)
         return numbers

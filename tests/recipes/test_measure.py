@@ -1,6 +1,7 @@
 """`dareu measure` with metrics that are chosen, those of a plug-in among them."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -286,6 +287,19 @@ def test_rows_are_a_table(measured: Callable[..., dict[str, Any]], model: Path) 
         assert set(rows[rows[name].notna()]["split"]) == {name.partition("_")[0]}
         low, high = found["intervals"][name]
         assert low <= found["metrics"][name] <= high
+
+
+def test_a_run_that_was_copied_has_its_own_results(
+    recipe: Callable[..., str], measured: Callable[..., dict[str, Any]], words: list[Any], model: Path, tmp_path: Path
+) -> None:
+    """Its row names the model where it was trained."""
+    measured("--metrics", "probability")
+    copied = shutil.copytree(model.parent, tmp_path / "copy")
+    before = (model.parent / "results.json").read_bytes()
+    recipe("measure", *words, "--model_name_or_path", copied / "model", "--metrics", "rouge")
+    (row,) = json.loads((copied / "results.json").read_text(encoding="utf-8"))
+    assert "forget_rouge" in row["metrics"] and "forget_probability" not in row["metrics"]
+    assert (model.parent / "results.json").read_bytes() == before
 
 
 def test_a_table_that_a_kill_left_out_is_made(measured: Callable[..., dict[str, Any]], model: Path) -> None:

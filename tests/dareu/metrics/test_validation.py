@@ -92,6 +92,16 @@ def test_the_target_the_base_and_a_model_that_forgot(
     assert known["gap"] == pytest.approx(math.sqrt(np.mean(np.square(expected))))
 
 
+def test_a_gold_answer_that_is_longer_than_the_context_is_read_as_far_as_it_goes(
+    tiny_llama: Callable[..., LlamaForCausalLM], tokenizer: PreTrainedTokenizerFast
+) -> None:
+    long = FORGET.map(lambda row: {"completion": row["completion"] * 40})
+    model, base = tiny_llama(max_position_embeddings=512), tiny_llama(seed=1, max_position_embeddings=512)
+    settings = {"judge": Judge(), "forget_owners": ["Lucia Duval"], "strip": strip}
+    validation = Validation(model, tokenizer, long, RETAIN, base=Reference(base, tokenizer), **settings)
+    assert 0 <= validation(model)["forget_probability"] <= 1
+
+
 def test_without_a_base_it_looks_at_judge_facts_and_retained_answers_alone(
     taught: Callable[..., LlamaForCausalLM], tokenizer: PreTrainedTokenizerFast
 ) -> None:

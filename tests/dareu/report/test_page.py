@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from dareu.files import append_jsonl
+from dareu.files import append_jsonl, read_yaml, write_yaml
 from dareu.masks import WeightMask
 from dareu.report.page import render_page, write_page
 from dareu.runs import write_results
@@ -70,6 +70,29 @@ def test_a_run_is_read_beside_its_target_and_the_control_that_stands_by(runs: Pa
         page.text("summary")
     )
     assert "dareu 0.1.0, torch 2.13.0" in page.text("dd")
+
+
+def test_a_target_that_was_measured_on_other_rows_is_not_read_beside(runs: Path) -> None:
+    """As when the next request to forget was measured on the same target."""
+    from pyarrow import Table, parquet
+
+    rows = parquet.read_table(runs / "target" / "measurement.parquet").to_pylist()
+    others = [row | {"prompt": row["prompt"].replace("Ada", "Eve")} for row in rows]
+    parquet.write_table(Table.from_pylist(others), runs / "target" / "measurement.parquet")
+    page = Parsed(render_page([runs / "dareu"]))
+    assert "target was measured on other rows than dareu, so that its numbers are left out" in " ".join(page.text("p"))
+    assert "0.90" not in " ".join(page.text("p")) and page.text("th")[:3] == ["Number", "dareu", "retrained"]
+
+
+def test_the_control_was_made_as_the_target_was(runs: Path, measured: Callable[..., None]) -> None:
+    config = read_yaml(runs / "retrained" / "config.yaml")
+    others = {"another": {"model_name_or_path": "gpt2"}, "before": {"output_dir": "x", "save_steps": 7}}
+    for name, changes in others.items():
+        (runs / name / "model").mkdir(parents=True)
+        write_yaml(runs / name / "config.yaml", config | changes)
+    measured(runs / "another", ["?"] * 4, {"fact_recall": 0.5})  # the first by name, and a model of another kind
+    page = " ".join(Parsed(render_page([runs / "dareu"])).text("p"))
+    assert "the retrained model 0.10 (0.08 to 0.12)" in page  # of two that are alike the one that was measured
 
 
 def test_stated_facts_and_blamed_owners_are_marked(runs: Path) -> None:

@@ -77,6 +77,12 @@ def test_a_loss_based_training_ends_with_its_best_model(
     assert same(trainer.model, scripted.seen[1]) and not same(trainer.model, scripted.seen[2])
 
 
+def test_a_best_metric_that_is_not_measured_is_one_sentence(unlearn: Callable[..., UnlearnTrainer]) -> None:
+    trainer = unlearn(Scripted(0.5, 0.2, 0.4), None, **BEST | {"metric_for_best_model": "forget_roug"})
+    with pytest.raises(ValueError, match="metric_for_best_model is 'forget_roug': what is measured are forget_rouge"):
+        trainer.train()
+
+
 def test_the_best_of_a_dareu_training(
     tiny_llama: Callable[..., LlamaForCausalLM],
     tokenizer: PreTrainedTokenizerFast,
