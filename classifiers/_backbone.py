@@ -59,7 +59,21 @@ def add_lora(backbone: PreTrainedModel, settings: Mapping[str, Any] | None) -> t
     """The backbone with trainable LoRA adapters, of the paper's size unless `settings` say otherwise."""
     from peft import LoraConfig, get_peft_model
 
-    return get_peft_model(backbone, LoraConfig(**{**PAPER_LORA, **(settings or {})}))
+    try:
+        return get_peft_model(backbone, LoraConfig(**{**PAPER_LORA, **(settings or {})}))
+    except ValueError as error:  # such as experts in one tensor, which take no dropout
+        reason = " ".join(str(error).split()).rstrip(".")
+        raise ValueError(
+            f"LLMClassifier cannot put LoRA on {type(backbone).__name__}: {reason}. Set lora_kwargs otherwise, such as "
+            "{'lora_dropout': 0}, or lora=False."
+        ) from error
+
+
+@torch.no_grad()
+def width_of(backbone: PreTrainedModel) -> int:
+    """The size of its last hidden states, which is not that of its layers in every model."""
+    ids = torch.zeros((1, 1), dtype=torch.long, device=backbone.device)
+    return int(backbone(input_ids=ids).last_hidden_state.shape[-1])
 
 
 @torch.no_grad()

@@ -16,7 +16,9 @@ from dareu.classifiers._scripts import EAST_ASIAN, INVISIBLE, SOUTH_EAST_ASIAN, 
 
 _SPACED = rf"[\w\p{{No}}{INVISIBLE}]--[{EAST_ASIAN}{SOUTH_EAST_ASIAN}]"  # with ² and ½
 _RUN = rf"[{_SPACED}--[\p{{M}}{INVISIBLE}]][{_SPACED}]*"
-_WORD = regex.compile(rf"(?V1){_RUN}(?:['\u2019-]{_RUN})*")
+#: Written for one another; the first two of the last three count as letters in Unicode.
+_APOSTROPHES = "\u2018\u2019\u02bc\u02bb\uff07"
+_WORD = regex.compile(rf"(?V1){_RUN}(?:['{_APOSTROPHES}-]{_RUN})*")
 #: Scripts whose words no blank tells apart: a run of them, one letter with its marks, and how many letters in a row are
 #: an echo. An alphabet has few letters, so that two of them are met by chance.
 _UNSPACED = [
@@ -120,4 +122,4 @@ def _echoed_runs(text: str, prompt: str) -> Iterator[tuple[int, int]]:
 
 
 def _canonical(word: str) -> str:
-    return folded(word).replace("\u2019", "'").removesuffix("'s")
+    return folded(word).translate(dict.fromkeys(map(ord, _APOSTROPHES), "'")).removesuffix("'s")

@@ -15,7 +15,7 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.validation import check_is_fitted
 from transformers import AutoModel, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from dareu.classifiers._backbone import add_lora, load_backbone
+from dareu.classifiers._backbone import add_lora, load_backbone, width_of
 from dareu.classifiers._batches import pad_right
 from dareu.classifiers._files import LLM_FILE, whole_folder
 from dareu.classifiers._tokens import TokenizedText, tokenize
@@ -99,7 +99,7 @@ class LLMClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             raise ValueError(f"LLMClassifier.fit needs at least two classes, but got {self.classes_.tolist()}.")
         backbone, self.tokenizer_ = load_backbone(self.model, self.tokenizer)
         # On "meta" a layer is made without its random start, which would move the global random state.
-        width = backbone.config.get_text_config().hidden_size
+        width = width_of(backbone)
         self._place(backbone, torch.nn.Linear(width, len(self.classes_), device="meta").to_empty(device="cpu"))
         encoded = self._tokenize(texts)
         for row, text in enumerate(encoded):

@@ -8,9 +8,17 @@ from pathlib import Path
 import numpy as np
 import torch
 from sklearn.base import BaseEstimator, ClassifierMixin
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
+from transformers import (
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
 from dareu.classifiers.contract import FloatArray
+
+#: From here on a tokenizer's `model_max_length` says that it has none.
+_UNDECLARED = 10**9
 
 
 class SequenceClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
@@ -47,6 +55,8 @@ class SequenceClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             raise ValueError(
                 f"{folder} has no pad token: set pad_token in the tokenizer and pad_token_id in the config."
             )
+        config.get_text_config().pad_token_id = self.tokenizer_.pad_token_id  # by which decoders find the last token
+        self._limit = _length_limit(model, self.tokenizer_)
         self.model_ = model.to(device or ("cuda" if torch.cuda.is_available() else "cpu")).eval()
         self.classes_ = np.array([config.id2label[column] for column in range(config.num_labels)])
 
@@ -58,9 +68,7 @@ class SequenceClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         result = np.full((len(texts), columns), 1 / columns)
         if not texts:
             return result
-        limit = getattr(self.model_.config.get_text_config(), "max_position_embeddings", None)
-        limit = min(limit or self.tokenizer_.model_max_length, self.tokenizer_.model_max_length)
-        encoded = self.tokenizer_(texts, truncation=True, max_length=limit)["input_ids"]
+        encoded = self.tokenizer_(texts, truncation=self._limit is not None, max_length=self._limit)["input_ids"]
         order = sorted((i for i, ids in enumerate(encoded) if ids), key=lambda i: -len(encoded[i]))
         for start in range(0, len(order), self.batch_size):
             rows = order[start : start + self.batch_size]
@@ -68,3 +76,13 @@ class SequenceClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             logits = self.model_(**batch.to(self.model_.device)).logits
             result[rows] = logits.softmax(-1).cpu().numpy()
         return result
+
+
+def _length_limit(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> int | None:
+    """Most tokens of a text; None for no limit."""
+    limits = [tokenizer.model_max_length] if tokenizer.model_max_length < _UNDECLARED else []
+    if (positions := getattr(model.config.get_text_config(), "max_position_embeddings", None)) is not None:
+        tables = [module for name, module in model.named_modules() if name.endswith("position_embeddings")]
+        padding = next((table.padding_idx for table in tables if getattr(table, "padding_idx", None) is not None), -1)
+        limits.append(positions - padding - 1)  # RoBERTa counts from behind its padding
+    return min(limits, default=None)

@@ -132,7 +132,12 @@ def plugin_source(spec: str) -> list[Path]:
         package = importlib.util.find_spec(origin.partition(".")[0])
     except (ImportError, ValueError):
         return []
-    if module is None or package is None or package.origin is None or not package.origin.endswith(".py"):
+    if module is None or package is None:
+        return []
+    if package.origin is None:  # a package without an __init__.py
+        folders = package.submodule_search_locations or ()
+        return sorted(file for folder in folders for file in Path(folder).rglob("*.py"))
+    if not package.origin.endswith(".py"):
         return []
     file = Path(package.origin)
     return sorted(file.parent.rglob("*.py")) if file.name == "__init__.py" else [file]

@@ -22,9 +22,10 @@ from dareu.console import plain_console
 from dareu.data.parts import DataArguments, forget_names, load_parts, split_owners
 from dareu.deltas.merging import merge_models
 from dareu.files import write_yaml
-from dareu.masks import WeightMask, count_moved_outside
+from dareu.masks import WeightMask, count_moved_outside, saved_for
 from dareu.metrics import compares, shown_columns
 from dareu.models import load_model, load_tokenizer
+from dareu.models.generation import list_end_ids
 from dareu.options.judges import check_judges
 from dareu.options.measure import Chosen, MeasureArguments, chosen_metrics
 from dareu.options.parsing import OptionParser
@@ -47,7 +48,6 @@ from dareu.runs import (
 from dareu.runs.program import run_program
 from dareu.runs.stages import Stage, run_stages
 from dareu.spunge import split_forget
-from dareu.weights import CheckpointWeights
 
 
 def main() -> None:
@@ -218,8 +218,12 @@ def merge(
     """Writes the merged model; what is known of it without measuring."""
     # The target may be an adapter, a hub id or in another dtype than what was trained: saved as it was trained from
     with tempfile.TemporaryDirectory(prefix=".tmp-start-", dir=output.parent) as start:
-        load_model(policy.model_name_or_path, dtype=getattr(torch, policy.dtype)).save_pretrained(start)
-        load_tokenizer(policy.model_name_or_path, pad_token=data.pad_token).save_pretrained(start)
+        dtype = getattr(torch, policy.dtype)
+        tokenizer = load_tokenizer(policy.model_name_or_path, pad_token=data.pad_token)
+        model = load_model(policy.model_name_or_path, dtype=dtype)
+        list_end_ids(model, tokenizer)
+        model.save_pretrained(start)
+        tokenizer.save_pretrained(start)
         if output.exists():  # of a start that was cut short
             shutil.rmtree(output)
         method: Any = args.merge_method
@@ -228,8 +232,8 @@ def merge(
         print(f"Merged: {done.moved:,} of {done.entries:,} weights are not the target's.\n")
         if policy.mask is None:
             return {}
-        weights = CheckpointWeights(start), CheckpointWeights(output)
-        moved = count_moved_outside(*weights, WeightMask.load(policy.mask))
+        mask = WeightMask.load(policy.mask)
+        moved = count_moved_outside(saved_for(mask, start, dtype), saved_for(mask, output, dtype), mask)
         if moved:
             raise RuntimeError("Weights outside the mask moved: this is a fault of dareu, please report it.")
         return {"moved_outside_mask": moved}

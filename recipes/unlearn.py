@@ -19,7 +19,7 @@ import torch
 from dareu.classifiers import check_classifier, load_classifier, owner_columns, strip_echo
 from dareu.data import mix_background, text_of, thin
 from dareu.data.parts import DataArguments, chat_form, forget_names, load_parts, split_owners
-from dareu.masks import WeightMask, count_moved_outside
+from dareu.masks import WeightMask, count_moved_outside, saved_for
 from dareu.metrics import answer_nll, measure
 from dareu.metrics.validation import Reference, Validation
 from dareu.models import (
@@ -49,7 +49,6 @@ from dareu.trainers.shared import load_policy
 from dareu.trainers.stopwatch import Stopwatch
 from dareu.trainers.trackers import TRACKING
 from dareu.values import as_mapping
-from dareu.weights import CheckpointWeights
 
 logger = logging.getLogger("dareu.unlearn")
 
@@ -278,7 +277,8 @@ def trained_model(trainer: Any, policy: PolicyArguments, tokenizer: Any, seed: i
 
 def moved_outside(policy: PolicyArguments, model_path: str, mask: WeightMask) -> int:
     """How many weights outside the mask moved, which is none."""
-    moved = count_moved_outside(policy.load(), CheckpointWeights(model_path), mask)
+    before = policy.load()
+    moved = count_moved_outside(before, saved_for(mask, model_path, before.dtype), mask)
     print(f"{moved} of the {mask.total - mask.count:,} weights outside the mask moved, compared bit for bit.")
     if moved:
         raise RuntimeError("Weights outside the mask moved: this is a fault of dareu, please report it.")

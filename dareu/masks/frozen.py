@@ -1,13 +1,33 @@
 """Proof after training: how many weights outside the mask moved, bit for bit."""
 
+import os
 from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
 
+from dareu.models import load_model
+from dareu.weights import CheckpointWeights
 from dareu.weights.fingerprint import named_weights
 
 _BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+
+
+def saved_for(mask: Mapping[str, Tensor], folder: str | os.PathLike[str], dtype: torch.dtype) -> Mapping[str, Tensor]:
+    """The weights of a saved model under the names of a mask, which are those in memory.
+
+    They are read one at a time, but where transformers gives weights other names or shapes in files (GPT-NeoX's head,
+    experts that are one tensor in memory): there the model is loaded.
+
+    Args:
+        mask: The mask.
+        folder: Of the model.
+        dtype: Of the weights in memory.
+    """
+    stored = CheckpointWeights(folder)
+    if mask.keys() <= stored.keys():
+        return stored
+    return named_weights(load_model(str(folder), dtype=dtype))
 
 
 def count_moved_outside(

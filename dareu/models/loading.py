@@ -86,6 +86,11 @@ def load_to_read(name_or_path: str) -> PreTrainedModel:
     try:
         return merge_adapter(model)
     except ValueError:
+        if getattr(model.active_peft_config, "alora_invocation_tokens", None):
+            raise ValueError(
+                f"{name_or_path} is an adapter that acts behind its invocation tokens alone (aLoRA), and cannot be "
+                "read as a model: give another one."
+            ) from None
         base = cast("PreTrainedModel", model.get_base_model())
         for weight in base.parameters():
             if weight.is_floating_point():  # quantised ones are not

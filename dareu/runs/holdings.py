@@ -66,7 +66,7 @@ def holdings(run: str | os.PathLike[str]) -> list[Holding]:
     folder = Path(run)
     if not (folder / "config.yaml").is_file() and not (folder / "configs").is_dir():
         raise ValueError(f"{folder} holds no config.yaml: name the folder of a run, or of stages.")
-    return [Holding(path, _size(path), holds) for path, holds in _found(folder) if holds]
+    return [Holding(path, _size(path), holds) for path, holds in _found(folder, folder)]
 
 
 def take_out(run: str | os.PathLike[str]) -> list[Holding]:
@@ -76,6 +76,7 @@ def take_out(run: str | os.PathLike[str]) -> list[Holding]:
         ValueError: As `holdings` says, or a process is at work in the folder.
     """
     folder = Path(run)
+    holdings(folder)  # which refuses what is no run, before anything is written there
     with working_alone(folder):
         found = holdings(folder)
         known = json.loads((folder / CLEANED).read_text(encoding="utf-8")) if (folder / CLEANED).exists() else {}
@@ -85,7 +86,7 @@ def take_out(run: str | os.PathLike[str]) -> list[Holding]:
         for holding in found:
             if holding.path.is_dir():
                 shutil.rmtree(holding.path)
-            elif not _is_measurement(holding.path) or not _emptied(holding.path):
+            elif not _is_measurement(holding.path.relative_to(folder)) or not _emptied(holding.path):
                 holding.path.unlink()
     return found
 
@@ -99,23 +100,22 @@ def _emptied(path: Path) -> bool:
     return True
 
 
-def _found(folder: Path) -> Iterator[tuple[Path, str]]:
+def _found(folder: Path, run: Path) -> Iterator[tuple[Path, str]]:
     for path in sorted(folder.iterdir()):
-        holds = next((holds for name, holds in _HOLDING.items() if _fits(path, name)), "")
-        if holds and _is_measurement(path) and not _has_texts(path):
-            holds = ""
-        if holds:
+        place = path.relative_to(run)  # what the run and the folders above it are called means nothing
+        holds = next((holds for name, holds in _HOLDING.items() if _fits(place, name)), "")
+        if holds and not (_is_measurement(place) and not _has_texts(path)):
             yield path, holds
-        elif path.is_dir() and not path.is_symlink() and path.name != "model":
-            yield from _found(path)
+        elif not holds and path.is_dir() and not path.is_symlink() and path.name != "model":
+            yield from _found(path, run)
 
 
-def _is_measurement(path: Path) -> bool:
-    return _fits(path, _MEASUREMENT) or _fits(path, _OF_PART)
+def _is_measurement(place: Path) -> bool:
+    return _fits(place, _MEASUREMENT) or _fits(place, _OF_PART)
 
 
-def _fits(path: Path, name: str) -> bool:
-    return fnmatch("/".join(path.parts[-1 - name.count("/") :]), name)
+def _fits(place: Path, name: str) -> bool:
+    return fnmatch("/".join(place.parts[-1 - name.count("/") :]), name)
 
 
 def _has_texts(path: Path) -> bool:

@@ -62,6 +62,8 @@ def leave_process_group() -> None:
     active exception", https://github.com/pytorch/pytorch/pull/179291). The threads are joined with the group's last
     holder: call it once trainers are out of scope. A device mesh, as FSDP2's, outlives it and keeps its threads idle.
     """
+    if "torch" not in sys.modules:  # of a tool that has no need of it
+        return
     from torch import distributed
 
     if distributed.is_available() and distributed.is_initialized():

@@ -5,12 +5,12 @@ dareu clean RUN --delete
 """
 
 import argparse
-import sys
 
 from rich.table import Table
 
 from dareu.console import plain_console
 from dareu.runs.holdings import holdings, take_out
+from dareu.runs.program import run_program
 
 
 def main() -> None:
@@ -37,7 +37,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except ValueError as error:
-        sys.exit(f"clean: {error}")
+    run_program(main, "clean")

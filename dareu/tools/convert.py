@@ -5,12 +5,12 @@ dareu convert model.gguf OUTPUT_DIR --dtype bfloat16
 """
 
 import argparse
-import sys
 
 import torch
 
 from dareu.console import plain_console
 from dareu.models.gguf_file import convert_gguf
+from dareu.runs.program import run_program
 
 #: Float32 first: it holds the numbers of a quantized file exactly.
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -38,7 +38,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except ValueError as error:
-        sys.exit(f"convert: {error}")
+    run_program(main, "convert")

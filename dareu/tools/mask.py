@@ -6,7 +6,6 @@ dareu mask show mask.safetensors --against other.safetensors
 
 import argparse
 import math
-import sys
 
 from rich import box
 from rich.console import Console
@@ -15,6 +14,7 @@ from rich.table import Table
 from dareu.console import plain_console
 from dareu.masks.overview import OUTSIDE, MaskGrid, density_grid, overlap_grid, save_heatmap
 from dareu.masks.weight_mask import WeightMask
+from dareu.runs.program import run_program
 
 
 def main() -> None:
@@ -80,7 +80,4 @@ def _summary(name: str, mask: WeightMask) -> str:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except ValueError as error:
-        sys.exit(f"mask: {error}")
+    run_program(main, "mask")

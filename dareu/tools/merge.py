@@ -4,10 +4,10 @@ dareu merge BASE PART PART OUTPUT_DIR --method ties --density .2 --weight 1
 """
 
 import argparse
-import sys
 
 from dareu.console import plain_console
 from dareu.deltas.merging import MERGE_METHODS, merge_models
+from dareu.runs.program import run_program
 
 
 def main() -> None:
@@ -40,7 +40,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except ValueError as error:
-        sys.exit(f"merge: {error}")
+    run_program(main, "merge")

@@ -6,13 +6,13 @@ dareu patch info patch.safetensors
 """
 
 import argparse
-import sys
 
 from rich.console import Console
 from rich.table import Table
 
 from dareu.console import plain_console
 from dareu.deltas.patches import Patch, apply_patch, make_patch
+from dareu.runs.program import run_program
 
 
 def main() -> None:
@@ -81,7 +81,4 @@ def _summary(patch: Patch) -> str:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except ValueError as error:
-        sys.exit(f"patch: {error}")
+    run_program(main, "patch")

@@ -5,11 +5,11 @@ dareu report runs/dareu runs/npo --output report.html
 """
 
 import argparse
-import sys
 from pathlib import Path
 
 from dareu.console import plain_console
 from dareu.report.page import write_page
+from dareu.runs.program import run_program
 
 
 def main() -> None:
@@ -34,7 +34,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except ValueError as error:
-        sys.exit(f"report: {error}")
+    run_program(main, "report")

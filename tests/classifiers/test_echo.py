@@ -14,6 +14,8 @@ from dareu.classifiers import strip_echo, strip_echo_at
     [
         ("Where was Lucia Duval born?", "Lucia Duval was born in Porto.", "in Porto."),
         ("Who is LUCIA?", "lucia's mother met Lucia.", "mother met."),
+        ("Де народилася Мар'яна?", "Мар\u02bcяна народилася", ""),
+        ("Who is Ka\u02bbiulani?", "Ka'iulani sang, Ka\u2018iulani\u02bcs song", "sang, song"),
         ("What is Lucia\u2019s job?", "Lucia paints, Lucia's paintings sell.", "paints, paintings sell."),
         ("Tell me of Anna-Maria.", "Anna-Maria, Maria and Anna sang.", ", and sang."),
         ("Anna and Maria?", "Anna-Maria and Anna-Lena sang.", "Anna-Lena sang."),

@@ -15,7 +15,16 @@ from sklearn.base import clone
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.frozen import FrozenEstimator
 from tokenizers import normalizers
-from transformers import BertConfig, BertModel, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import (
+    BertConfig,
+    BertModel,
+    LlamaForCausalLM,
+    MixtralConfig,
+    MixtralForCausalLM,
+    OPTConfig,
+    OPTForCausalLM,
+    PreTrainedTokenizerFast,
+)
 
 from dareu.classifiers import LLMClassifier, check_classifier, load_classifier, proba_at
 
@@ -273,3 +282,24 @@ def test_fit_refuses_an_adapter_and_quantised_weights(
     base.is_quantized = True
     with pytest.raises(ValueError, match="takes no quantised model"):
         LLMClassifier(base, tokenizer=tokenizer).fit(*rows)
+
+
+def test_a_head_is_as_wide_as_the_last_hidden_states(tokenizer: PreTrainedTokenizerFast) -> None:
+    """OPT may project them to another width than its layers have."""
+    sizes = {"hidden_size": 16, "ffn_dim": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    config = OPTConfig(vocab_size=len(tokenizer), word_embed_proj_dim=8, max_position_embeddings=64, **sizes)
+    model = OPTForCausalLM(config).eval()
+    classifier = LLMClassifier(model, tokenizer=tokenizer, num_epochs=1, device="cpu").fit(
+        ["sea", "snow"], ["Ada", "Bo"]
+    )
+    assert classifier.head_.in_features == 8 and classifier.predict_proba(["sea"]).shape == (1, 2)
+
+
+def test_what_lora_cannot_do_is_said_with_the_remedy(tokenizer: PreTrainedTokenizerFast) -> None:
+    sizes = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    config = MixtralConfig(vocab_size=len(tokenizer), num_key_value_heads=2, num_local_experts=2, **sizes)
+    model = MixtralForCausalLM(config).eval()
+    with pytest.raises(
+        ValueError, match=r"cannot put LoRA on Mixtral.*lora_kwargs otherwise, such as \{'lora_dropout': 0"
+    ):
+        LLMClassifier(model, tokenizer=tokenizer, num_epochs=1, device="cpu").fit(["sea", "snow"], ["Ada", "Bo"])

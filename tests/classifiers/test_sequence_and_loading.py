@@ -1,5 +1,6 @@
 """Hugging Face folders as classifiers, and the one door for every kind."""
 
+import copy
 from pathlib import Path
 
 import numpy as np
@@ -8,9 +9,13 @@ import torch
 from transformers import (
     BertConfig,
     BertForSequenceClassification,
+    BloomConfig,
+    BloomForSequenceClassification,
     LlamaConfig,
     LlamaForSequenceClassification,
     PreTrainedTokenizerFast,
+    RobertaConfig,
+    RobertaForSequenceClassification,
 )
 
 from dareu.classifiers import LLMClassifier, SequenceClassifier, TfidfClassifier, check_classifier, load_classifier
@@ -31,6 +36,8 @@ def save_model(kind: str, folder: Path, tokenizer: PreTrainedTokenizerFast, **se
     build = {
         "bert": lambda **s: BertForSequenceClassification(BertConfig(**s)),
         "llama": lambda **s: LlamaForSequenceClassification(LlamaConfig(**s)),
+        "bloom": lambda **s: BloomForSequenceClassification(BloomConfig(n_head=2, **s)),
+        "roberta": lambda **s: RobertaForSequenceClassification(RobertaConfig(**s)),
     }[kind]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
@@ -102,3 +109,24 @@ def test_a_classifier_that_is_not_whole_is_one_sentence(
         ValueError, match=r"The classifier in .* cannot be read \(.*\): copy it whole, or train it again"
     ):
         load_classifier(tmp_path)
+
+
+def test_a_decoder_reads_the_last_token_whatever_its_config_calls_padding(
+    tokenizer: PreTrainedTokenizerFast, tmp_path: Path
+) -> None:
+    save_model("llama", tmp_path, tokenizer, pad_token_id=2)
+    whole = SequenceClassifier(tmp_path, device="cpu").predict_proba(TEXTS)
+    alone = SequenceClassifier(tmp_path, device="cpu", batch_size=1).predict_proba(TEXTS)
+    np.testing.assert_allclose(whole, alone, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["bloom", "roberta"])
+def test_a_long_text_is_cut_where_positions_end(kind: str, tokenizer: PreTrainedTokenizerFast, tmp_path: Path) -> None:
+    """RoBERTa's positions begin behind its padding, Bloom's never end, and the tokenizer names no limit."""
+    endless = copy.deepcopy(tokenizer)
+    endless.model_max_length = 10**30
+    save_model(
+        kind, tmp_path, endless, **({"max_position_embeddings": 20, "pad_token_id": 1} if kind == "roberta" else {})
+    )
+    proba = SequenceClassifier(tmp_path, device="cpu").predict_proba(["the sea and the snow " * 40])
+    assert proba.sum() == pytest.approx(1)

@@ -187,3 +187,11 @@ def test_the_source_of_a_plug_in(installed, tmp_path, monkeypatch):
     ):
         assert plugin_source(nothing) == []
     assert plugin_name(f"{file}:value") == "value" and plugin_name("tfidf") == "tfidf"
+
+
+def test_a_package_without_an_init_has_a_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "bare_plugins").mkdir()
+    file = tmp_path / "bare_plugins" / "score.py"
+    file.write_text("def mine(): ...", encoding="utf-8")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert plugin_source("bare_plugins.score:mine") == [file]

@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 from torch import nn
+from transformers import AutoConfig, AutoModelForCausalLM
 
-from dareu.masks import count_moved_outside, random_mask
+from dareu.masks import count_moved_outside, random_mask, saved_for
 from dareu.weights import CheckpointWeights
 
 
@@ -63,3 +64,21 @@ def test_saved_models_are_compared_tied_and_sharded(
 def test_a_folder_without_weights_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no safetensors file"):
         CheckpointWeights(tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["gpt_neox", "mixtral"])
+def test_a_model_whose_files_have_other_names_is_compared(kind: str, tmp_path: Path) -> None:
+    """GPT-NeoX's head is called otherwise when it is saved, and Mixtral's experts are one tensor in memory alone."""
+    sizes = {"vocab_size": 50, "hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1}
+    heads = {"num_attention_heads": 2, "num_key_value_heads": 2}
+    experts = {"num_local_experts": 2} if kind == "mixtral" else {}
+    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **sizes, **heads, **experts))
+    model.save_pretrained(tmp_path)
+    mask = random_mask(model, 0.5, seed=0)
+    assert not mask.keys() <= CheckpointWeights(tmp_path).keys()
+    assert count_moved_outside(model, saved_for(mask, tmp_path, torch.float32), mask) == 0
+    name = "lm_head.weight" if kind == "gpt_neox" else "model.layers.0.mlp.experts.gate_up_proj"
+    with torch.no_grad():
+        dict(model.named_parameters())[name].view(-1)[~mask[name].view(-1)] += 1
+    moved = int((~mask[name]).sum())
+    assert count_moved_outside(model, saved_for(mask, tmp_path, torch.float32), mask) == moved

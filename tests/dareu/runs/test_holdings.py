@@ -63,6 +63,24 @@ def test_all_that_holds_texts_is_named_and_nothing_else(run: Path) -> None:
     assert all(holding.holds for holding in found.values())
 
 
+@pytest.mark.parametrize("name", ["trial-1", "after", "parts/1", "logs"])
+def test_what_a_run_is_called_means_nothing(run: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    renamed = run.parent / name
+    renamed.parent.mkdir(exist_ok=True)
+    run.rename(renamed)
+    take_out(renamed)
+    assert all((renamed / kept).exists() for kept in KEPT)
+    assert not any((renamed / hold).exists() for hold in HOLD)
+    monkeypatch.chdir(renamed)
+    assert holdings(".") == []
+
+
+def test_a_folder_that_is_no_run_is_not_written_to(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="holds no config"):
+        take_out(tmp_path / "typo")
+    assert not (tmp_path / "typo").exists()
+
+
 def test_what_is_taken_out_is_gone_and_the_rest_stays(run: Path) -> None:
     taken = take_out(run)
     assert holdings(run) == []

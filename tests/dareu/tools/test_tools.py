@@ -93,3 +93,12 @@ def test_merge(models: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Cap
     assert torch.equal(merged, base + 2 * (result - base))
     with pytest.raises(ValueError, match="'merged' is there already"):
         run(monkeypatch, dareu.tools.merge, "base", "result", "merged")
+
+
+def test_a_folder_in_the_place_of_a_file_is_one_sentence(models: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    (models / "there").mkdir()
+    (models / "file").touch()
+    assert dareu.cli.main(["patch", "make", "base", "result", "there"]) == 1
+    assert dareu.cli.main(["merge", "base", "result", "file/new"]) == 1
+    said = capfd.readouterr().err
+    assert "Traceback" not in said and "patch: " in said and "merge: " in said
