@@ -16,7 +16,7 @@ from dareu.classifiers._scripts import EAST_ASIAN, INVISIBLE, SOUTH_EAST_ASIAN, 
 
 _SPACED = rf"[\w\p{{No}}{INVISIBLE}]--[{EAST_ASIAN}{SOUTH_EAST_ASIAN}]"  # with ² and ½
 _RUN = rf"[{_SPACED}--[\p{{M}}{INVISIBLE}]][{_SPACED}]*"
-#: Written for one another; the first two of the last three count as letters in Unicode.
+#: Written for one another and for '; U+02BC and U+02BB are letters to Unicode, in Ukrainian and Hawaiian names.
 _APOSTROPHES = "\u2018\u2019\u02bc\u02bb\uff07"
 _WORD = regex.compile(rf"(?V1){_RUN}(?:['{_APOSTROPHES}-]{_RUN})*")
 #: Scripts whose words no blank tells apart: a run of them, one letter with its marks, and how many letters in a row are

@@ -74,8 +74,8 @@ def test_values_of_rows_are_compared_with_the_control_s() -> None:
 def test_a_control_of_other_rows_is_refused() -> None:
     def stored(*prompts: str) -> StoredMeasurement:
         metrics = {f"{split}_rouge": 0.5 for split in ("forget", "retain", "test")}
-        measured = {"key": "", "metrics": metrics, "answers": {}, "prompts": {}, "rows": {}, "vocabulary": None}
-        return measured | {"prompts": {"forget": list(prompts)} if prompts else {}}  # type: ignore[return-value]
+        asked = {"forget": list(prompts)} if prompts else {}
+        return {"key": "", "metrics": metrics, "answers": {}, "prompts": asked, "rows": {}, "vocabulary": None}
 
     alike = {"retraining_gap": 0.0, "tow": 1.0, "tow_star": 1.0}
     assert beside_control(stored("a", "b"), stored("a", "b")) == alike
