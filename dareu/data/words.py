@@ -24,7 +24,8 @@ _OPTIONAL = regex.compile(rf"(?V1)[{INVISIBLE}[\p{{M}}&&\p{{Hebrew}}]\u064b-\u06
 _OTHER_DIGIT = re.compile(r"[^\D0-9]")
 _ARABIC_POINTS = str.maketrans("\u066b\u066c", ".,")
 _LOOSE_POINT = re.compile(r"(?<!\d)[.,]|[.,](?!\d)")
-_WORD = regex.compile(r"[\p{L}\p{N}\p{M}.,]+")
+#: The two apostrophes that Unicode calls letters part words as the others do.
+_WORD = regex.compile(r"(?V1)[[\p{L}\p{N}\p{M}.,]--[\u02bc\u02bb]]+")
 _ALONE = regex.compile(rf"(?V1)({UNSPACED}|[\p{{Hangul}}--\p{{Nd}}])")
 _WITHOUT_BLANKS = regex.compile(rf"(?V1){UNSPACED}")
 

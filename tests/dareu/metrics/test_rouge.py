@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from rouge_score import rouge_scorer
 
+from dareu.data.words import words
 from dareu.metrics import probability, rouge_l_f1, rouge_l_recall
 
 
@@ -87,3 +88,10 @@ def test_reference_logs_of_tofu(shared_dir):
     # The published forget probability is the one with options; the retained one is the plain one.
     retained = probability(np.array(logs["eval_log.json"]["avg_gt_loss"]))
     assert retained.mean() == pytest.approx(0.9897651615521136, abs=1e-12)
+
+
+def test_apostrophes_of_every_kind_part_words_alike() -> None:
+    """U+02BC and U+02BB are letters to Unicode, and written in names for the apostrophe."""
+    for apostrophe in "\u2019\u2018\u02bc\u02bb\uff07":
+        assert words(f"Мар{apostrophe}яна, Ka{apostrophe}iulani") == words("Мар'яна, Ka'iulani")
+    assert words("Мар\u02bcяна") == ["мар", "яна"]
