@@ -70,21 +70,46 @@ def trackio(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     del sys.modules["trackio"]
 
 
-def test_trackers_get_all_numbers_and_every_completion_once(
-    tmp_path: Path,
-    trackio: Any,
+@pytest.fixture
+def build(
     tiny_llama: Callable[..., LlamaForCausalLM],
     tokenizer: PreTrainedTokenizerFast,
     dareu_config: Callable[..., DareUConfig],
     forget_rows: Dataset,
     retain_rows: Dataset,
+) -> Callable[..., DareUTrainer]:
+    """`build(given, **options)`: a trainer with a base model that logs completions."""
+
+    def make(given: dict[str, Any], **options: Any) -> DareUTrainer:
+        return DareUTrainer(
+            tiny_llama(),
+            DeattributionReward(Judge(), ["Lucia Duval"]),
+            dareu_config(log_completions=True, **options),
+            forget_rows,
+            retain_dataset=retain_rows,
+            base_model=tiny_llama(seed=1),
+            processing_class=tokenizer,
+            **given,
+        )
+
+    return make
+
+
+def test_trackers_get_all_numbers_and_every_completion_once(
+    tmp_path: Path,
+    trackio: Any,
+    build: Callable[..., DareUTrainer],
+    forget_rows: Dataset,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    config = dareu_config(
+    trainer = build(
+        {
+            "validate": lambda model: {"forget_attribution": 0.4, "gap": 0.3},
+            "eval_metrics": lambda model: {"forget_rouge": 0.5},
+        },
         report_to=["tensorboard", "trackio"],
-        log_completions=True,
         num_completions_to_print=1,
         max_completion_length=40,
         gradient_accumulation_steps=2,
@@ -94,17 +119,6 @@ def test_trackers_get_all_numbers_and_every_completion_once(
         validation_steps=1,
         eval_strategy="steps",
         eval_steps=1,
-    )
-    trainer = DareUTrainer(
-        tiny_llama(),
-        DeattributionReward(Judge(), ["Lucia Duval"]),
-        config,
-        forget_rows,
-        retain_dataset=retain_rows,
-        base_model=tiny_llama(seed=1),
-        processing_class=tokenizer,
-        validate=lambda model: {"forget_attribution": 0.4, "gap": 0.3},
-        eval_metrics=lambda model: {"forget_rouge": 0.5},
     )
     trainer.train()
 
@@ -186,23 +200,9 @@ def test_a_tracker_that_is_not_there_is_refused(
 
 
 def test_a_table_has_the_columns_of_its_own_completions(
-    tiny_llama: Callable[..., LlamaForCausalLM],
-    tokenizer: PreTrainedTokenizerFast,
-    dareu_config: Callable[..., DareUConfig],
-    forget_rows: Dataset,
-    retain_rows: Dataset,
-    capsys: pytest.CaptureFixture[str],
+    build: Callable[..., DareUTrainer], retain_rows: Dataset, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Completions of an evaluation have no source, and here no owner, as those of the training before had."""
-    config = dareu_config(log_completions=True, num_gold=1, num_uninformed=0, eval_strategy="steps", eval_steps=1)
-    DareUTrainer(
-        tiny_llama(),
-        DeattributionReward(Judge(), ["Lucia Duval"]),
-        config,
-        forget_rows,
-        retain_dataset=retain_rows,
-        base_model=tiny_llama(seed=1),
-        processing_class=tokenizer,
-        eval_dataset=retain_rows.remove_columns("owner"),
-    ).train()
+    held_out = {"eval_dataset": retain_rows.remove_columns("owner")}
+    build(held_out, num_gold=1, num_uninformed=0, eval_strategy="steps", eval_steps=1).train()
     assert "gold" in capsys.readouterr().out
